@@ -1,0 +1,108 @@
+"""Every error a user can meet: what failed, what was left as it is, and what helps."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How every command ends, for scripts."""
+
+    OK = 0
+    FAILED = 1  # the work was done and the answer is no: a job failed, a wait ran out
+    USAGE = 2  # the command line cannot be understood
+    CONFIG = 3  # the configuration has faults
+    NOT_FOUND = 4  # no such job, customer or database
+    REFUSED = 5  # asked for something that would break a promise
+    UNAVAILABLE = 6  # the job table or the target cannot be reached now
+    INTERRUPTED = 130  # stopped by Ctrl+C
+
+
+class BgdeployError(Exception):
+    """A failure with a cure.
+
+    ``what`` says what failed and on which job, database or file; ``kept`` what was left as it is;
+    ``cure`` the command or change that helps. ``code`` is stable and meant for scripts and logs.
+    """
+
+    code = "error"
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, what: str, *, kept: str = "", cure: str = "") -> None:
+        super().__init__(what)
+        self.what, self.kept, self.cure = what, kept, cure
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.what, self.kept, self.cure) if part)
+
+
+class ConfigError(BgdeployError):
+    """The configuration has faults; ``what`` lists all of them, a line each."""
+
+    code, exit_code = "config", ExitCode.CONFIG
+
+
+class NotFound(BgdeployError):
+    """The job, customer or database that was named does not exist."""
+
+    code, exit_code = "not-found", ExitCode.NOT_FOUND
+
+
+class Refused(BgdeployError):
+    """What was asked for would break a promise, so nothing was done."""
+
+    code, exit_code = "refused", ExitCode.REFUSED
+
+
+class StoreError(BgdeployError):
+    """The job table cannot be used: locked too long, corrupt, another version, or someone else's."""
+
+    code, exit_code = "job-table", ExitCode.UNAVAILABLE
+
+
+class StoreFull(StoreError):
+    """The disk under the job table is full; waiting is the only thing that helps."""
+
+    code = "job-table-full"
+
+
+class TargetError(BgdeployError):
+    """The target did not do what was asked; trying again may help (counts as an attempt)."""
+
+    code, exit_code = "target", ExitCode.UNAVAILABLE
+
+
+class TargetFull(TargetError):
+    """The target ran out of room; the job waits and no attempt is used."""
+
+    code = "target-full"
+
+
+class StaleGeneration(TargetError):
+    """Somebody moved this alias with a newer generation; this move is void."""
+
+    code = "stale-generation"
+
+
+class BuildLocked(TargetError):
+    """A living process holds the build; start again under another name."""
+
+    code = "build-locked"
+
+
+class BadInput(BgdeployError):
+    """The snapshot cannot be loaded as it is; trying again cannot help until its folder changes."""
+
+    code = "bad-input"
+
+
+class NotReadable(BgdeployError):
+    """A file of the snapshot cannot be read yet: half-written, or no rights."""
+
+    code = "not-readable"
+
+
+class LeaseLost(BgdeployError):
+    """Someone else owns this row now; the caller must stop at once and write nothing."""
+
+    code = "lease-lost"

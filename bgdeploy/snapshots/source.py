@@ -1,0 +1,92 @@
+"""The words for what a snapshot folder holds, shared by every stage (frozen, cheap to pass on)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Role = Literal["id", "labels", "source", "target", "type", "property"]
+Kind = Literal["node", "relationship"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One Parquet column: its name, its Arrow type as text, and what it is for."""
+
+    name: str
+    type: str
+    role: Role
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One Parquet file: path relative to the snapshot, rows and bytes from its footer."""
+
+    path: str
+    rows: int
+    size: int  # bytes on disk
+    raw_size: int  # uncompressed bytes of all its columns, from the footer
+
+
+@dataclass(frozen=True)
+class Table:
+    """One label or type with the files that share its folder.
+
+    ``labels`` are the folder's labels (``Person:Employee`` gives two; the first names the table);
+    empty for relationships. ``source_label`` and ``target_label`` are what ``from=``/``to=``
+    declare, or None. All files of a table have the same columns in the same order.
+    """
+
+    kind: Kind
+    name: str
+    labels: tuple[str, ...]
+    source_label: str | None
+    target_label: str | None
+    files: tuple[DataFile, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows in all files, from the footers."""
+        return sum(file.rows for file in self.files)
+
+    def column(self, role: Role) -> Column | None:
+        """The column with this role, or None where the folder's name stands for it."""
+        return next((column for column in self.columns if column.role == role), None)
+
+    @property
+    def properties(self) -> tuple[Column, ...]:
+        """The columns that become properties, in file order, the id not among them."""
+        return tuple(column for column in self.columns if column.role == "property")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A folder whose layout is valid and whose footers were all read."""
+
+    customer: str
+    timestamp: int
+    path: Path
+    tables: tuple[Table, ...]
+    fingerprint: str
+
+    @property
+    def rows(self) -> int:
+        """Rows expected in all tables."""
+        return sum(table.rows for table in self.tables)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk of all data files."""
+        return sum(file.size for table in self.tables for file in table.files)
+
+    @property
+    def nodes(self) -> tuple[Table, ...]:
+        """Node tables."""
+        return tuple(table for table in self.tables if table.kind == "node")
+
+    @property
+    def relationships(self) -> tuple[Table, ...]:
+        """Relationship tables."""
+        return tuple(table for table in self.tables if table.kind == "relationship")

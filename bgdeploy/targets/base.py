@@ -1,0 +1,195 @@
+"""What a place for databases must be able to do; every target passes one conformance suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from bgdeploy.snapshots.source import Kind, Snapshot
+
+Status = Literal["building", "online", "dropping", "unknown"]
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether work may start now. ``unknown`` is never fine: the caller waits."""
+
+    state: Literal["ok", "wait", "unknown"]
+    reasons: tuple[str, ...] = ()  # each with the number seen and its threshold
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing a load needs before it starts, in bytes or in databases."""
+
+    what: str
+    needed: int
+    available: int
+    sum: str  # how ``needed`` was reckoned, for people
+
+    @property
+    def met(self) -> bool:
+        """True when there is enough."""
+        return self.needed <= self.available
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """The right to build one database: everything a loading process is told."""
+
+    job_id: int
+    database: str
+    fence: int
+    settings: Mapping[str, Any]  # the target's part of the configuration, as stored with the job
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is committed at once: some files of one table, joining one pair of labels.
+
+    Numbers run from 0 in load order. ``files`` are paths relative to the snapshot.
+    """
+
+    number: int
+    kind: Kind
+    name: str
+    source_label: str | None
+    target_label: str | None
+    files: tuple[str, ...]
+    rows: int
+
+
+class Ledger(Protocol):
+    """Where a load keeps its plan and its checkpoints; every call is durable when it returns.
+
+    Each raises LeaseLost when the job has another owner by now.
+    """
+
+    def plan(self) -> tuple[Group, ...] | None:
+        """The plan stored by an earlier run of this job, or None."""
+
+    def store_plan(self, groups: Sequence[Group]) -> None:
+        """Store the plan before anything is committed by it."""
+
+    def restart(self, reason: str) -> None:
+        """Forget all confirmed groups: the build was deleted and starts again."""
+
+    def started(self, group: int) -> None:
+        """A group is about to be committed; refused for one that is confirmed already."""
+
+    def confirmed(self, group: int, rows: int, *, found: bool = False) -> None:
+        """A group is committed; ``found`` says that an earlier run committed it unseen."""
+
+    def step(self, name: str) -> None:
+        """A step other than a group is done: ``closed``, ``verified``, ``published``."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows in a database, asked of the database itself."""
+
+    labels: Mapping[str, int]  # every label a node carries, so a node may count more than once
+    types: Mapping[str, int]
+    nodes: int = 0
+    relationships: int = 0
+
+
+@dataclass(frozen=True)
+class TableCount:
+    """One table (for relationships: one pair of labels) as the database sees it."""
+
+    kind: Kind
+    name: str
+    source_label: str | None
+    target_label: str | None
+    rows: int
+    present: Mapping[str, int] = field(default_factory=dict)  # non-null values per column
+
+
+class Inspector(Protocol):
+    """A read-only look into a finished build or database."""
+
+    def counts(self) -> Counts:
+        """Rows per label and type."""
+
+    def tables(self, groups: Sequence[Group]) -> list[TableCount]:
+        """Rows and non-null values of every table the plan names."""
+
+    def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
+        """The rows with these keys, as ``{"key": (...), "<column>": value, ...}``.
+
+        A node's key is ``(id,)``, a relationship's ``(source id, target id)``; ``columns`` are the
+        snapshot's names. Two relationships between one pair give two rows.
+        """
+
+
+@dataclass(frozen=True)
+class DatabaseInfo:
+    """One database as the target sees it; ``size`` in bytes, None when the target cannot tell."""
+
+    name: str
+    status: Status
+    size: int | None = None
+
+
+class Target(Protocol):
+    """Where databases live.
+
+    Everything here may be called again after a crash at any instruction: decide from what the
+    target says. ``load`` and ``publish`` run in a child process that holds the build's lock; all
+    else runs in the service or a command. A target whose commands are asynchronous returns only
+    when it has seen the effect, or raises TargetError.
+    """
+
+    kind: str
+
+    def identity(self) -> str:
+        """What tells this target from another of its kind: a folder, or a DBMS id."""
+
+    def health(self) -> Health:
+        """Whether loads and switches may start now, with the numbers."""
+
+    def plan(self, snapshot: Snapshot, running: Sequence[str]) -> tuple[Need, ...]:
+        """What loading this snapshot needs beside the loads that run into ``running`` databases."""
+
+    def load(self, ticket: Ticket, snapshot: Snapshot, ledger: Ledger) -> None:
+        """Build the database and close it: idempotent, resumed from the last confirmed group.
+
+        Raises BadInput, TargetFull, BuildLocked or TargetError.
+        """
+
+    def inspect(self, database: str) -> AbstractContextManager[Inspector]:
+        """Open a closed build or a published database read-only, in a process that did not build it."""
+
+    def publish(self, ticket: Ticket, facts: Mapping[str, Any]) -> None:
+        """Make a verified build a database that an alias may point at; idempotent."""
+
+    def alias(self, name: str) -> str | None:
+        """The database this alias points at now, or None when there is no such alias."""
+
+    def switch(self, name: str, database: str, generation: int) -> None:
+        """Move the alias in one step and read it back.
+
+        Raises StaleGeneration when the alias has seen a newer generation, on targets that can tell.
+        """
+
+    def databases(self) -> list[DatabaseInfo]:
+        """Every database and build that exists, owned by bgdeploy or not."""
+
+    def drain(self, database: str) -> Health:
+        """Whether readers have left the database, so that it may be dropped."""
+
+    def drop(self, database: str, fence: int) -> None:
+        """Remove a database or build and all it left behind; idempotent.
+
+        Raises Refused while any alias points at it.
+        """
+
+    def query(self, alias: str, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
+        """Rows of a read-only query through the alias, keyed by column name."""
+
+
+Opener = Callable[[Mapping[str, Any]], Target]
