@@ -1,0 +1,133 @@
+"""Leases: a worker's time-limited right to advance a job.
+
+::
+
+    claim            renew   renew   renew                     rescue by anybody
+      |----------------|-------|-------|----------------------------|
+      0               1/6     2/6     3/6 last success              |
+                                       |---- 1/2: claims nothing new |
+                                       |---- 4/5: kills its child    |
+                                       |---- 1/1: expired -----------|
+
+The holder stops trusting its lease before anybody else may take it: it counts from its last
+*successful* renewal by the monotonic clock, so neither a hanging disk nor a clock that is set can
+make two holders. The fence, which grows with every claim, is what correctness rests on; the lease
+only decides when a row may be taken over. Every write carries the fence it was claimed with and
+changes nothing once a newer claim exists.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from functools import cache
+
+import psutil
+import sqlalchemy as sa
+
+from bgdeploy.clock import monotonic, wall
+from bgdeploy.errors import LeaseLost
+from bgdeploy.jobs.rows import Row, jobs
+from bgdeploy.jobs.store import Store
+
+STOP_CLAIMING, KILL_CHILD = 0.5, 0.8  # shares of the lease since the last renewal
+RENEW_EVERY = 1 / 6
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that cannot be mistaken for a later one with the same number."""
+
+    pid: int
+    started: float
+
+    def alive(self) -> bool:
+        """True while exactly this process exists."""
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.started) < 0.02 and not _zombie(self.pid)
+        except psutil.NoSuchProcess:
+            return False
+
+
+def _zombie(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@cache
+def this_process() -> Process:
+    """The process that asks."""
+    return Process(os.getpid(), psutil.Process().create_time())
+
+
+@cache
+def this_host() -> str:
+    """The host, and the process namespace on it: pids of another container mean nothing here."""
+    try:
+        namespace = f"~{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        namespace = ""
+    return socket.gethostname() + namespace
+
+
+def new_owner() -> str:
+    """Return a holder's name that no one ever had: host, pid, start time and 128 random bits."""
+    process = this_process()
+    return f"{this_host()}/{process.pid}/{process.started:.2f}/{secrets.token_hex(16)}"
+
+
+def short(owner: str | None) -> str:
+    """Return a holder's name as people read it: host and pid."""
+    if not owner:
+        return "-"
+    host, pid, *_ = owner.split("/")
+    return f"{host.split('~')[0]} pid {pid}"
+
+
+def known_dead(owner: str) -> bool:
+    """True when the holder ran on this host and its process is gone."""
+    host, pid, started, _ = owner.split("/")
+    return host == this_host() and not Process(int(pid), float(started)).alive()
+
+
+@dataclass
+class Lease:
+    """A claimed row in a worker's hands; ``renewed`` is monotonic time of the last success."""
+
+    store: Store
+    job_id: int
+    fence: int
+    owner: str
+    seconds: float
+    renewed: float
+
+    def renew(self) -> None:
+        """Prolong the lease; raises LeaseLost when the row has another owner."""
+        asked = monotonic()
+        guard = sa.and_(
+            jobs.c.id == self.job_id, jobs.c.fence == self.fence, jobs.c.lease_owner == self.owner
+        )
+        with self.store.write() as connection:
+            until = wall() + self.seconds
+            done = connection.execute(jobs.update().where(guard).values(lease_expires=until))
+        if done.rowcount != 1:
+            raise LeaseLost(f"The lease on job {self.job_id} is lost.", kept="Nothing was written.")
+        self.renewed = asked
+
+    def share_used(self) -> float:
+        """How much of the lease has passed since the last success; 1.0 means it may be taken."""
+        return (monotonic() - self.renewed) / self.seconds
+
+
+def take(connection: sa.Connection, row: Row, *, owner: str, now: float, seconds: float) -> int | None:
+    """Claim a row that nobody holds, without changing its state; return its new fence, or None."""
+    guard = sa.and_(
+        jobs.c.id == row["id"],
+        jobs.c.state == row["state"],
+        jobs.c.fence == row["fence"],
+        jobs.c.lease_owner.is_(None),
+    )
+    changes = {"fence": jobs.c.fence + 1, "lease_owner": owner, "lease_expires": now + seconds}
+    taken = connection.execute(jobs.update().where(guard).values(**changes).returning(jobs.c.fence))
+    return taken.scalar_one_or_none()

@@ -1,0 +1,89 @@
+"""The ledger of a load: which groups of files are committed. Every write carries the fence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from bgdeploy.errors import LeaseLost
+from bgdeploy.jobs.rows import Row, Tx, load_tables, write
+
+# Progress clears both counters: they count only runs in a row that got nowhere.
+PROGRESS = {"attempt": 0, "interruptions": 0}
+_PLANNED = ("number", "kind", "name", "source_label", "target_label", "files", "rows_expected")
+
+
+def read(connection: sa.Connection, job_id: int, database: str | None) -> Sequence[Row]:
+    """Return the groups of a job's build in load order."""
+    of_build = (load_tables.c.job_id == job_id, load_tables.c.database == database)
+    query = sa.select(load_tables).where(*of_build).order_by(load_tables.c.number)
+    return connection.execute(query).mappings().all()
+
+
+def store_plan(tx: Tx, job: Row, database: str, groups: Sequence[dict[str, Any]]) -> None:
+    """Store the plan of a build, once: an older plan stays, since data may be committed by it."""
+    write(tx, job, reason=None)
+    if read(tx.connection, job["id"], database):
+        return
+    rows = [
+        {"job_id": job["id"], "database": database, **{key: group[key] for key in _PLANNED}}
+        for group in groups
+    ]
+    if rows:
+        tx.connection.execute(load_tables.insert(), rows)
+    expected = sum(group["rows_expected"] for group in groups)
+    tx.say("load.planned", job, groups=len(rows), rows=expected)
+
+
+def restart(tx: Tx, job: Row, database: str, reason: str) -> None:
+    """Forget every confirmed group: the build was deleted and starts from zero."""
+    write(tx, job, rows_confirmed=0, step=None)
+    cleared = {"rows_confirmed": None, "confirmed_at": None, "confirmed_fence": None, "found": False}
+    of_build = (load_tables.c.job_id == job["id"], load_tables.c.database == database)
+    tx.connection.execute(load_tables.update().where(*of_build).values(**cleared))
+    tx.say("load.restarted", job, reason=reason)
+
+
+def started(tx: Tx, job: Row, database: str, number: int) -> None:
+    """Note that a group is about to be committed; refused for one that is committed already."""
+    write(tx, job)
+    changes = {"starts": load_tables.c.starts + 1, "started_at": tx.now}
+    _change_open(tx, job, database, number, changes)
+
+
+def confirmed(tx: Tx, job: Row, database: str, number: int, rows: int, *, found: bool) -> Row:
+    """Note that a group is committed and return it; ``found`` when an earlier run did it unseen."""
+    group = _change_open(
+        tx,
+        job,
+        database,
+        number,
+        {"rows_confirmed": rows, "confirmed_at": tx.now, "confirmed_fence": job["fence"], "found": found},
+    )
+    total = _confirmed_rows(tx, job["id"], database)
+    write(tx, job, rows_confirmed=total, step=f"group {number}", **PROGRESS)
+    return group
+
+
+def _change_open(tx: Tx, job: Row, database: str, number: int, changes: dict[str, Any]) -> Row:
+    is_open = sa.and_(
+        load_tables.c.job_id == job["id"],
+        load_tables.c.database == database,
+        load_tables.c.number == number,
+        load_tables.c.confirmed_at.is_(None),
+    )
+    changed = load_tables.update().where(is_open).values(**changes).returning(*load_tables.c)
+    group = tx.connection.execute(changed).mappings().one_or_none()
+    if group is None:
+        raise LeaseLost(
+            f"Group {number} of job {job['id']} is committed already.", kept="Nothing was written."
+        )
+    return group
+
+
+def _confirmed_rows(tx: Tx, job_id: int, database: str) -> int:
+    of_build = (load_tables.c.job_id == job_id, load_tables.c.database == database)
+    total = sa.select(sa.func.coalesce(sa.func.sum(load_tables.c.rows_confirmed), 0)).where(*of_build)
+    return int(tx.connection.execute(total).scalar_one())

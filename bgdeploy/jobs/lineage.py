@@ -1,0 +1,102 @@
+"""Live, standby, candidate: what each database is to its customer, and which ones may go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from bgdeploy.jobs.rows import Row, age, databases, jobs
+from bgdeploy.jobs.states import State
+
+_STATE = (jobs.c.state, jobs.c.loaded_at, jobs.c.not_before, jobs.c.database.label("built"))
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """A database that may be dropped, and why."""
+
+    database: Row
+    why: str
+
+
+def kept_databases(connection: sa.Connection, customer: str | None = None) -> Sequence[Row]:
+    """Return every database not dropped yet, with its job's state, newest first."""
+    query = sa.select(databases, *_STATE).join(jobs, jobs.c.id == databases.c.job_id)
+    query = query.where(databases.c.dropped_at.is_(None))
+    if customer is not None:
+        query = query.where(databases.c.customer == customer)
+    newest = (databases.c.timestamp.desc(), databases.c.build.desc(), databases.c.created_at.desc())
+    return connection.execute(query.order_by(*newest)).mappings().all()
+
+
+def live_age(customer: Row) -> tuple[int, int]:
+    """Return (timestamp, build) of what is live; (0, 0) where nothing is."""
+    return customer["live_timestamp"] or 0, customer["live_build"] or 0
+
+
+def good(customer: Row, kept: Sequence[Row]) -> list[Row]:
+    """Databases that readers may be given: switched, not bad, not newer than live; newest first."""
+    return [
+        row
+        for row in kept
+        if row["state"] == State.SWITCHED
+        and row["bad_at"] is None
+        and row["drop_at"] is None
+        and age(row) <= live_age(customer)
+    ]
+
+
+def standby(customer: Row, kept: Sequence[Row]) -> Row | None:
+    """The newest good database older than live: the way back."""
+    return next((row for row in good(customer, kept) if row["name"] != customer["live"]), None)
+
+
+def candidate(kept: Sequence[Row]) -> Row | None:
+    """The database being made, else the newest one that waits."""
+    waiting = [
+        row for row in kept if row["drop_at"] is None and row["state"] in (State.LOADING, State.LOADED)
+    ]
+    return max(waiting, key=lambda row: (row["state"] == State.LOADING, age(row)), default=None)
+
+
+def doomed(customer: Row, kept: Sequence[Row], *, keep: int, grace: float, now: float) -> list[Doomed]:
+    """Decide what may be dropped; pure, so that every rule has a test.
+
+    Never the live database, the newest ``keep`` good ones, a pinned one, one an intent names, one
+    that is being built, the newest that waits, or anything newer than live.
+    """
+    stays = {customer["live"], customer["intent"], *(row["name"] for row in good(customer, kept)[:keep])}
+    free = [row for row in kept if row["name"] not in stays and row["pinned_at"] is None]
+    verdicts = [
+        Doomed(row, why) for row in free if (why := _reason(customer, kept, row, grace=grace, now=now))
+    ]
+    return verdicts
+
+
+def _reason(customer: Row, kept: Sequence[Row], row: Row, *, grace: float, now: float) -> str | None:
+    if row["drop_at"] is not None:
+        return str(row["drop_why"])
+    match State(row["state"]):
+        case State.FAILED:
+            return "its job failed"
+        case State.CLEANED:
+            return "its job is over"
+        case State.LOADED:
+            return _overtaken(customer, kept, row)
+        case State.SWITCHED if age(row) < live_age(customer):
+            left = row["left_at"] or customer["live_since"] or now
+            return "retired: newer ones are kept" if left + grace <= now else None
+    return None
+
+
+def _overtaken(customer: Row, kept: Sequence[Row], row: Row) -> str | None:
+    """A loaded one goes when a newer one was verified, or went live after it was loaded."""
+    waiting = [other for other in kept if other["state"] == State.LOADED and age(other) > age(row)]
+    if waiting:
+        return f"{waiting[0]['name']} is newer and waits"
+    since = customer["live_since"] or 0
+    if live_age(customer) > age(row) and since >= (row["loaded_at"] or 0):
+        return f"{customer['live']} is newer and live"
+    return None

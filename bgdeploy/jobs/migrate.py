@@ -1,0 +1,107 @@
+"""Bring the job table to this version's schema: under a lock, with a backup, or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bgdeploy import log
+from bgdeploy.errors import StoreError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+HEAD = "0001"  # a test compares it with the newest file in migrations/versions
+
+
+def current(path: Path) -> str | None:
+    """Return the revision the file is at; None for a new file. Reads it through SQLite only."""
+    if not path.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        raise _unusable(path, error) from error
+    except sqlite3.DatabaseError as error:
+        raise _unusable(path, error) from error
+    return None if row is None else str(row[0])
+
+
+def ensure(path: Path) -> None:
+    """Upgrade where the file is older, do nothing where it is right, refuse where it is newer."""
+    found = current(path)
+    if found == HEAD:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        found = current(path)
+        if found != HEAD:
+            upgrade(path, found)
+
+
+def upgrade(path: Path, found: str | None) -> None:
+    """Run the missing migrations; the caller holds the lock. The old file is kept as a backup."""
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    config = _alembic(path)
+    if found is not None and found not in {
+        script.revision for script in ScriptDirectory.from_config(config).walk_revisions()
+    }:
+        raise StoreError(
+            f"The job table {path} is at revision {found}, which this version (up to {HEAD}) does not know.",
+            kept="Nothing was changed.",
+            cure="Install the newer bgdeploy that wrote it, or use another state_dir.",
+        )
+    backup = _back_up(path, found) if found is not None else None
+    command.upgrade(config, "head")
+    if backup:
+        log.emit("store.migrated", old=found, new=HEAD, backup=backup.name)
+
+
+def _alembic(path: Path) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    config.attributes["path"] = path
+    return config
+
+
+def scripts() -> Path:
+    """Return the folder of the migrations: in the wheel beside this package, else in the checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def _back_up(path: Path, found: str) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    backup = path.with_name(f"{path.name}.backup-{found}-{stamp}")
+    with closing(sqlite3.connect(path, timeout=30)) as source, closing(sqlite3.connect(backup)) as copy:
+        source.backup(copy)
+    return backup
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # A file of its own: closing a descriptor of the job table itself would drop SQLite's locks.
+    with open(path.with_name(f"{path.name}.migrate.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _unusable(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"The job table {path} cannot be read ({error}).",
+        kept="Nothing was changed; databases and aliases are untouched.",
+        cure="If it is damaged, restore the newest jobs.db.backup-* beside it.",
+    )

@@ -1,0 +1,155 @@
+"""The job table's connections: short immediate transactions, fair waiting, durable commits."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from bgdeploy.errors import StoreError, StoreFull
+
+LOCK_DEADLINE = 30.0  # seconds a writer waits for its turn before it says so
+_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA wal_autocheckpoint=0",
+)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open job table: ``write`` begins immediately, ``read`` never blocks a writer."""
+
+    path: Path
+    _writer: sa.Engine
+    _reader: sa.Engine
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One short transaction that holds the write lock from its first instruction."""
+        with _translated(self.path), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """One consistent look; keep it short and never hand its cursor to anybody."""
+        with _translated(self.path), self._reader.begin() as connection:
+            yield connection
+
+    def truncate_log(self) -> None:
+        """Fold the write-ahead log into the file; only the leased housekeeper calls this."""
+        with _translated(self.path), self._reader.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
+
+    def close(self) -> None:
+        """Close every connection of this process."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+
+def open_store(path: Path) -> Store:
+    """Open the job table of an existing or new file; the schema is ``migrate.ensure``'s duty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = _engine(path, begin=_begin_immediate, timeout=0.0)
+    reader = _engine(path, begin=_begin_plain, timeout=LOCK_DEADLINE)
+    return Store(path, writer, reader)
+
+
+def _engine(path: Path, *, begin: Callable[[sa.Connection], None], timeout: float) -> sa.Engine:
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": timeout, "check_same_thread": False},
+        pool_size=8,
+        max_overflow=24,
+    )
+    sa.event.listen(engine, "connect", _prepare)
+    sa.event.listen(engine, "begin", begin)
+    sa.event.listen(engine, "checkout", _refuse_fork)
+    return engine
+
+
+def _prepare(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    # The driver's own transaction handling starts too late and ends too early; ours is explicit.
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    for pragma in _PRAGMAS:
+        _patiently(lambda pragma=pragma: connection.execute(pragma).fetchall())  # type: ignore
+    entry.info["pid"] = os.getpid()
+
+
+def _refuse_fork(_: DBAPIConnection, entry: ConnectionPoolEntry, *__: Any) -> None:
+    # A connection carried over a fork corrupts the file.
+    if entry.info["pid"] != os.getpid():
+        raise sa.exc.DisconnectionError("connection belongs to another process")
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    _patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+
+
+def _begin_plain(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _patiently(act: Callable[[], object]) -> None:
+    """Retry about every millisecond: SQLite's own growing wait starves whoever came first."""
+    deadline = time.monotonic() + LOCK_DEADLINE
+    while True:
+        try:
+            act()
+            return
+        except (OperationalError, sqlite3.OperationalError) as error:
+            if not is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.0005, 0.0015))
+
+
+def is_busy(error: Exception) -> bool:
+    """True for a lock that somebody else holds at this moment."""
+    text = str(error)
+    return "database is locked" in text or "database table is locked" in text
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn the driver's errors into ones that name the file and the cure."""
+    try:
+        yield
+    except DatabaseError as error:
+        text = str(error.orig)
+        if "disk is full" in text or "disk I/O error" in text:
+            raise StoreFull(
+                f"The disk under the job table {path} is full ({text}).",
+                kept="Nothing was changed.",
+                cure="Free some space; work goes on by itself.",
+            ) from error
+        if is_busy(error):
+            raise StoreError(
+                f"The job table {path} stayed locked for {LOCK_DEADLINE:.0f} s.",
+                kept="Nothing was changed.",
+                cure="Look for a process that holds it (a copy, a backup, a debugger).",
+            ) from error
+        if "not a database" in text or "malformed" in text:
+            raise StoreError(
+                f"The job table {path} is damaged ({text}).",
+                kept="Nothing was changed; databases and aliases are untouched.",
+                cure="Restore the newest jobs.db.backup-* beside it.",
+            ) from error
+        if "unable to open" in text or "readonly" in text:
+            raise StoreError(
+                f"The job table {path} cannot be opened for writing ({text}).",
+                kept="Nothing was changed.",
+                cure="Check the rights of the folder and its owner.",
+            ) from error
+        raise

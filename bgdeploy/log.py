@@ -1,0 +1,169 @@
+"""The wording of every event, in one place, and how it reaches people and machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any, TextIO
+
+from bgdeploy.clock import iso
+
+_LOGGER = logging.getLogger("bgdeploy")
+
+# name: (level, wording). The fields in braces are the event's data; "job" is customer/timestamp.
+EVENTS: dict[str, tuple[int, str]] = {
+    # service
+    "service.started": (
+        logging.INFO,
+        "bgdeploy {version} is up: {workers} worker(s), scan every {interval:g} s, {place}",
+    ),
+    "service.stopping": (
+        logging.INFO,
+        "stopping: no new claims; {running} load(s) may take up to {timeout:g} s (again to end at once)",
+    ),
+    "service.stopped": (logging.INFO, "stopped; every lease was given back"),
+    "service.hurried": (
+        logging.WARNING,
+        "stopping at once: running loads are given back and resume at the next start",
+    ),
+    "service.trouble": (logging.ERROR, "{what} failed and will be tried again: {error}"),
+    # scan
+    "scan.discovered": (logging.INFO, "discovered {job}"),
+    "scan.waits": (logging.INFO, "{job} is not ready: {reason}"),
+    "scan.queued": (logging.INFO, "queued {job}: {tables} tables, {rows:,} rows, {size}"),
+    "scan.unsettled": (logging.WARNING, "{job} goes back to discovered: {reason}"),
+    "scan.refused": (logging.ERROR, "{job} cannot be loaded: {reason}"),
+    "scan.overtaken": (logging.INFO, "{job} is overtaken: {reason}"),
+    "scan.changed": (logging.WARNING, "{job} changed after it was loaded; what is live stays. {cure}"),
+    "scan.again": (logging.INFO, "{job} has changed since it failed and is looked at anew"),
+    "scan.skipped": (logging.WARNING, "skipped {folder}: {reason}"),
+    "scan.unreadable": (logging.ERROR, "cannot list {folder}: {reason}; no job was changed"),
+    "scan.late": (
+        logging.ERROR,
+        "no scan has succeeded for {seconds:.0f} s (every {interval:g} s is asked for)",
+    ),
+    "scan.done": (logging.DEBUG, "scanned {customers} customers in {took:.2f} s: {new} new"),
+    "customer.added": (logging.INFO, "new customer {customer}, alias {alias}"),
+    # load
+    "load.claimed": (
+        logging.INFO,
+        "loading {job} into {database} (run {fence}, attempt {attempt}, {interruptions} interruptions)",
+    ),
+    "load.planned": (logging.INFO, "{job}: {groups} groups of files, {rows:,} rows"),
+    "load.resumed": (
+        logging.INFO,
+        "{job} resumes: {done} of {groups} groups are committed already, {rows:,} rows",
+    ),
+    "load.restarted": (logging.WARNING, "{job} starts from zero: {reason}"),
+    "load.progress": (
+        logging.INFO,
+        "{job}: {table} done, {rows:,} of {expected:,} rows ({share:.0%}), {rate:,.0f} rows/s, {left} left",
+    ),
+    "load.step": (logging.INFO, "{job}: {step}"),
+    "load.loaded": (logging.INFO, "loaded {job}: {rows:,} rows verified in {database}, {took:.1f} s"),
+    "load.retry": (
+        logging.WARNING,
+        "{job} will be tried again in {delay:.1f} s (attempt {attempt} of {limit}): {reason}",
+    ),
+    "load.failed": (logging.ERROR, "{job} failed: {reason}"),
+    "load.waits": (logging.WARNING, "{job} waits: {reason}"),
+    "load.returned": (logging.INFO, "{job} was given back unfinished and will resume: {reason}"),
+    "load.cancelled": (logging.WARNING, "{job} was cancelled"),
+    "load.renamed": (logging.WARNING, "{job}: {old} is held by a living process; building {new} instead"),
+    "rescue.returned": (
+        logging.WARNING,
+        "rescued {job}: {holder} is gone; it resumes (interruption {interruptions} of {limit})",
+    ),
+    "rescue.failed": (
+        logging.ERROR,
+        "{job} failed: its worker died {limit} times in a row without progress (last step: {step})",
+    ),
+    "rescue.released": (logging.WARNING, "took back the lease on {job} from {holder}, which is gone"),
+    "health.waits": (logging.WARNING, "nothing new is started: {reason}"),
+    "health.fine": (logging.INFO, "the target is well again: {reason}"),
+    # switch
+    "switch.moved": (logging.INFO, "{alias} -> {database} ({kind}, from {source}, {took:.1f} ms): {why}"),
+    "switch.found": (
+        logging.WARNING,
+        "{alias} points at {database}, not at {expected}: moved by someone else",
+    ),
+    "switch.blocked": (logging.WARNING, "{job} stays loaded: {reason}"),
+    "switch.finished": (logging.WARNING, "finished a move of {alias} to {database} that a crash had cut off"),
+    "switch.failed": (
+        logging.ERROR,
+        "{alias} could not be moved to {database} and stays where it was: {reason}",
+    ),
+    "customer.paused": (logging.WARNING, "{customer} is paused: {why}"),
+    "customer.resumed": (logging.INFO, "{customer} is resumed"),
+    "database.bad": (logging.WARNING, "{database} is marked bad: {why}"),
+    "database.cleared": (logging.INFO, "{database} is no longer marked bad"),
+    # clean
+    "clean.intended": (logging.INFO, "will drop {database}: {why}"),
+    "clean.dropped": (logging.INFO, "dropped {database}"),
+    "clean.waits": (logging.WARNING, "{database} is not dropped yet: {reason}"),
+    "clean.retired": (logging.INFO, "cleaned {job}: {why}"),
+    "clean.orphan": (
+        logging.WARNING,
+        "{database} belongs to no job and is left alone; remove it by hand when you know what it is",
+    ),
+    # operator
+    "operator.retry": (logging.INFO, "{job} is queued again by {by}"),
+    "operator.reload": (logging.INFO, "{job} will be loaded once more as build {build}, asked for by {by}"),
+    # job table
+    "store.migrated": (
+        logging.INFO,
+        "job table moved from revision {old} to {new}; the old file is kept as {backup}",
+    ),
+    "store.full": (
+        logging.ERROR,
+        "the disk under the job table is full; the reserve was freed, please make room",
+    ),
+}
+
+
+def word(name: str, **fields: Any) -> str:
+    """Return the sentence of an event; an unknown name is a KeyError, which a test finds."""
+    return EVENTS[name][1].format(**fields)
+
+
+def emit(name: str, **fields: Any) -> None:
+    """Send one event to whoever listens: readable text, or JSON with all its fields."""
+    level = EVENTS[name][0]
+    if _LOGGER.isEnabledFor(level):
+        _LOGGER.log(level, word(name, **fields), extra={"event": name, "fields": fields})
+
+
+def configure(form: str, *, stream: TextIO | None = None, level: int = logging.INFO) -> None:
+    """Write events to ``stream`` (stderr) as ``text`` or ``json`` lines."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    colours = form == "text" and handler.stream.isatty()
+    handler.setFormatter(_JsonLines() if form == "json" else _Readable(colours=colours))
+    _LOGGER.handlers[:] = [handler]
+    _LOGGER.setLevel(level)
+    _LOGGER.propagate = False
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": iso(record.created),
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", record.name),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class _Readable(logging.Formatter):
+    _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.DEBUG: "\x1b[2m"}
+
+    def __init__(self, *, colours: bool) -> None:
+        super().__init__()
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():<7} {record.getMessage()}"
+        colour = self._COLOURS.get(record.levelno, "") if self._colours else ""
+        return f"{colour}{text}\x1b[0m" if colour else text

@@ -1,0 +1,270 @@
+"""Moving an alias: intent, act, read back, record.
+
+One intent and one generation per customer serialise everybody who wants to move its alias. The
+side effect and its record cannot share a transaction, so the intent is durable first; whoever
+comes after a crash reads the alias and finishes or repeats the move, and never guesses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from bgdeploy.clock import monotonic
+from bgdeploy.errors import LeaseLost, Refused, TargetError
+from bgdeploy.failpoints import reach
+from bgdeploy.jobs.lease import known_dead
+from bgdeploy.jobs.models import Switch
+from bgdeploy.jobs.rescue import FREED
+from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_customer, get_database, get_job, move
+from bgdeploy.jobs.states import Actor, State
+from bgdeploy.site import Site
+
+switches: sa.Table = Switch.__table__  # type: ignore[assignment]
+
+INTENT_TRUST = 10.0  # seconds a living mover is left alone with its intent
+_INTENT = ("intent", "intent_kind", "intent_who", "intent_why", "intent_by", "intent_at")
+NO_INTENT = dict.fromkeys(_INTENT)
+
+
+@dataclass(frozen=True)
+class Move:
+    """One wish to move an alias; ``kind`` is deploy, switch or rollback."""
+
+    customer: str
+    database: str
+    kind: str
+    why: str
+    by: str  # the person, or "bgdeploy"
+    pause: bool = False
+
+    @property
+    def actor(self) -> Actor:
+        """Automation moves as a worker, people as operators."""
+        return Actor.WORKER if self.kind == "deploy" else Actor.OPERATOR
+
+
+def move_alias(site: Site, wish: Move) -> float:
+    """Move an alias and record it; return the milliseconds the target took.
+
+    Raises Refused where the move would break a promise, TargetError where the target failed (the
+    intent stays and is finished later), LeaseLost where a newer wish replaced this one.
+    """
+    settle(site, wish.customer)
+    generation = _intend(site, wish)
+    reach("switch.intended")
+    took = _act(site, wish, generation)
+    reach("switch.moved")
+    _record(site, wish, generation, took)
+    return took
+
+
+def settle(site: Site, name: str) -> None:
+    """Make the row tell the truth about the alias: finish a cut-off move, record a foreign one."""
+    with site.store.read() as connection:
+        customer = get_customer(connection, name)
+    found = site.target.alias(customer["alias"])
+    if customer["intent"] is not None and found == customer["intent"]:
+        _finish(site, customer)
+    elif customer["intent"] is None and found != customer["live"]:
+        _accept_or_undo(site, customer, found)
+
+
+def repeat_cut_off_moves(site: Site) -> None:
+    """Finish every move whose mover is gone; where a customer is paused by now, make it void."""
+    with site.store.read() as connection:
+        open_ones = sa.select(customers).where(customers.c.intent.is_not(None))
+        pending = connection.execute(open_ones).mappings().all()
+    for customer in pending:
+        if known_dead(customer["intent_by"]) or customer["intent_at"] < site.clock() - INTENT_TRUST:
+            _repeat(site, customer)
+
+
+def _repeat(site: Site, customer: Row) -> None:
+    settle(site, customer["name"])
+    with site.store.read() as connection:
+        fresh = get_customer(connection, customer["name"])
+    if fresh["intent"] is None or fresh["generation"] != customer["generation"]:
+        return
+    if fresh["paused_at"] is not None and fresh["intent_kind"] == "deploy":
+        _void(site, fresh)
+        return
+    why = fresh["intent_why"] or "repeated after a crash"
+    move_alias(site, Move(fresh["name"], fresh["intent"], fresh["intent_kind"], why, fresh["intent_who"]))
+
+
+def _void(site: Site, customer: Row) -> None:
+    """Take an intent back; raising the generation at the target shuts its mover out."""
+    generation = customer["generation"] + 1
+    with site.transaction(Actor.WORKER) as tx:
+        same = (customers.c.name == customer["name"], customers.c.generation == customer["generation"])
+        tx.connection.execute(customers.update().where(*same).values(generation=generation, **NO_INTENT))
+    found = site.target.alias(customer["alias"])
+    if found is not None:
+        site.target.switch(customer["alias"], found, generation)
+
+
+def _finish(site: Site, customer: Row) -> None:
+    """The alias is where the intent wanted it; only the record is missing."""
+    kind, why = customer["intent_kind"], customer["intent_why"]
+    wish = Move(customer["name"], customer["intent"], kind, why, customer["intent_who"])
+    try:
+        _record(site, wish, customer["generation"], None)
+    except LeaseLost:
+        return  # its mover lives and was faster
+
+
+def _accept_or_undo(site: Site, customer: Row, found: str | None) -> None:
+    """Somebody else moved the alias: take it as it is if it points at good data, else put it back."""
+    if found is not None and _is_whole(site, customer["name"], found):
+        by_hand = Move(customer["name"], found, "found", "moved by someone else", "unknown")
+        with site.transaction(Actor.OPERATOR) as tx:
+            fields = {"alias": customer["alias"], "database": found, "expected": customer["live"]}
+            tx.say("switch.found", customer=customer["name"], **fields)
+            _write_move(tx, customer, by_hand, customer["generation"], None)
+            rescued = databases.update().where(databases.c.name == found, databases.c.dropped_at.is_(None))
+            tx.connection.execute(rescued.values(drop_at=None, drop_why=None))
+    elif customer["live"] is not None:
+        why = f"put back: it pointed at {found or 'nothing'}"
+        back = Move(customer["name"], customer["live"], "repair", why, "bgdeploy")
+        generation = _intend(site, back)
+        _record(site, back, generation, _act(site, back, generation))
+
+
+def _is_whole(site: Site, customer: str, name: str) -> bool:
+    query = sa.select(databases.c.name).where(
+        databases.c.name == name,
+        databases.c.customer == customer,
+        databases.c.verified_at.is_not(None),
+        databases.c.dropped_at.is_(None),
+    )
+    with site.store.read() as connection:
+        return connection.execute(query).first() is not None
+
+
+def _intend(site: Site, wish: Move) -> int:
+    """Write the intent with the next generation, or refuse; nothing can drop its database from here on."""
+    with site.transaction(wish.actor) as tx:
+        customer = get_customer(tx.connection, wish.customer)
+        _check(tx, customer, wish)
+        generation: int = customer["generation"] + 1
+        intent = {
+            "intent": wish.database,
+            "intent_kind": wish.kind,
+            "intent_who": wish.by,
+            "intent_by": site.owner,
+            "intent_why": wish.why,
+            "intent_at": tx.now,
+        }
+        changes: dict[str, Any] = {"generation": generation, **intent}
+        if wish.pause:
+            changes.update(paused_at=tx.now, paused_why=wish.why)
+            tx.say("customer.paused", customer=wish.customer, why=wish.why)
+        here = customers.update().where(customers.c.name == wish.customer)
+        tx.connection.execute(here.values(**changes))
+    return generation
+
+
+def _check(tx: Tx, customer: Row, wish: Move) -> None:
+    database = get_database(tx.connection, wish.database)
+    if database["customer"] != wish.customer:
+        raise Refused(
+            f"{wish.database} belongs to customer {database['customer']}.", kept="Nothing was changed."
+        )
+    if database["verified_at"] is None:
+        raise Refused(f"{wish.database} is not verified.", kept=f"{customer['alias']} stays where it is.")
+    if database["drop_at"] is not None:
+        raise Refused(
+            f"{wish.database} is being dropped ({database['drop_why']}).",
+            kept=f"{customer['alias']} stays where it is.",
+            cure=f"Load its snapshot again: bgdeploy retry {database['job_id']} --reload",
+        )
+    if wish.kind != "deploy":
+        return
+    if customer["paused_at"] is not None:
+        raise Refused(f"{wish.customer} is paused.", cure=f"bgdeploy resume {wish.customer}")
+    if age(database) <= (customer["floor_timestamp"], customer["floor_build"]):
+        raise Refused(f"{wish.database} is not newer than what was live already.")
+
+
+def _act(site: Site, wish: Move, generation: int) -> float:
+    """Move the alias and read it back; return milliseconds."""
+    with site.store.read() as connection:
+        alias = get_customer(connection, wish.customer)["alias"]
+    began = monotonic()
+    site.target.switch(alias, wish.database, generation)
+    took = (monotonic() - began) * 1000
+    found = site.target.alias(alias)
+    if found != wish.database:
+        raise TargetError(
+            f"The alias {alias} points at {found} right after it was moved to {wish.database}.",
+            kept="The move is recorded as intended, not as done.",
+            cure="The next scan looks again; see: bgdeploy customers",
+        )
+    return took
+
+
+def _record(site: Site, wish: Move, generation: int, took: float | None) -> None:
+    """Record switch, floor, live and state in one transaction, if this intent is still the one."""
+    with site.transaction(wish.actor) as tx:
+        customer = get_customer(tx.connection, wish.customer)
+        if customer["generation"] != generation or customer["intent"] != wish.database:
+            if customer["live"] == wish.database and customer["intent"] is None:
+                return  # another process finished this very move
+            raise LeaseLost(
+                f"A newer move of {customer['alias']} replaced this one.", kept="Nothing was written."
+            )
+        if took is None:
+            tx.say("switch.finished", customer=wish.customer, alias=customer["alias"], database=wish.database)
+        _write_move(tx, customer, wish, generation, took)
+
+
+def _write_move(tx: Tx, customer: Row, wish: Move, generation: int, took: float | None) -> None:
+    database = get_database(tx.connection, wish.database)
+    floor = max(age(database), (customer["floor_timestamp"], customer["floor_build"]))
+    live = {"live": wish.database, "live_timestamp": database["timestamp"], "live_build": database["build"]}
+    changes = {
+        "live_since": tx.now,
+        "floor_timestamp": floor[0],
+        "floor_build": floor[1],
+        **live,
+        **NO_INTENT,
+    }
+    tx.connection.execute(customers.update().where(customers.c.name == wish.customer).values(**changes))
+    _mark_databases(tx, customer, wish)
+    record = {
+        "source": customer["live"],
+        "target": wish.database,
+        "kind": wish.kind,
+        "by": wish.by,
+        "why": wish.why,
+    }
+    row = {"customer": wish.customer, "at": tx.now, "generation": generation, "took_ms": took, **record}
+    tx.connection.execute(switches.insert().values(job_id=database["job_id"], **row))
+    fields = {"alias": customer["alias"], "database": wish.database, "source": customer["live"] or "nothing"}
+    _tell(tx, database["job_id"], {"kind": wish.kind, "why": wish.why, "took": took or 0.0, **fields})
+
+
+def _mark_databases(tx: Tx, customer: Row, wish: Move) -> None:
+    left, reached = customer["live"], wish.database
+    if left is not None and left != reached:
+        bad = {"bad_at": tx.now, "bad_why": wish.why} if wish.kind == "rollback" else {}
+        tx.connection.execute(
+            databases.update().where(databases.c.name == left).values(left_at=tx.now, **bad)
+        )
+        if bad:
+            tx.say("database.bad", customer=wish.customer, database=left, why=wish.why)
+    cleared = {"bad_at": None, "bad_why": None} if wish.kind in ("switch", "found", "rollback") else {}
+    here = databases.update().where(databases.c.name == reached)
+    tx.connection.execute(here.values(left_at=None, **cleared))
+
+
+def _tell(tx: Tx, job_id: int, fields: dict[str, Any]) -> None:
+    job = get_job(tx.connection, job_id)
+    if job["state"] == State.LOADED:
+        changes = {"switched_at": tx.now, "blocked": False, "reason": None, "error": None, "error_code": None}
+        move(tx, job, State.SWITCHED, "switch.moved", fields=fields, **changes, **FREED)
+    else:
+        tx.say("switch.moved", job, **fields)

@@ -1,0 +1,144 @@
+"""Claim: which queued job is next, and taking it in one statement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_job, jobs, transaction, write
+from bgdeploy.jobs.states import Actor, State, find
+from bgdeploy.jobs.store import Store
+from bgdeploy.naming import database_name
+
+NO_LIMIT = 2**31
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the configuration says about taking work."""
+
+    keep_databases: int
+    latest_only: bool
+    settle_seconds: float
+    max_concurrent_loads: int | None
+
+
+# A customer's queued jobs go oldest first, one at a time, and the customer that was served longest
+# ago goes first. Only the newest ones count where a backlog is not wanted ("window"). What a
+# person asked for (retry, reload) is held back by neither window nor floor.
+_ELIGIBLE = """
+SELECT j.id FROM jobs AS j JOIN customers AS c ON c.name = j.customer
+WHERE j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NULL
+  AND (SELECT count(*) FROM jobs AS l WHERE l.state = 'loading') < :slots
+  AND NOT EXISTS (SELECT 1 FROM jobs AS l WHERE l.state = 'loading' AND l.customer = j.customer)
+  AND (j.requested = 1 OR (
+    j.timestamp > c.floor_timestamp
+    AND NOT EXISTS (
+      SELECT 1 FROM jobs AS d WHERE d.state = 'discovered' AND d.customer = j.customer
+        AND d.timestamp < j.timestamp AND d.fingerprint_at > :settling_since)
+    AND (SELECT count(*) FROM (
+      SELECT 1 FROM jobs AS n WHERE n.state = 'queued' AND n.customer = j.customer
+        AND n.timestamp > j.timestamp AND n.requested = 0 LIMIT :keep)
+    ) < CASE WHEN c.live IS NULL THEN :keep WHEN :latest THEN 1 ELSE :no_limit END
+    AND NOT EXISTS (
+      SELECT 1 FROM jobs AS o WHERE o.state = 'queued' AND o.customer = j.customer
+        AND o.timestamp < j.timestamp AND o.requested = 0 AND o.timestamp > c.floor_timestamp
+        AND (SELECT count(*) FROM (
+          SELECT 1 FROM jobs AS n WHERE n.state = 'queued' AND n.customer = j.customer
+            AND n.timestamp > o.timestamp AND n.requested = 0 LIMIT :keep)
+        ) < CASE WHEN c.live IS NULL THEN :keep WHEN :latest THEN 1 ELSE :no_limit END)
+  ))
+  AND (:only IS NULL OR j.id = :only)
+ORDER BY c.served_at, j.timestamp, j.build LIMIT 1
+"""
+
+_CLAIM = f"""
+UPDATE jobs SET state = 'loading', fence = fence + 1, lease_owner = :owner, lease_expires = :until,
+  loading_at = coalesce(loading_at, :now), updated_at = :now, reason = NULL, blocked = 0, error = NULL,
+  error_code = NULL, cancel_at = NULL
+WHERE state = 'queued' AND id = ({_ELIGIBLE})
+RETURNING id
+"""
+
+
+def peek(store: Store, rules: Rules, *, now: float) -> Row | None:
+    """Return the job that would be claimed next, or None."""
+    with store.read() as connection:
+        found = connection.execute(sa.text(_ELIGIBLE), _binds(rules, now, None)).scalar_one_or_none()
+        if found is None:
+            return None
+        return connection.execute(sa.select(jobs).where(jobs.c.id == found)).mappings().one_or_none()
+
+
+def claim(
+    store: Store,
+    rules: Rules,
+    *,
+    job_id: int,
+    owner: str,
+    now: float,
+    lease_seconds: float,
+    settings: dict[str, Any],
+) -> Row | None:
+    """Take one queued job, if it is still the next one: one winner, a new fence, its event.
+
+    The same transaction names the database it will be loaded into, so that ownership is on record
+    before anything exists. ``settings`` are kept with the job unless an earlier run left its own.
+    """
+    find(State.QUEUED, State.LOADING, Actor.WORKER)
+    binds = {**_binds(rules, now, job_id), "owner": owner, "until": now + lease_seconds}
+    with transaction(store, now=now, actor=Actor.WORKER, owner=owner) as tx:
+        if tx.connection.execute(sa.text(_CLAIM), binds).scalar_one_or_none() is None:
+            return None
+        served = customers.update().values(served_at=now)
+        job = get_job(tx.connection, job_id)
+        tx.connection.execute(served.where(customers.c.name == job["customer"]))
+        database = _database_of(tx, job) or own_database(tx, job)
+        write(tx, job, database=database, settings=job["settings"] or settings)
+        fields = {key: job[key] for key in ("fence", "attempt", "interruptions")}
+        tx.say("load.claimed", job, edge=(State.QUEUED, State.LOADING), database=database, **fields)
+        return get_job(tx.connection, job_id)
+
+
+def _database_of(tx: Tx, job: Row) -> str | None:
+    """The build an earlier run left, where it may be continued."""
+    usable = (
+        databases.c.job_id == job["id"],
+        databases.c.drop_at.is_(None),
+        databases.c.dropped_at.is_(None),
+    )
+    return tx.connection.execute(sa.select(databases.c.name).where(*usable)).scalars().first()
+
+
+def own_database(tx: Tx, job: Row) -> str:
+    """Record ownership of a new name for this job's database and return it; no name is used twice."""
+    customer = get_customer(tx.connection, job["customer"])
+    name = database_name(customer["alias"], job["timestamp"], job["build"])
+    if _is_taken(tx, name):
+        name = database_name(customer["alias"], job["timestamp"], job["build"], job["fence"])
+    owned = {key: job[key] for key in ("customer", "timestamp", "build")}
+    row = databases.insert().values(name=name, job_id=job["id"], created_at=tx.now, **owned)
+    tx.connection.execute(row)
+    return name
+
+
+def _is_taken(tx: Tx, name: str) -> bool:
+    used = sa.union_all(
+        sa.select(databases.c.name).where(databases.c.name == name),
+        sa.select(customers.c.alias).where(customers.c.alias == name),
+    )
+    return tx.connection.execute(used).first() is not None
+
+
+def _binds(rules: Rules, now: float, only: int | None) -> dict[str, object]:
+    return {
+        "now": now,
+        "slots": NO_LIMIT if rules.max_concurrent_loads is None else rules.max_concurrent_loads,
+        "settling_since": now - rules.settle_seconds,
+        "keep": rules.keep_databases,
+        "latest": rules.latest_only,
+        "no_limit": NO_LIMIT,
+        "only": only,
+    }

@@ -1,0 +1,81 @@
+"""Load: how a claimed job ends, each way one transaction that carries the fence."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from bgdeploy.errors import BadInput, BgdeployError, TargetFull
+from bgdeploy.jobs.backoff import delay
+from bgdeploy.jobs.ledger import PROGRESS
+from bgdeploy.jobs.rescue import FREED
+from bgdeploy.jobs.rows import Row, Tx, databases, jobs, move, write
+from bgdeploy.jobs.states import State
+from bgdeploy.pipeline.claim import own_database
+
+IDLE = {"child_pid": None, "child_started": None, **FREED}
+
+
+def finish(tx: Tx, job: Row, *, counts: dict[str, object], rows: int) -> None:
+    """The database is verified and published: loaded."""
+    verified = databases.update().where(databases.c.name == job["database"])
+    tx.connection.execute(verified.values(verified_at=tx.now, counts=counts))
+    fields = {"rows": rows, "database": job["database"], "took": tx.now - (job["loading_at"] or tx.now)}
+    changes = {
+        "rows_confirmed": rows,
+        "loaded_at": tx.now,
+        "step": "published",
+        "reason": None,
+        **PROGRESS,
+        **IDLE,
+    }
+    move(tx, job, State.LOADED, "load.loaded", fields=fields, **changes)
+
+
+def give_back(tx: Tx, job: Row, reason: str) -> None:
+    """Stop cleanly: the next worker resumes at once, and nothing is counted."""
+    changes = {"reason": reason, "not_before": tx.now, **PROGRESS, **IDLE}
+    move(tx, job, State.QUEUED, "load.returned", fields={"reason": reason}, **changes)
+
+
+def end_badly(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base: float, wait: float) -> None:
+    """Decide by the kind of error: wait for room, fail for good, or try again later."""
+    if isinstance(error, TargetFull):
+        changes = {"reason": str(error), "not_before": tx.now + wait, **IDLE}
+        move(tx, job, State.QUEUED, "load.waits", fields={"reason": str(error)}, **changes)
+    elif isinstance(error, BadInput) or job["attempt"] + 1 >= max_retries:
+        fail(tx, job, error)
+    else:
+        _retry(tx, job, error, max_retries=max_retries, base=base)
+
+
+def _retry(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base: float) -> None:
+    attempt = job["attempt"] + 1
+    pause = delay(attempt, base)
+    fields = {"delay": pause, "attempt": attempt, "limit": max_retries, "reason": str(error)}
+    said = {"reason": f"tries again after: {error.what}", "error": str(error), "error_code": error.code}
+    changes = {"attempt": attempt, "not_before": tx.now + pause, **said, **IDLE}
+    move(tx, job, State.QUEUED, "load.retry", fields=fields, **changes)
+
+
+def fail(tx: Tx, job: Row, error: BgdeployError) -> None:
+    """The job ends as failed; what it built is left to the cleaner, what is live is untouched."""
+    attempt = job["attempt"] + (job["state"] == State.LOADING)
+    said = {"error": str(error), "error_code": error.code, "reason": None, "attempt": attempt}
+    move(tx, job, State.FAILED, "load.failed", fields={"reason": str(error)}, ended_at=tx.now, **said, **IDLE)
+    intend_drop(tx, job, "its load failed")
+
+
+def intend_drop(tx: Tx, job: Row, why: str) -> None:
+    """Give every database of this job to the cleaner."""
+    owned = (databases.c.job_id == job["id"], databases.c.drop_at.is_(None))
+    tx.connection.execute(databases.update().where(*owned).values(drop_at=tx.now, drop_why=why))
+
+
+def rename_build(tx: Tx, job: Row) -> Row:
+    """Build under another name, since a living process may hold the old one; return the new row."""
+    old = job["database"]
+    intend_drop(tx, job, "a living process held it, so the load went on under another name")
+    new = own_database(tx, job)
+    write(tx, job, database=new, rows_confirmed=0, step=None)
+    tx.say("load.renamed", job, old=old, new=new)
+    return tx.connection.execute(sa.select(jobs).where(jobs.c.id == job["id"])).mappings().one()

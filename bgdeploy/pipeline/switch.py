@@ -1,0 +1,182 @@
+"""Switch: when a loaded database may go live by itself, and how a person decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
+from bgdeploy.jobs import lease, lineage
+from bgdeploy.jobs.rescue import FREED
+from bgdeploy.jobs.rows import (
+    Row,
+    age,
+    customers,
+    get_customer,
+    get_database,
+    get_job,
+    jobs,
+    select_jobs,
+    write,
+)
+from bgdeploy.jobs.states import Actor, State
+from bgdeploy.pipeline.alias import Move, move_alias, repeat_cut_off_moves, settle
+from bgdeploy.site import Site
+
+
+def switch_ready(site: Site) -> int:
+    """Finish what was cut off, then move every alias whose newest database may go live."""
+    repeat_cut_off_moves(site)
+    with site.store.read() as connection:
+        free = (jobs.c.state == State.LOADED, jobs.c.lease_owner.is_(None), jobs.c.not_before <= site.clock())
+        waiting = select_jobs(
+            connection, *free, order=(jobs.c.customer, jobs.c.timestamp.desc(), jobs.c.build.desc())
+        )
+    newest = {job["customer"]: job for job in reversed(waiting)}
+    return sum(_consider(site, job) for job in newest.values())
+
+
+def _consider(site: Site, job: Row) -> bool:
+    obstacle, blocked = _obstacle(site, job)
+    if obstacle is None:
+        health = site.target.health()
+        if health.state == "ok":
+            return _deploy(site, job)
+        obstacle, blocked = f"the target is not well: {'; '.join(health.reasons)}", False
+    if job["reason"] != obstacle:
+        _hold(site, job, obstacle, blocked=blocked)
+    return False
+
+
+def _obstacle(site: Site, job: Row) -> tuple[str | None, bool]:
+    """Why this job may not go live by itself, and whether a person has to decide."""
+    with site.store.read() as connection:
+        customer = get_customer(connection, job["customer"])
+        database = get_database(connection, job["database"])
+        live = get_database(connection, customer["live"]) if customer["live"] else None
+    name = customer["name"]
+    if customer["paused_at"] is not None:
+        return f"{name} is paused; go on with: bgdeploy resume {name}", False
+    if age(job) <= (customer["floor_timestamp"], customer["floor_build"]):
+        return f"not newer than what was live already; to use it all the same: {_by_hand(job)}", True
+    lost = shrunk(
+        database["counts"], live["counts"] if live else None, site.settings.checks.max_shrink_percent
+    )
+    if lost:
+        again = f"bgdeploy retry {job['id']} --reload"
+        return f"fewer rows than live: {'; '.join(lost)}. If right: {_by_hand(job)}; else: {again}", True
+    if not site.settings.orchestrator.auto_switch:
+        return f"waits for: bgdeploy switch {name}", True
+    return None, False
+
+
+def _by_hand(job: Row) -> str:
+    return f"bgdeploy switch {job['customer']} --to {job['database']}"
+
+
+def shrunk(
+    new: Mapping[str, Mapping[str, int]], live: Mapping[str, Mapping[str, int]] | None, limit: float
+) -> list[str]:
+    """Labels and types that lost more than ``limit`` percent of their rows against live (gone = 100)."""
+    found = []
+    for kind in ("labels", "types"):
+        for name, before in (live or {}).get(kind, {}).items():
+            after = new.get(kind, {}).get(name, 0)
+            lost = 100 * (before - after) / before if before else 0
+            if lost > limit:
+                found.append(f"{name} {before:,} -> {after:,} (-{lost:.0f} %, at most {limit:g} %)")
+    return found
+
+
+def _hold(site: Site, job: Row, obstacle: str, *, blocked: bool) -> None:
+    try:
+        with site.transaction(Actor.WORKER) as tx:
+            write(tx, job, reason=obstacle, blocked=blocked)
+            tx.say("switch.blocked", job, reason=obstacle)
+    except LeaseLost:
+        return  # somebody moved or dropped it in between
+
+
+def _deploy(site: Site, job: Row) -> bool:
+    """Claim the row, move the alias; a failure leaves the job loaded and is tried again later."""
+    seconds = site.settings.orchestrator.lease_seconds
+    with site.transaction(Actor.WORKER) as tx:
+        if lease.take(tx.connection, job, owner=site.owner, now=tx.now, seconds=seconds) is None:
+            return False
+    why = "newest verified snapshot"
+    try:
+        move_alias(site, Move(job["customer"], job["database"], "deploy", why, "bgdeploy"))
+    except BgdeployError as error:
+        _postpone(site, job, error)
+        return False
+    return True
+
+
+def _postpone(site: Site, job: Row, error: BgdeployError) -> None:
+    pause = min(10.0, site.settings.orchestrator.health_check_retry_delay)
+    with site.transaction(Actor.WORKER) as tx:
+        now = get_job(tx.connection, job["id"])
+        if now["state"] != State.LOADED or now["lease_owner"] != site.owner:
+            return
+        write(tx, now, reason=str(error), not_before=tx.now + pause, **FREED)
+        tx.say("switch.failed", now, alias=job["customer"], database=job["database"], reason=str(error))
+
+
+def switch_by_hand(site: Site, name: str, *, to: str | None, why: str, by: str) -> Move:
+    """Move an alias because a person says so: to the newest that waits, or anywhere among the verified."""
+    settle(site, name)
+    goal = to or _waiting(site, name)["database"]
+    wish = Move(name, goal, "switch", why, by)
+    move_alias(site, wish)
+    return wish
+
+
+def _waiting(site: Site, name: str) -> Row:
+    with site.store.read() as connection:
+        get_customer(connection, name)
+        newest = (jobs.c.timestamp.desc(), jobs.c.build.desc())
+        waiting = select_jobs(connection, jobs.c.customer == name, jobs.c.state == State.LOADED, order=newest)
+    if not waiting:
+        raise NotFound(f"{name} has no loaded database that waits.", cure="See: bgdeploy customers")
+    obstacle, blocked = _obstacle(site, waiting[0])
+    if blocked and "--to" in (obstacle or ""):
+        raise Refused(f"{waiting[0]['database']}: {obstacle}", kept="The alias stays where it is.")
+    return waiting[0]
+
+
+def roll_back(site: Site, name: str, *, to: str | None, why: str, by: str, pause: bool) -> Move:
+    """Go back to the standby (or to ``to``): under a second, with or without workers.
+
+    The database it leaves is marked bad; the floor stays, so only something newer comes by itself.
+    """
+    settle(site, name)
+    with site.store.read() as connection:
+        customer = get_customer(connection, name)
+        way_back = lineage.standby(customer, lineage.kept_databases(connection, name))
+    goal = to or (way_back["name"] if way_back is not None else None)
+    if goal is None or goal == customer["live"]:
+        raise Refused(
+            f"{name} has nothing to go back to" + (f": {goal} is live already." if goal else "."),
+            kept=f"{customer['live'] or 'Nothing'} stays live.",
+            cure="See: bgdeploy customers",
+        )
+    wish = Move(name, goal, "rollback", why, by, pause=pause)
+    move_alias(site, wish)
+    return wish
+
+
+def pause(site: Site, name: str, *, why: str) -> None:
+    """Claim and switch nothing for this customer until it is resumed; running loads end."""
+    _set_pause(site, name, "customer.paused", {"customer": name, "why": why}, paused=True)
+
+
+def resume(site: Site, name: str) -> None:
+    """Take a pause back."""
+    _set_pause(site, name, "customer.resumed", {"customer": name}, paused=False)
+
+
+def _set_pause(site: Site, name: str, event: str, fields: dict[str, str], *, paused: bool) -> None:
+    with site.transaction(Actor.OPERATOR) as tx:
+        get_customer(tx.connection, name)
+        values = {"paused_at": tx.now if paused else None, "paused_why": fields.get("why")}
+        tx.connection.execute(customers.update().where(customers.c.name == name).values(**values))
+        tx.say(event, **fields)

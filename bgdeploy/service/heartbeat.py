@@ -1,0 +1,82 @@
+"""The supervisor of one load: renews its lease and ends its child when it has to."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import sqlalchemy as sa
+
+from bgdeploy.errors import LeaseLost, StoreError
+from bgdeploy.jobs.lease import KILL_CHILD, RENEW_EVERY, Lease
+from bgdeploy.jobs.rows import jobs
+from bgdeploy.service.child import Child
+from bgdeploy.service.shutdown import Stop
+
+LOOK_EVERY = 1.0  # seconds between two looks at cancel and stop
+
+
+@dataclass
+class Heartbeat:
+    """Runs beside a load, on a thread and a connection of its own.
+
+    After it ended a child, exactly one of ``lost``, ``cancelled`` and ``stopped`` says why.
+    """
+
+    lease: Lease
+    stop: Stop
+    child: Child | None = None
+    lost: bool = False
+    cancelled: bool = False
+    stopped: bool = False
+    _done: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Heartbeat:
+        self._thread = threading.Thread(target=self._run, name=f"heartbeat-{self.lease.job_id}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def adopt(self, child: Child) -> None:
+        """Watch over this child from now on; one that must not run any more is ended at once."""
+        self.child = child
+        if self.ended:
+            child.kill()
+
+    @property
+    def ended(self) -> bool:
+        """True once it has given the load up."""
+        return self.lost or self.cancelled or self.stopped
+
+    def _run(self) -> None:
+        pause = min(LOOK_EVERY, self.lease.seconds * RENEW_EVERY)
+        while not self._done.wait(pause):
+            if not self.ended:
+                self._look()
+            if self.ended and self.child is not None:
+                self.child.kill()
+
+    def _look(self) -> None:
+        try:
+            if self.lease.share_used() >= RENEW_EVERY:
+                self.lease.renew()
+            self.cancelled = self._cancel_asked()
+        except LeaseLost:
+            self.lost = True
+        except StoreError:
+            pass  # not renewed; the share below decides how long that may go on
+        if self.lease.share_used() >= KILL_CHILD:
+            self.lost = True
+        if not self.lost and not self.cancelled:
+            self.stopped = self.stop.must_end()
+
+    def _cancel_asked(self) -> bool:
+        with self.lease.store.read() as connection:
+            asked = sa.select(jobs.c.cancel_at).where(jobs.c.id == self.lease.job_id)
+            return connection.execute(asked).scalar_one() is not None

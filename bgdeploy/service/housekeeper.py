@@ -1,0 +1,117 @@
+"""The housekeeping thread: scans, rescues, switches, cleans, checkpoints; one per process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bgdeploy import log
+from bgdeploy.clock import monotonic
+from bgdeploy.errors import BgdeployError
+from bgdeploy.jobs.rescue import rescue
+from bgdeploy.pipeline import clean, scan, switch, watch
+from bgdeploy.pipeline.admit import Report
+from bgdeploy.service.ballast import keep_ballast
+from bgdeploy.service.shutdown import Stop
+from bgdeploy.site import Site
+
+
+@dataclass
+class House:
+    """What the housekeeping remembers between two rounds; the job table remembers all that matters."""
+
+    site: Site
+    stop: Stop
+    scans: bool = True
+    wake: threading.Event = field(default_factory=threading.Event)
+    scan_due: threading.Event = field(default_factory=threading.Event)
+    watch: watch.Watch = field(default_factory=watch.Watch)
+    last_scan: float = field(default_factory=monotonic)
+    told: dict[str, str] = field(default_factory=dict)  # what was logged already, so it is said once
+
+    def poke(self) -> None:
+        """A round is due; called by the scheduler and by workers, never blocks."""
+        self.wake.set()
+
+    def poke_scan(self) -> None:
+        """A whole scan is due."""
+        self.scan_due.set()
+        self.wake.set()
+
+
+def keep_house(house: House) -> None:
+    """Run rounds until the stop is asked for; a round that fails is tried again at the next poke."""
+    while not house.stop.asked.is_set():
+        round_once(house)
+        house.wake.wait(house.site.settings.orchestrator.watch_interval)
+        house.wake.clear()
+
+
+def round_once(house: House) -> None:
+    """One round: each duty on its own, so that a failing one never keeps the others from running."""
+    site = house.site
+    limit = site.settings.orchestrator.max_interruptions
+    _duty(house, "rescue", lambda: rescue(site.store, now=site.clock(), owner=site.owner, max_interruptions=limit))
+    if house.scans:
+        _duty(house, "scan", lambda: _scan(house))
+    _duty(house, "switch", lambda: switch.switch_ready(site))
+    _duty(house, "clean", lambda: clean.clean(site))
+
+
+def _duty(house: House, name: str, act: Callable[[], object]) -> None:
+    try:
+        act()
+        house.told.pop(name, None)
+    except BgdeployError as error:
+        _say_once(house, name, str(error))
+    except Exception as error:  # the thread's edge: housekeeping must outlive any single surprise
+        _say_once(house, name, f"{type(error).__name__}: {error}")
+
+
+def _say_once(house: House, name: str, text: str) -> None:
+    if house.told.get(name) != text:
+        house.told[name] = text
+        log.emit("service.trouble", what=name, error=text)
+
+
+def _scan(house: House) -> None:
+    if not house.scan_due.is_set():
+        watch.look(house.site, house.watch)
+        return
+    house.scan_due.clear()
+    report = scan.scan(house.site)
+    if not report.errors:
+        house.last_scan = monotonic()
+    _tell(house, report)
+    _tidy(house)
+
+
+def _tell(house: House, report: Report) -> None:
+    """Log what a scan could not use: each once, until it changes."""
+    for event, found in (("scan.unreadable", report.errors), ("scan.skipped", report.skipped)):
+        for folder, reason in found:
+            if house.told.get(folder) != reason:
+                house.told[folder] = reason
+                log.emit(event, folder=folder, reason=reason)
+
+
+def _tidy(house: House) -> None:
+    """Now and then: the reserve, the write-ahead log, and what nobody owns."""
+    keep_ballast(house.site.settings.state_dir)
+    house.site.store.truncate_log()
+    for name in clean.orphans(house.site):
+        if house.told.get(name) != "orphan":
+            house.told[name] = "orphan"
+            log.emit("clean.orphan", database=name)
+
+
+def complain_when_late(house: House) -> None:
+    """Say it when no scan has succeeded for three intervals; called by the main thread."""
+    interval = house.site.settings.orchestrator.scan_interval
+    silent = monotonic() - house.last_scan
+    if house.scans and silent > 3 * interval and house.told.get("late") != "said":
+        house.told["late"] = "said"
+        log.emit("scan.late", seconds=silent, interval=interval)
+    elif silent <= 3 * interval:
+        house.told.pop("late", None)

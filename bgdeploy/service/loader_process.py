@@ -1,0 +1,182 @@
+"""The loading process: builds or verifies one database, and dies with its parent.
+
+Started with a JSON ticket on standard input; speaks JSON lines: ``{"op": ...}`` asks the parent to
+write to the ledger and waits for ``{"ok": true}``; the last line is ``{"done": ...}`` or
+``{"error": ...}``. It never opens the job table.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from bgdeploy.errors import BadInput, BgdeployError
+from bgdeploy.failpoints import reach
+from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.targets.base import Group, Target, Ticket
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """The pipe to the parent: one question at a time, each answered before the work goes on."""
+
+    out: TextIO
+    replies: queue.Queue[str]
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send a line without waiting."""
+        self.out.write(json.dumps(message, default=str) + "\n")
+        self.out.flush()
+
+    def ask(self, op: str, **fields: Any) -> Any:
+        """Send a line and wait until the parent has made it durable."""
+        self.tell({"op": op, **fields})
+        return json.loads(self.replies.get())["ok"]
+
+
+@dataclass(frozen=True)
+class PipeLedger:
+    """The ledger as the loading process sees it; the parent alone writes to the job table."""
+
+    line: Line
+    stored: tuple[Group, ...] | None
+
+    def plan(self) -> tuple[Group, ...] | None:
+        """The plan of an earlier run."""
+        return self.stored
+
+    def store_plan(self, groups: Sequence[Group]) -> None:
+        """Make the plan durable."""
+        self.line.ask("plan", groups=[asdict(group) for group in groups])
+
+    def restart(self, reason: str) -> None:
+        """Say that the build starts from zero."""
+        self.line.ask("restart", reason=reason)
+
+    def started(self, group: int) -> None:
+        """Say that a group is about to be committed."""
+        self.line.ask("started", group=group)
+
+    def confirmed(self, group: int, rows: int, *, found: bool = False) -> None:
+        """Say that a group is committed."""
+        self.line.ask("confirmed", group=group, rows=rows, found=found)
+
+    def step(self, name: str) -> None:
+        """Say that a step is done."""
+        self.line.ask("step", name=name)
+
+
+def main() -> int:
+    """Run the stage the ticket names; every failure is one line with its kind, never a traceback."""
+    line = _open_line()
+    ticket = json.loads(line.replies.get())
+    reach("child.started")
+    try:
+        line.tell({"done": _run(ticket, line)})
+    except BgdeployError as error:
+        line.tell({"error": {"code": error.code, "what": error.what, "kept": error.kept, "cure": error.cure}})
+        return 1
+    except MemoryError:
+        line.tell({"error": {"code": "target", "what": "The loading process ran out of memory."}})
+        return 1
+    except Exception as error:  # the process's edge: whatever it is, the parent must hear of it
+        what = f"The loading process met an unexpected {type(error).__name__}: {error}"
+        line.tell({"error": {"code": "full" if _is_full(error) else "target", "what": what}})
+        return 1
+    return 0
+
+
+def _is_full(error: Exception) -> bool:
+    import errno
+
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _open_line() -> Line:
+    # Whatever the engine prints must not mix with the lines: standard output moves elsewhere.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent()
+    replies: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_listen, args=(replies,), daemon=True).start()
+    return Line(out, replies)
+
+
+def _listen(replies: queue.Queue[str]) -> None:
+    for text in sys.stdin:
+        replies.put(text)
+    os._exit(3)  # end of file: the parent is gone, and with it the right to go on
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _run(ticket: dict[str, Any], line: Line) -> dict[str, Any]:
+    from bgdeploy.targets import open_target_by_kind
+
+    target = open_target_by_kind(ticket["target"], ticket["settings"])
+    snapshot = _open_snapshot(ticket)
+    stored = None if ticket["plan"] is None else tuple(_group(row) for row in ticket["plan"])
+    ledger = PipeLedger(line, stored)
+    right = Ticket(ticket["job_id"], ticket["database"], ticket["fence"], ticket["settings"])
+    if ticket["stage"] == "load":
+        return _load(target, right, snapshot, ledger)
+    return _verify(target, right, snapshot, ledger)
+
+
+def _group(row: dict[str, Any]) -> Group:
+    return Group(**{**row, "files": tuple(row["files"])})
+
+
+def _open_snapshot(ticket: dict[str, Any]) -> Snapshot:
+    from bgdeploy.snapshots.readiness import fingerprint
+    from bgdeploy.snapshots.schema import open_snapshot
+
+    wanted = ticket["snapshot"]
+    path = Path(wanted["path"])
+    found = fingerprint(path).text if path.is_dir() else None
+    if found != wanted["fingerprint"]:
+        raise BadInput(
+            f"The snapshot {path} {'changed' if found else 'was removed'} after it was queued.",
+            kept="What is live stays live.",
+            cure="It is taken up again by itself when the folder has settled.",
+        )
+    return open_snapshot(wanted["customer"], wanted["timestamp"], path, ticket["settings"]["columns"], found)
+
+
+def _load(target: Target, right: Ticket, snapshot: Snapshot, ledger: PipeLedger) -> dict[str, Any]:
+    from bgdeploy.snapshots.schema import check_types
+
+    check_types(snapshot)
+    target.load(right, snapshot, ledger)
+    return {}
+
+
+def _verify(target: Target, right: Ticket, snapshot: Snapshot, ledger: PipeLedger) -> dict[str, Any]:
+    from bgdeploy.pipeline.verify import verify
+
+    counts = verify(target, right.database, snapshot, ledger.stored or ())
+    ledger.step("verified")
+    reach("child.verified")
+    facts = {"snapshot": f"{snapshot.customer}/{snapshot.timestamp}", "fingerprint": snapshot.fingerprint}
+    target.publish(right, {**facts, "counts": counts})
+    ledger.step("published")
+    return {"counts": counts}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The service: workers, housekeeping and scheduler under one roof, and how they end."""
+
+from __future__ import annotations
+
+import threading
+from importlib.metadata import version
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from bgdeploy import log
+from bgdeploy.errors import BgdeployError, StoreError
+from bgdeploy.jobs.rescue import FREED
+from bgdeploy.jobs.rows import jobs
+from bgdeploy.service.housekeeper import House, complain_when_late, keep_house
+from bgdeploy.service.shutdown import Stop
+from bgdeploy.service.worker import work_once
+from bgdeploy.site import Site
+
+IDLE = 0.5  # seconds between two looks for work when there is none
+
+
+def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
+    """Run until the stop is asked for, and then end whatever runs; leaves no process behind."""
+    orchestrator = site.settings.orchestrator
+    house = House(site, stop, scans=scans)
+    house.scan_due.set()
+    place = f"{site.settings.dataset.base_path} -> {site.target.kind} in {site.settings.state_dir}"
+    started = {"version": version("bgdeploy"), "workers": workers, "interval": orchestrator.scan_interval}
+    log.emit("service.started", place=place, **started)
+    scheduler = _schedule(house) if scans else None
+    threads = [_thread("housekeeper", keep_house, house)]
+    threads += [_thread(f"worker-{number + 1}", work, house) for number in range(workers)]
+    while not stop.asked.wait(1.0):
+        complain_when_late(house)
+    _end(house, scheduler, threads)
+
+
+def work(house: House) -> None:
+    """A worker's life: load what can be loaded, else wait for a poke."""
+    while not house.stop.asked.is_set():
+        if _try_work(house):
+            house.poke()  # a finished load may be switched at once
+        else:
+            house.stop.asked.wait(IDLE)
+
+
+def _try_work(house: House) -> bool:
+    try:
+        return work_once(house.site, house.stop)
+    except BgdeployError as error:
+        log.emit("service.trouble", what="looking for work", error=error)
+    except Exception as error:  # the thread's edge: one surprise must not end a worker for good
+        log.emit("service.trouble", what="a worker", error=f"{type(error).__name__}: {error}")
+    house.stop.asked.wait(5.0)
+    return False
+
+
+def _schedule(house: House) -> BackgroundScheduler:
+    """The scheduler only pokes: a late or missed poke costs nothing, a scan finds all that is there."""
+    rules = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+    scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(1)}, job_defaults=rules, timezone="UTC")
+    orchestrator = house.site.settings.orchestrator
+    scheduler.add_job(house.poke_scan, "interval", seconds=orchestrator.scan_interval)
+    scheduler.add_job(house.poke, "interval", seconds=orchestrator.watch_interval)
+    scheduler.start()
+    return scheduler
+
+
+def _thread(name: str, act: object, house: House) -> threading.Thread:
+    thread = threading.Thread(target=act, args=(house,), name=name, daemon=True)  # type: ignore[arg-type]
+    thread.start()
+    return thread
+
+
+def _end(house: House, scheduler: BackgroundScheduler | None, threads: list[threading.Thread]) -> None:
+    stop = house.stop
+    running = _running(house.site)
+    log.emit("service.stopping", running=running, timeout=stop.timeout)
+    if scheduler is not None:
+        scheduler.shutdown(wait=False)  # waiting can deadlock; it only pokes anyway
+    house.poke()
+    hurried = False
+    while any(thread.is_alive() for thread in threads):
+        if stop.must_end() and not hurried:
+            hurried = True
+            log.emit("service.hurried")
+        for thread in threads:
+            thread.join(0.2)
+    _release(house.site)
+    log.emit("service.stopped")
+
+
+def _running(site: Site) -> int:
+    try:
+        with site.store.read() as connection:
+            mine = jobs.c.lease_owner == site.owner
+            return len(connection.execute(jobs.select().where(mine, jobs.c.state == "loading")).all())
+    except StoreError:
+        return 0
+
+
+def _release(site: Site) -> None:
+    """Give back every lease this process still holds, so that a restart waits for nothing."""
+    try:
+        with site.store.write() as connection:
+            mine = jobs.update().where(jobs.c.lease_owner == site.owner, jobs.c.state != "loading")
+            connection.execute(mine.values(**FREED))
+    except StoreError as error:
+        log.emit("service.trouble", what="giving leases back", error=error)

@@ -1,0 +1,36 @@
+"""Stopping: first politely, then at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import dataclass, field
+
+from bgdeploy.clock import monotonic
+
+
+@dataclass
+class Stop:
+    """What every thread of the service looks at before it starts anything."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+    hurry: threading.Event = field(default_factory=threading.Event)
+    timeout: float = 300.0
+    deadline: float = float("inf")
+
+    def ask(self) -> None:
+        """The first time: no new claims, running loads get ``timeout`` s. The second: end at once."""
+        if self.asked.is_set():
+            self.hurry.set()
+        self.deadline = min(self.deadline, monotonic() + self.timeout)
+        self.asked.set()
+
+    def must_end(self) -> bool:
+        """True when running loads have to be given back now."""
+        return self.hurry.is_set() or monotonic() > self.deadline
+
+
+def listen(stop: Stop) -> None:
+    """Let Ctrl+C and SIGTERM ask for the stop; the handler only sets an event."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.ask())

@@ -1,0 +1,77 @@
+"""One installation in a process's hands: its configuration, job table, target and own name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from bgdeploy.clock import Clock, wall
+from bgdeploy.config import Settings
+from bgdeploy.errors import Refused
+from bgdeploy.jobs import migrate
+from bgdeploy.jobs.lease import new_owner
+from bgdeploy.jobs.models import Identity
+from bgdeploy.jobs.rows import Tx, transaction
+from bgdeploy.jobs.states import Actor
+from bgdeploy.jobs.store import Store, open_store
+from bgdeploy.targets import open_target
+from bgdeploy.targets.base import Target
+
+identity: sa.Table = Identity.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What every stage works with. ``owner`` names this process in leases and intents."""
+
+    settings: Settings
+    store: Store
+    target: Target
+    owner: str
+    clock: Clock = wall
+
+    @contextmanager
+    def transaction(self, actor: Actor) -> Iterator[Tx]:
+        """A write transaction in this process's name."""
+        with transaction(self.store, now=self.clock(), actor=actor, owner=self.owner) as tx:
+            yield tx
+
+
+def open_site(settings: Settings, *, clock: Clock = wall, rebind: bool = False) -> Site:
+    """Open job table and target; refuses a job table that speaks of another base folder or target."""
+    migrate.ensure(settings.database_path)
+    target = open_target(settings)
+    site = Site(settings, open_store(settings.database_path), target, new_owner(), clock)
+    _check_identity(site, rebind=rebind)
+    return site
+
+
+def _check_identity(site: Site, *, rebind: bool) -> None:
+    ours = {
+        "target": site.target.kind,
+        "place": site.target.identity(),
+        "base_path": str(site.settings.dataset.base_path),
+    }
+    with site.store.read() as connection:
+        row = connection.execute(sa.select(identity)).mappings().one_or_none()
+    if row is None or rebind:
+        _bind(site, ours)
+        return
+    differing = [f"{key}: {row[key]!r} there, {ours[key]!r} here" for key in ours if row[key] != ours[key]]
+    if differing:
+        raise Refused(
+            f"The job table {site.store.path} belongs to another set-up ({'; '.join(differing)}).",
+            kept="Nothing was changed.",
+            cure="Use another state_dir, or move it on purpose with: bgdeploy init --rebind",
+        )
+
+
+def _bind(site: Site, ours: dict[str, str]) -> None:
+    with site.store.write() as connection:
+        if connection.execute(sa.select(identity.c.id)).first():
+            connection.execute(identity.update().values(**ours))
+        else:
+            connection.execute(identity.insert().values(id=1, created_at=site.clock(), **ours))
