@@ -78,6 +78,12 @@ class TargetFull(TargetError):
     code = "target-full"
 
 
+class VerifyFailed(TargetError):
+    """The database does not hold what its snapshot says; it is never resumed, only built anew."""
+
+    code = "verify"
+
+
 class StaleGeneration(TargetError):
     """Somebody moved this alias with a newer generation; this move is void."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from bgdeploy.errors import BadInput, BgdeployError, TargetFull
+from bgdeploy.errors import BadInput, BgdeployError, TargetFull, VerifyFailed
 from bgdeploy.jobs.backoff import delay
 from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.rescue import FREED
@@ -45,6 +45,8 @@ def end_badly(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base:
     elif isinstance(error, BadInput) or job["attempt"] + 1 >= max_retries:
         fail(tx, job, error)
     else:
+        if isinstance(error, VerifyFailed):
+            intend_drop(tx, job, "it did not hold what its snapshot says")
         _retry(tx, job, error, max_retries=max_retries, base=base)
 
 

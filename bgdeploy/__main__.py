@@ -1,0 +1,5 @@
+"""``python -m bgdeploy``."""
+
+from bgdeploy.cli.app import main
+
+main()

@@ -1,0 +1,78 @@
+"""What every command needs: the options given before it, a site opened late, its examples."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bgdeploy.config import Settings
+    from bgdeploy.site import Site
+
+
+@dataclass(frozen=True)
+class Given:
+    """Options that stand before the command; what it imports is imported when it is needed."""
+
+    config: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self, **more: Any) -> Settings:
+        """Read the configuration; options that were not given (None) change nothing."""
+        from bgdeploy.config import load_settings
+
+        named = {key.replace("__", "."): value for key, value in more.items() if value is not None}
+        return load_settings(self.config, {**self.overrides, **named})
+
+    def site(self, **more: Any) -> Site:
+        """Open job table and target."""
+        from bgdeploy.site import open_site
+
+        return open_site(self.settings(**more))
+
+
+def whoami() -> str:
+    """Return the name an operator's act is recorded under."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _examples(*lines: str) -> str:
+    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+EXAMPLES = {
+    "bgdeploy": _examples("bgdeploy demo", "bgdeploy serve --workers 3", "bgdeploy customers"),
+    "serve": _examples("bgdeploy serve --workers 3 --scan-interval 60", "bgdeploy serve --log-format json"),
+    "scan": _examples("bgdeploy scan --once", "bgdeploy scan --once --json"),
+    "work": _examples("bgdeploy work --workers 2"),
+    "run": _examples("bgdeploy run", "bgdeploy run --timeout 600 --workers 2"),
+    "list": _examples("bgdeploy jobs list", "bgdeploy jobs list --state failed --json"),
+    "show": _examples("bgdeploy jobs show 7", "bgdeploy jobs show 7 --json"),
+    "log": _examples("bgdeploy jobs log 7", "bgdeploy jobs log"),
+    "retry": _examples("bgdeploy retry 7", "bgdeploy retry 7 --reload"),
+    "customers": _examples("bgdeploy customers", "bgdeploy customers --json"),
+    "switches": _examples("bgdeploy switches", "bgdeploy switches acme --json"),
+    "switch": _examples("bgdeploy switch acme", "bgdeploy switch acme --to acme-1767741427"),
+    "rollback": _examples(
+        'bgdeploy rollback acme --reason "wrong prices"',
+        'bgdeploy rollback acme --to acme-1767741427 --pause --reason "wrong prices"',
+    ),
+    "pause": _examples('bgdeploy pause acme --reason "freeze until Monday"'),
+    "resume": _examples("bgdeploy resume acme"),
+    "query": _examples(
+        'bgdeploy query customer1 "MATCH (n:Entity) RETURN count(*) AS entities"',
+        'bgdeploy query customer1 "MATCH (a)-[r:HAS_ADDRESS]->(b) RETURN label(b) AS at, count(*) AS n" --json',
+    ),
+    "simulate": _examples("bgdeploy simulate --customer acme", "bgdeploy simulate --customer acme --rows 200000"),
+    "demo": _examples("bgdeploy demo", "bgdeploy demo --rows 60000 --keep"),
+    "init": _examples("bgdeploy init", "bgdeploy init --rebind"),
+    "config": _examples("bgdeploy config", "bgdeploy --set orchestrator.num_workers=3 config --json"),
+    "upgrade": _examples("bgdeploy db upgrade"),
+    "current": _examples("bgdeploy db current"),
+}

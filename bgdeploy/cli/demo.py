@@ -1,0 +1,254 @@
+"""``demo``: the main job on made-up customers, with everything going wrong that may go wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+
+from bgdeploy.cli import output
+from bgdeploy.clock import monotonic, wall
+from bgdeploy.config import load_settings
+from bgdeploy.errors import BgdeployError
+from bgdeploy.service import views
+from bgdeploy.site import Site, open_site
+from bgdeploy.snapshots.generate import write_snapshot
+
+PATIENCE = 300.0  # seconds for any one part of the demo
+_CONFIG = """\
+state_dir: state
+dataset: {base_path: data, settle_seconds: 1}
+ladybug: {buffer_pool_mb: 256}
+orchestrator: {num_workers: 2, scan_interval: 2, watch_interval: 0.2, lease_seconds: 5, drop_grace_seconds: 1}
+"""
+
+
+@dataclass(frozen=True)
+class Drop:
+    """One snapshot of the script; ``share`` is its part of all rows."""
+
+    customer: str
+    number: int
+    share: float
+    broken: str | None = None
+
+
+FIRST = (Drop("acme", 1, 0.08), Drop("borealis", 1, 0.08), Drop("cumulus", 1, 0.08))
+VICTIM = Drop("cumulus", 2, 0.40)
+REST = (
+    Drop("acme", 2, 0.09),
+    Drop("borealis", 2, 0.08, broken="duplicate-id"),
+    Drop("acme", 3, 0.10),
+    Drop("borealis", 3, 0.09),
+)
+
+
+@dataclass
+class Reads:
+    """What the readers of one customer saw through its alias."""
+
+    made: int = 0
+    failed: int = 0
+    mixed: int = 0
+    seen: list[str] = field(default_factory=list)  # databases in the order they appeared
+    last_error: str = ""
+
+
+def run_demo(*, rows: int, keep: bool) -> int:
+    """Run the script and print what happened; return the exit code."""
+    folder = Path(tempfile.mkdtemp(prefix="bgdeploy-demo-"))
+    try:
+        return _play(folder, rows)
+    finally:
+        if keep:
+            print(f"\nkept: {folder} (try: cd {folder} && bgdeploy customers)")
+        else:
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)  # published folders are read-only
+    shutil.rmtree(folder)
+
+
+def _play(folder: Path, rows: int) -> int:
+    config = folder / "config.yaml"
+    config.write_text(_CONFIG, encoding="utf-8")
+    site = open_site(load_settings(config))
+    base = int(wall()) - 1000
+    service = _start(folder)
+    stop, reads = Event(), {drop.customer: Reads() for drop in FIRST}
+    readers: list[Thread] = []
+    try:
+        print("1. three customers drop their first snapshot")
+        _drop(site, FIRST, base, rows)
+        _await(site, lambda jobs: sum(job["state"] == "switched" for job in jobs) == 3, service)
+        readers = [_read_on(site, customer, reads[customer], stop) for customer in reads]
+        print("2. a larger one follows, and the service is killed in the middle of loading it (kill -9)")
+        _drop(site, [VICTIM], base, rows)
+        _await(site, lambda jobs: _is_half_loaded(site, jobs), service)
+        os.kill(service.pid, signal.SIGKILL)
+        service.wait()
+        print("3. it is started again; more snapshots arrive, one of them broken on purpose")
+        service = _start(folder)
+        _drop(site, REST, base, rows)
+        _await(site, lambda jobs: _is_over(site, jobs), service)
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+        service.send_signal(signal.SIGTERM)
+        service.wait()
+    return _report(site, reads)
+
+
+def _start(folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "bgdeploy", "--config", str(folder / "config.yaml"), "serve"]
+    with open(folder / "serve.log", "ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+
+def _drop(site: Site, drops: tuple[Drop, ...] | list[Drop], base: int, rows: int) -> None:
+    for drop in drops:
+        write_snapshot(
+            site.settings.dataset.base_path,
+            drop.customer,
+            base + drop.number,
+            rows=int(rows * drop.share),
+            seed=drop.number,
+            broken=drop.broken,
+        )
+
+
+def _await(site: Site, done: Callable[[list[views.View]], bool], service: subprocess.Popen[bytes]) -> None:
+    """Show progress until ``done``; a service that died or time that ran out is an error."""
+    from rich.live import Live
+
+    deadline = monotonic() + PATIENCE
+    pause = Event()
+    with Live(refresh_per_second=8, transient=True) as live:
+        while True:
+            jobs = views.list_jobs(site)
+            live.update(_picture(jobs) if sys.stdout.isatty() else "")
+            if done(jobs):
+                return
+            if service.poll() is not None or monotonic() > deadline:
+                raise BgdeployError("The demo's service did not get there.", cure="Run it with --keep and read serve.log.")
+            pause.wait(0.02)
+
+
+def _picture(jobs: list[views.View]) -> object:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("customer", "snapshot", "state", "rows", ""):
+        table.add_column(name)
+    for job in reversed(jobs):
+        expected, confirmed = job["rows_expected"] or 1, job["rows_confirmed"]
+        bar = ProgressBar(total=expected, completed=confirmed, width=30)
+        table.add_row(job["customer"], str(job["timestamp"]), job["state"], f"{confirmed:,}", bar)
+    return table
+
+
+def _is_half_loaded(site: Site, jobs: list[views.View]) -> bool:
+    """The newest job is loading and at least one group of it is committed."""
+    if jobs[0]["state"] != "loading":
+        if jobs[0]["state"] in ("loaded", "switched"):
+            raise BgdeployError("The load was over before it could be killed.", cure="Give the demo more --rows.")
+        return False
+    return 0 < jobs[0]["rows_confirmed"] < (jobs[0]["rows_expected"] or 0)
+
+
+def _is_over(site: Site, jobs: list[views.View]) -> bool:
+    expected = len(FIRST) + 1 + len(REST)
+    ended = all(job["state"] in ("switched", "cleaned", "failed") for job in jobs)
+    settled = all(one["standby"] and not one["candidate"] for one in views.list_customers(site))
+    return len(jobs) == expected and ended and settled
+
+
+def _read_on(site: Site, customer: str, reads: Reads, stop: Event) -> Thread:
+    def loop() -> None:
+        while not stop.is_set():
+            _read(site, customer, reads)
+
+    thread = Thread(target=loop, name=f"reader-{customer}", daemon=True)
+    thread.start()
+    return thread
+
+
+def _read(site: Site, customer: str, reads: Reads) -> None:
+    """One read as a client makes it: open what the alias points at, count, compare with what was verified."""
+    from bgdeploy.targets.ladybug import open_reader
+
+    reads.made += 1
+    try:
+        with open_reader(site.settings.target_settings(), customer) as reader:
+            nodes = reader.query("MATCH (n) RETURN count(*) AS n")[0]["n"]
+            edges = reader.query("MATCH ()-[r]->() RETURN count(*) AS n")[0]["n"]
+            database = reader.database
+    except BgdeployError as error:
+        reads.failed += 1
+        reads.last_error = str(error)
+        return
+    reads.mixed += (nodes, edges) != _verified(site, database)
+    if not reads.seen or reads.seen[-1] != database:
+        reads.seen.append(database)
+
+
+def _verified(site: Site, database: str) -> tuple[int, int]:
+    from bgdeploy.jobs.rows import get_database
+
+    with site.store.read() as connection:
+        counts = get_database(connection, database)["counts"]
+    return sum(counts["labels"].values()), sum(counts["types"].values())
+
+
+def _report(site: Site, reads: dict[str, Reads]) -> int:
+    print("\nlive")
+    columns = ("customer", "live", "standby", "reads", "failed", "mixed", "switches seen")
+    rows = []
+    for one in views.list_customers(site):
+        seen = reads[one["customer"]]
+        rows.append((one["customer"], one["live"], one["standby"], seen.made, seen.failed, seen.mixed, len(seen.seen) - 1))
+    output.print_table(columns, rows, empty="nothing")
+    failed = views.list_jobs(site, states=["failed"])
+    print("\nfailed, and why")
+    for job in failed:
+        print(f"  {job['customer']}/{job['timestamp']}: {job['error']}")
+    resumed = _resumes(site)
+    print("\nresumed after kill -9")
+    for line in resumed:
+        print(f"  {line}")
+    bad_reads = sum(seen.failed + seen.mixed for seen in reads.values())
+    for name, seen in reads.items():
+        if seen.last_error:
+            print(f"  {name}: {seen.last_error}", file=sys.stderr)
+    return 0 if len(failed) == 1 and resumed and bad_reads == 0 else 1
+
+
+def _resumes(site: Site) -> list[str]:
+    """Say of every interrupted load what was kept and what was still to do."""
+    found = []
+    for job in views.list_jobs(site):
+        groups = views.find_job(site, job["id"])["tables"]
+        fences = sorted({group["confirmed_fence"] for group in groups if group["confirmed_fence"]})
+        if len(fences) < 2:
+            continue
+        kept = [group for group in groups if group["confirmed_fence"] < fences[-1] or group["found"]]
+        again = sum(group["starts"] > 1 and not group["found"] for group in kept)
+        rows = sum(group["rows_confirmed"] for group in kept)
+        found.append(
+            f"{job['database']}: {len(kept)} of {len(groups)} groups ({rows:,} rows) were kept, "
+            f"{again} of them loaded again; the rest was loaded by run {fences[-1]}"
+        )
+    return found

@@ -1,0 +1,128 @@
+"""Commands that do the work: serve, work, run, scan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bgdeploy.cli import output
+from bgdeploy.cli.context import EXAMPLES, Given
+from bgdeploy.errors import ExitCode
+
+if TYPE_CHECKING:
+    from bgdeploy.pipeline.admit import Report
+    from bgdeploy.service.shutdown import Stop
+    from bgdeploy.site import Site
+
+Workers = Annotated[int | None, typer.Option("--workers", "-w", min=1, max=64, help="Loads at a time in this process.")]
+Form = Annotated[str | None, typer.Option("--log-format", metavar="text|json", help="How events are written to stderr.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command(epilog=EXAMPLES["serve"])(serve)
+    app.command(epilog=EXAMPLES["scan"])(scan)
+    app.command(epilog=EXAMPLES["work"])(work)
+    app.command(epilog=EXAMPLES["run"])(run)
+
+
+def _start(context: typer.Context, workers: int | None, interval: float | None, form: str | None) -> tuple[Site, Stop]:
+    from bgdeploy import log
+    from bgdeploy.service.shutdown import Stop, listen
+
+    given: Given = context.obj
+    named = {"orchestrator__num_workers": workers, "orchestrator__scan_interval": interval, "log_format": form}
+    settings = given.settings(**named)
+    log.configure(settings.log_format)
+    stop = Stop(timeout=settings.orchestrator.shutdown_timeout)
+    listen(stop)
+    return given.site(**named), stop
+
+
+def serve(
+    context: typer.Context,
+    workers: Workers = None,
+    scan_interval: Annotated[float | None, typer.Option(help="Seconds between two whole scans.")] = None,
+    log_format: Form = None,
+) -> None:
+    """Scan, load, switch and clean until it is stopped (Ctrl+C: finish; twice: at once)."""
+    output.guarded(lambda: _serve(context, workers, scan_interval, log_format, scans=True))
+
+
+def work(context: typer.Context, workers: Workers = None, log_format: Form = None) -> None:
+    """Like serve, but without scanning: more workers for the same job table."""
+    output.guarded(lambda: _serve(context, workers, None, log_format, scans=False))
+
+
+def _serve(context: typer.Context, workers: int | None, interval: float | None, form: str | None, *, scans: bool) -> None:
+    from bgdeploy.service.serve import serve as run_service
+
+    site, stop = _start(context, workers, interval, form)
+    run_service(site, stop, workers=site.settings.orchestrator.num_workers, scans=scans)
+
+
+def run(
+    context: typer.Context,
+    timeout: Annotated[float, typer.Option(help="Seconds until it gives up and gives running loads back.")] = 3600.0,
+    workers: Workers = None,
+    log_format: Form = None,
+) -> None:
+    """Scan, then finish all that is or becomes ready; exit 0 when nothing failed (for cron and CI)."""
+    output.guarded(lambda: _run(context, timeout, workers, log_format))
+
+
+def _run(context: typer.Context, timeout: float, workers: int | None, form: str | None) -> None:
+    from bgdeploy.service.run_once import run as run_all
+    from bgdeploy.service.views import list_jobs
+
+    site, stop = _start(context, workers, None, form)
+    before = {job["id"] for job in list_jobs(site, states=["failed"], limit=100_000)}
+    finished = run_all(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
+    failed = [job for job in list_jobs(site, states=["failed"], limit=100_000) if job["id"] not in before]
+    for job in failed:
+        typer.echo(f"failed: job {job['id']} {job['customer']}/{job['timestamp']}: {job['error']}", err=True)
+    if stop.hurry.is_set():
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    if not finished:
+        typer.echo("not everything could be finished; see: bgdeploy jobs list", err=True)
+    raise typer.Exit(ExitCode.OK if finished and not failed else ExitCode.FAILED)
+
+
+def scan(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="Scan once and end; loads nothing. This is what scan does.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Find new snapshots and queue those that are ready; exit 0 when the scan itself worked."""
+    output.guarded(lambda: _scan(context, as_json))
+
+
+def _scan(context: typer.Context, as_json: bool) -> None:
+    from bgdeploy.service.scan_once import scan_once
+    from bgdeploy.service.views import capacity_warning
+
+    site = context.obj.site()
+    report = scan_once(site)
+    if as_json:
+        output.print_json(report)
+    else:
+        _print_report(report)
+    warning = capacity_warning(site)
+    if warning:
+        typer.echo(f"warning: {warning}", err=True)
+    raise typer.Exit(ExitCode.FAILED if report.errors else ExitCode.OK)
+
+
+def _print_report(report: Report) -> None:
+    for name in report.discovered:
+        print(f"discovered  {name}")
+    for name in report.queued:
+        print(f"queued      {name}")
+    told = (("waiting", report.waiting), ("skipped", report.skipped), ("failed", report.failed))
+    for word, found in told:
+        for name, reason in found:
+            print(f"{word:<11} {name}: {reason}")
+    for name, reason in report.errors:
+        typer.echo(f"error       {name}: {reason}", err=True)
+    print(f"{report.customers} customer(s): {len(report.discovered)} new, {len(report.queued)} queued")

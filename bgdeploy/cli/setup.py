@@ -1,0 +1,124 @@
+"""Commands around the work: init, config, db, simulate, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bgdeploy.cli import output
+from bgdeploy.cli.context import EXAMPLES
+from bgdeploy.cli.jobs import AsJson
+
+db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The job table: upgrade, current.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command(epilog=EXAMPLES["init"])(init)
+    app.command("config", epilog=EXAMPLES["config"])(show_config)
+    app.add_typer(db_app, name="db")
+    app.command(epilog=EXAMPLES["simulate"])(simulate)
+    app.command(epilog=EXAMPLES["demo"])(demo)
+
+
+def init(
+    context: typer.Context,
+    rebind: Annotated[
+        bool, typer.Option("--rebind", help="Let an existing job table speak of this base folder and target from now on.")
+    ] = False,
+) -> None:
+    """Write a commented config.yaml where there is none, and make the folders and the job table."""
+    output.guarded(lambda: _init(context, rebind))
+
+
+def _init(context: typer.Context, rebind: bool) -> None:
+    from bgdeploy.config import TEMPLATE
+    from bgdeploy.site import open_site
+
+    path = context.obj.config or Path("config.yaml")
+    if not path.exists():
+        path.write_text(TEMPLATE(), encoding="utf-8")
+        print(f"wrote {path}")
+    settings = context.obj.settings()
+    settings.dataset.base_path.mkdir(parents=True, exist_ok=True)
+    open_site(settings, rebind=rebind)
+    print(f"snapshots are expected in {settings.dataset.base_path}, state is kept in {settings.state_dir}")
+    print("next: bgdeploy simulate --customer acme, then bgdeploy run")
+
+
+def show_config(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show the configuration in force, and where each value comes from; secrets stay hidden."""
+    output.guarded(lambda: _show_config(context, as_json))
+
+
+def _show_config(context: typer.Context, as_json: bool) -> None:
+    rows = context.obj.settings().shown()
+    if as_json:
+        output.print_json([{"key": key, "value": value, "origin": origin} for key, value, origin in rows])
+    else:
+        output.print_table(("key", "value", "from"), rows, empty="")
+
+
+@db_app.command(epilog=EXAMPLES["upgrade"])
+def upgrade(context: typer.Context) -> None:
+    """Bring the job table to this version's revision, keeping a backup of the old file."""
+    output.guarded(lambda: _upgrade(context))
+
+
+def _upgrade(context: typer.Context) -> None:
+    from bgdeploy import log
+    from bgdeploy.jobs import migrate
+
+    log.configure("text")
+    path = context.obj.settings().database_path
+    migrate.ensure(path)
+    print(f"{path} is at revision {migrate.current(path)}")
+
+
+@db_app.command(epilog=EXAMPLES["current"])
+def current(context: typer.Context) -> None:
+    """Show the revision of the job table and the newest one this version knows."""
+    output.guarded(lambda: _current(context))
+
+
+def _current(context: typer.Context) -> None:
+    from bgdeploy.jobs import migrate
+
+    path = context.obj.settings().database_path
+    print(f"{path}: {migrate.current(path) or 'does not exist yet'} (newest: {migrate.HEAD})")
+
+
+def simulate(
+    context: typer.Context,
+    customer: Annotated[str, typer.Option(help="Whose snapshot.")],
+    rows: Annotated[int, typer.Option(min=3, help="Nodes and relationships together.")] = 3000,
+    seed: Annotated[int, typer.Option(help="The same seed writes the same data.")] = 1,
+    timestamp: Annotated[int | None, typer.Option(help="The snapshot's timestamp [default: now]")] = None,
+) -> None:
+    """Drop a made-up snapshot, as an ETL job would: written aside, then renamed."""
+    output.guarded(lambda: _simulate(context, customer, rows, seed, timestamp))
+
+
+def _simulate(context: typer.Context, customer: str, rows: int, seed: int, timestamp: int | None) -> None:
+    from bgdeploy.clock import wall
+    from bgdeploy.snapshots.generate import write_snapshot
+
+    base = context.obj.settings().dataset.base_path
+    path = write_snapshot(base, customer, timestamp or int(wall()), rows=rows, seed=seed)
+    print(f"wrote {path}")
+
+
+def demo(
+    rows: Annotated[int, typer.Option(min=3000, help="Rows in all snapshots together, about.")] = 300_000,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the demo's folder to look around in it.")] = False,
+) -> None:
+    """See the main job: three customers, a broken snapshot, a worker killed in the middle of a load."""
+
+    def act() -> None:
+        from bgdeploy.cli.demo import run_demo
+
+        raise typer.Exit(run_demo(rows=rows, keep=keep))
+
+    output.guarded(act)

@@ -1,0 +1,24 @@
+"""``bgdeploy.connect``: a read-only connection to what is live for a customer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bgdeploy.targets.ladybug import Reader
+
+
+def connect(customer: str, *, config: str | Path | None = None) -> Reader:
+    """Return a reader of the customer's live database; close it, or use it in a ``with`` block.
+
+    ``reader.query(cypher, params)`` returns a list of dictionaries, ``reader.database`` names what it
+    reads, and ``reader.stale()`` says whether the alias has moved on since. The configuration is
+    found as the commands find it. Raises NotFound where nothing is live yet.
+    """
+    from bgdeploy.config import load_settings
+    from bgdeploy.naming import alias_name
+    from bgdeploy.targets.ladybug import open_reader
+
+    settings = load_settings(Path(config) if config is not None else None)
+    return open_reader(settings.target_settings(), alias_name(customer))

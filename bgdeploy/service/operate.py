@@ -1,0 +1,81 @@
+"""What a person may ask for beside switch and rollback: another try, or another build."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from bgdeploy.errors import Refused
+from bgdeploy.jobs.rows import Row, Tx, age, get_customer, get_job, insert_job, jobs, move, title
+from bgdeploy.jobs.states import Actor, State
+from bgdeploy.pipeline.admit import look_at
+from bgdeploy.pipeline.load import intend_drop
+from bgdeploy.site import Site
+
+FRESH: dict[str, Any] = {
+    "attempt": 0,
+    "interruptions": 0,
+    "not_before": 0.0,
+    "rows_confirmed": 0,
+    "step": None,
+    "settings": None,
+    "error": None,
+    "error_code": None,
+    "cancel_at": None,
+    "ended_at": None,
+    "blocked": False,
+}
+_RELOADABLE = (State.LOADED, State.SWITCHED, State.CLEANED)
+
+
+def retry(site: Site, job_id: int, *, by: str) -> str:
+    """Queue a failed job again from zero; return its title. Its old build is dropped."""
+    with site.transaction(Actor.OPERATOR) as tx:
+        job = get_job(tx.connection, job_id)
+        if job["state"] != State.FAILED:
+            _refuse_retry(job)
+        intend_drop(tx, job, "its job starts from zero")
+        behind = _is_behind(tx, job)
+        changes = {**FRESH, "requested": behind, "reason": f"asked for by {by}", "queued_at": tx.now}
+        found = look_at(site, job)
+        if found is not None:
+            changes["fingerprint"] = found.text
+        move(tx, job, State.QUEUED, "operator.retry", fields={"by": by}, **changes)
+        return title(job)
+
+
+def _refuse_retry(job: Row) -> None:
+    state = job["state"]
+    cure = f"To load it once more: bgdeploy retry {job['id']} --reload" if state in _RELOADABLE else "Just wait."
+    raise Refused(f"Job {job['id']} ({title(job)}) is {state}, not failed.", kept="Nothing was changed.", cure=cure)
+
+
+def _is_behind(tx: Tx, job: Row) -> bool:
+    """True where something newer was live: then it loads because a person asked, and waits."""
+    customer = get_customer(tx.connection, job["customer"])
+    return age(job) <= (customer["floor_timestamp"], customer["floor_build"])
+
+
+def reload(site: Site, job_id: int, *, by: str) -> Row:
+    """Make a new job (build + 1) of a loaded, switched or cleaned one; the old one keeps its state."""
+    with site.transaction(Actor.OPERATOR) as tx:
+        job = get_job(tx.connection, job_id)
+        if job["state"] not in _RELOADABLE:
+            raise Refused(
+                f"Job {job_id} ({title(job)}) is {job['state']}; only a loaded, switched or cleaned one is reloaded.",
+                kept="Nothing was changed.",
+                cure=f"bgdeploy retry {job_id}" if job["state"] == State.FAILED else "Just wait.",
+            )
+        found = look_at(site, job)
+        if found is None:
+            raise Refused(f"The folder of {title(job)} is gone.", kept="Nothing was changed.")
+        same = (jobs.c.customer == job["customer"], jobs.c.timestamp == job["timestamp"])
+        newest = tx.connection.execute(sa.select(sa.func.max(jobs.c.build)).where(*same)).scalar_one()
+        build = {"customer": job["customer"], "timestamp": job["timestamp"], "build": newest + 1, "requested": True}
+        known = {"rows_expected": job["rows_expected"], "bytes_expected": job["bytes_expected"]}
+        seen = {"fingerprint": found.text, "fingerprint_at": tx.now, "queued_at": tx.now}
+        fields = {"build": newest + 1, "by": by}
+        row = insert_job(tx, State.QUEUED, "operator.reload", fields=fields, **build, **known, **seen)
+        assert row is not None  # the build number was free inside this transaction
+        return row

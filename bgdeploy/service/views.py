@@ -1,0 +1,145 @@
+"""What people and scripts are shown: rows of the job table as plain dictionaries with fixed keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from bgdeploy.clock import iso
+from bgdeploy.errors import NotFound
+from bgdeploy.jobs import ledger, lineage
+from bgdeploy.jobs.lease import short
+from bgdeploy.jobs.models import Switch
+from bgdeploy.jobs.rows import Row, customers, events, get_job, jobs
+from bgdeploy.jobs.states import State
+from bgdeploy.site import Site
+
+View = dict[str, Any]
+switches: sa.Table = Switch.__table__  # type: ignore[assignment]
+
+_PLAIN = (
+    "id customer timestamp build state database attempt interruptions rows_expected rows_confirmed bytes_expected"
+    " blocked requested changed step reason error error_code fence"
+).split()
+_TIMES = "created_at updated_at queued_at loading_at loaded_at switched_at ended_at".split()
+
+
+def show_job(row: Row) -> View:
+    """Return a job with the keys that scripts rely on; times are ISO 8601 in UTC."""
+    lease = {"lease_owner": short(row["lease_owner"]) if row["lease_owner"] else None}
+    times = {key: iso(row[key]) for key in _TIMES}
+    return {**{key: row[key] for key in _PLAIN}, **lease, "lease_expires": iso(row["lease_expires"]), **times}
+
+
+def list_jobs(site: Site, *, states: Sequence[str] = (), customer: str | None = None, limit: int = 50) -> list[View]:
+    """Return jobs, newest first: by creation, then by number."""
+    query = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+    if states:
+        query = query.where(jobs.c.state.in_([State(state) for state in states]))
+    if customer is not None:
+        query = query.where(jobs.c.customer == customer)
+    with site.store.read() as connection:
+        return [show_job(row) for row in connection.execute(query).mappings().all()]
+
+
+def find_job(site: Site, job_id: int) -> View:
+    """Return a job with its ledger (``tables``) and its history (``events``)."""
+    with site.store.read() as connection:
+        row = get_job(connection, job_id)
+        groups = ledger.read(connection, job_id, row["database"])
+    return {**show_job(row), "tables": [_show_group(group) for group in groups], "events": list_events(site, job_id)}
+
+
+def _show_group(group: Row) -> View:
+    plain = ("number", "kind", "name", "source_label", "target_label", "files", "rows_expected")
+    checkpoint = {"rows_confirmed": group["rows_confirmed"] or 0, "starts": group["starts"], "found": group["found"]}
+    times = {"started_at": iso(group["started_at"]), "confirmed_at": iso(group["confirmed_at"])}
+    return {**{key: group[key] for key in plain}, **checkpoint, "confirmed_fence": group["confirmed_fence"], **times}
+
+
+def list_events(site: Site, job_id: int | None = None, *, limit: int = 1000) -> list[View]:
+    """Return events, oldest first; of one job or of all."""
+    query = sa.select(events).order_by(events.c.id.desc()).limit(limit)
+    if job_id is not None:
+        query = query.where(events.c.job_id == job_id)
+    with site.store.read() as connection:
+        rows = connection.execute(query).mappings().all()
+    return [_show_event(row) for row in reversed(rows)]
+
+
+def _show_event(row: Row) -> View:
+    plain = {key: row[key] for key in ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence", "message")}
+    return {**plain, "at": iso(row["at"]), "by": short(row["owner"])}
+
+
+def list_customers(site: Site) -> list[View]:
+    """Return every customer with live, standby and candidate as database names or None."""
+    with site.store.read() as connection:
+        owners = connection.execute(sa.select(customers).order_by(customers.c.name)).mappings().all()
+        kept = lineage.kept_databases(connection)
+    return [_show_customer(owner, [row for row in kept if row["customer"] == owner["name"]], site) for owner in owners]
+
+
+def _show_customer(owner: Row, kept: Sequence[Row], site: Site) -> View:
+    by_name = {row["name"]: row for row in kept}
+    live = by_name.get(owner["live"] or "")
+    standby, candidate = lineage.standby(owner, kept), lineage.candidate(kept)
+    bad = [row["name"] for row in kept if row["bad_at"] is not None]
+    return {
+        "customer": owner["name"],
+        "alias": owner["alias"],
+        "live": owner["live"],
+        "standby": _name(standby),
+        "candidate": _name(candidate),
+        "rolled_back": bad,
+        "paused": owner["paused_at"] is not None,
+        "pinned": [row["name"] for row in kept if row["pinned_at"] is not None],
+        "live_since": iso(owner["live_since"]),
+        "snapshot_timestamp": owner["live_timestamp"],
+        "snapshot_age_seconds": None if live is None else int(site.clock() - owner["live_timestamp"]),
+        "counts": None if live is None else live["counts"],
+    }
+
+
+def _name(row: Mapping[str, Any] | None) -> str | None:
+    return None if row is None else row["name"]
+
+
+def list_switches(site: Site, customer: str | None = None, *, limit: int = 50) -> list[View]:
+    """Return moves of aliases, newest first."""
+    query = sa.select(switches).order_by(switches.c.id.desc()).limit(limit)
+    if customer is not None:
+        query = query.where(switches.c.customer == customer)
+    with site.store.read() as connection:
+        rows = connection.execute(query).mappings().all()
+    return [{**dict(row), "at": iso(row["at"])} for row in rows]
+
+
+def capacity_warning(site: Site) -> str | None:
+    """Say, with the sum, when the databases that are to be kept can exceed ``max_databases``."""
+    limit = site.settings.orchestrator.max_databases
+    if limit is None:
+        return None
+    with site.store.read() as connection:
+        count = len(connection.execute(sa.select(customers.c.name)).all())
+        kept = lineage.kept_databases(connection)
+    extra = sum(row["pinned_at"] is not None or row["bad_at"] is not None or row["state"] == State.LOADED for row in kept)
+    each, slots = site.settings.orchestrator.keep_databases, site.settings.orchestrator.num_workers
+    needed = count * each + extra + slots
+    if needed <= limit:
+        return None
+    sums = f"{count} customers x {each} kept + {extra} pinned, bad or waiting + {slots} loading = {needed}"
+    return f"max_databases is {limit}, but {sums}; loads that still fit go on"
+
+
+def alias_of(site: Site, customer: str) -> str:
+    """Return the alias of a customer, or raise NotFound naming the customers there are."""
+    with site.store.read() as connection:
+        found = sa.select(customers.c.alias).where(sa.or_(customers.c.name == customer, customers.c.alias == customer))
+        alias = connection.execute(found).scalars().first()
+        if alias is None:
+            known = connection.execute(sa.select(customers.c.name).limit(10)).scalars().all()
+            raise NotFound(f"There is no customer {customer!r}.", cure=f"There are: {', '.join(known) or 'none yet'}.")
+    return str(alias)

@@ -1,0 +1,154 @@
+"""Folders: which customers and which snapshots lie below the base folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bgdeploy.clock import iso
+from bgdeploy.errors import NotReadable
+
+_DAY = 86_400
+_UNITS = ((1_000, "milliseconds"), (1_000_000, "microseconds"), (1_000_000_000, "nanoseconds"))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One folder: a customer, or a snapshot with its timestamp in seconds.
+
+    ``skipped`` is the reason, for people, why it is not loaded, else None. ``name`` is fit to be
+    printed: in a skipped name what is no text is escaped.
+    """
+
+    name: str
+    folder: str  # what it lies in; text, since a hundred thousand paths are slow to make
+    timestamp: int | None = None
+    skipped: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.folder, self.name)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The snapshots of one customer in the shortest form: timestamps, and the names that are skipped."""
+
+    timestamps: frozenset[int]
+    skipped: tuple[Found, ...]
+
+
+def list_customers(base: Path) -> list[Found]:
+    """Return the folders in ``base``, by name; files and names that begin with ``.`` or ``_`` are left out.
+
+    Raises NotReadable when ``base`` cannot be listed.
+    """
+    folder = str(base)
+    return sorted(
+        (
+            Found(_printable(item.name), folder, skipped=_fault_of_customer(item, folder))
+            for item in _list(folder)
+            if _is_folder(item)
+        ),
+        key=lambda found: found.name,
+    )
+
+
+def list_snapshots(customer_dir: Path, *, now: float) -> list[Found]:
+    """Return a customer's snapshot folders, oldest first, then the skipped ones by name.
+
+    ``now`` is seconds since 1970. Raises NotReadable when the folder cannot be listed.
+    """
+    listing = list_timestamps(customer_dir, now=now)
+    folder = str(customer_dir)
+    return [Found(str(one), folder, one) for one in sorted(listing.timestamps)] + list(listing.skipped)
+
+
+def list_timestamps(customer_dir: Path, *, now: float) -> Listing:
+    """Return what ``list_snapshots`` does, without an object for each snapshot.
+
+    Raises NotReadable when the folder cannot be listed.
+    """
+    folder, latest = str(customer_dir), int(now) + _DAY
+    timestamps: set[int] = set()
+    skipped: list[Found] = []
+    for item in _list(folder):
+        name = item.name
+        fault = None if _is_canonical(name) and int(name) <= latest else _fault_of_name(name, latest)
+        if fault is None and item.is_dir(follow_symlinks=False):
+            timestamps.add(int(name))
+        elif (fault := _fault_of_item(item, fault, folder)) is None:
+            timestamps.add(int(name))
+        elif fault:
+            skipped.append(Found(_printable(name), folder, skipped=fault))
+    return Listing(frozenset(timestamps), tuple(sorted(skipped, key=lambda found: found.name)))
+
+
+def _list(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as items:
+            for item in items:
+                if item.name[0] not in "._":
+                    yield item
+    except OSError as error:
+        raise NotReadable(
+            f"The folder {folder} cannot be listed: {error.strerror or error}.",
+            kept="No job was changed.",
+            cure="Check that it exists, that its disk is mounted and that bgdeploy may read it.",
+        ) from error
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    return item.is_symlink() or item.is_dir(follow_symlinks=False)
+
+
+def _fault_of_customer(item: os.DirEntry[str], base: str) -> str | None:
+    if not item.name.isprintable():
+        return "the name holds characters that cannot be printed; rename the folder"
+    return _fault_of_link(item, base) if item.is_symlink() else None
+
+
+def _fault_of_item(item: os.DirEntry[str], fault: str | None, folder: str) -> str | None:
+    """The reason to skip, None for a snapshot, and an empty text for what is passed over silently."""
+    if item.is_symlink():
+        return fault or _fault_of_link(item, os.path.dirname(os.path.abspath(folder)))
+    if item.is_dir(follow_symlinks=False):
+        return fault
+    return "" if fault else "this is a file; a snapshot is a folder"
+
+
+def _fault_of_link(item: os.DirEntry[str], base: str) -> str | None:
+    real, home = os.path.realpath(item.path), os.path.realpath(base)
+    if not real.startswith(home.rstrip("/") + "/"):
+        return "this is a link that leads out of the base folder; copy the folder instead"
+    return None if os.path.isdir(real) else "this is a link that does not lead to a folder"
+
+
+def _is_canonical(name: str) -> bool:
+    return name.isascii() and name.isdigit() and name[0] != "0"
+
+
+def _fault_of_name(name: str, latest: int) -> str:
+    if not name.isprintable():
+        return "the name holds characters that cannot be printed"
+    if _is_canonical(name):
+        return _fault_of_number(int(name), latest)
+    if name.isascii() and name.isdigit():
+        return "the number begins with a zero; the name must be plain seconds since 1970"
+    return "the name is not a number of seconds since 1970"
+
+
+def _fault_of_number(number: int, latest: int) -> str:
+    # The largest unit that gives a moment of this century; smaller numbers are late, not fine-grained.
+    for factor, unit in _UNITS:
+        if latest // 3 < number // factor <= latest:
+            return f"looks like {unit}; seconds are expected"
+    moment = f" ({iso(number)})" if number < 200_000_000_000 else ""
+    return f"lies in the future{moment}; a snapshot may not be later than tomorrow"
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode("ascii")

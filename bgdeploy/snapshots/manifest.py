@@ -1,0 +1,140 @@
+"""Manifest: what an ETL job says its snapshot consists of, compared with what is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bgdeploy.snapshots.files import MANIFEST, Entry, is_ignored, is_parquet
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One file as the manifest has it; ``rows`` and ``sha256`` may be left out there."""
+
+    path: str
+    size: int
+    rows: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of a snapshot, compared with names and sizes only.
+
+    ``fault`` says what does not match, else None. ``contents`` are the files whose rows or
+    checksum the manifest names too, which only reading them can confirm. ``digest`` tells one
+    text of the manifest from another.
+    """
+
+    digest: str
+    fault: str | None
+    contents: tuple[Listed, ...] = ()
+
+
+def read_manifest(root: str, entries: Sequence[Entry]) -> Manifest | None:
+    """Return the manifest below ``root`` compared with the files found, or None where there is none."""
+    try:
+        with open(os.path.join(root, MANIFEST), "rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Manifest("", f"{MANIFEST} cannot be read: {error.strerror or error}")
+    digest = hashlib.sha256(text).hexdigest()
+    try:
+        listed = _parse(text)
+    except ValueError as error:
+        return Manifest(digest, f"{MANIFEST} is malformed: {error}")
+    contents = tuple(one for one in listed if one.sha256 is not None or one.rows is not None)
+    return Manifest(digest, _compare(listed, entries), contents)
+
+
+@lru_cache(maxsize=256)
+def compare_contents(root: str, claim: str, contents: tuple[Listed, ...]) -> str | None:
+    """Return the first file whose rows or checksum differ from the manifest, or None when all agree.
+
+    Reads every file once; the answer is remembered for as long as ``claim`` (files and manifest
+    as they were seen) is the same.
+    """
+    return next((fault for one in contents if (fault := _differs(root, one)) is not None), None)
+
+
+def _differs(root: str, listed: Listed) -> str | None:
+    path = os.path.join(root, listed.path)
+    try:
+        if listed.rows is not None and (rows := _count_rows(path)) != listed.rows:
+            return f"{MANIFEST} says {listed.rows} rows for {listed.path}, which has {rows}"
+        if listed.sha256 is not None and _digest(path) != listed.sha256.lower():
+            return f"{MANIFEST} has another sha256 for {listed.path}"
+    except (OSError, pa.ArrowException) as error:
+        return f"{listed.path} cannot be compared with {MANIFEST}: {error}"
+    return None
+
+
+def _count_rows(path: str) -> int:
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parse(text: bytes) -> list[Listed]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("not JSON") from error
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, list):
+        raise ValueError('it needs a list "files"')
+    listed = [_parse_file(file, number) for number, file in enumerate(files, 1)]
+    names = [one.path for one in listed]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise ValueError(f"it lists {twice} twice")
+    return [one for one in listed if not any(map(is_ignored, one.path.split("/")))]
+
+
+def _parse_file(file: Any, number: int) -> Listed:
+    if not isinstance(file, Mapping):
+        raise ValueError(f"file {number} is not an object with path and size")
+    path, size, rows, digest = (file.get(key) for key in ("path", "size", "rows", "sha256"))
+    if not isinstance(path, str) or not path.isprintable() or not all(p not in ("", ".", "..") for p in path.split("/")):
+        raise ValueError(f"file {number} has no path relative to the snapshot")
+    if not _is_count(size):
+        raise ValueError(f"{path} has no size in bytes")
+    if rows is not None and not _is_count(rows):
+        raise ValueError(f"{path} has rows that are no number")
+    if digest is not None and not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
+        raise ValueError(f"{path} has a sha256 that is not 64 hexadecimal digits")
+    return Listed(path, size, rows, digest)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _compare(listed: Sequence[Listed], entries: Sequence[Entry]) -> str | None:
+    found = {entry.path: entry for entry in entries}
+    for one in listed:
+        entry = found.get(one.path)
+        if entry is None:
+            return f"{MANIFEST} lists {one.path}, which is missing"
+        if entry.size != one.size:
+            return f"{MANIFEST} says {one.size} bytes for {one.path}, which has {entry.size}"
+    names = {one.path for one in listed}
+    extra = next((entry.path for entry in entries if is_parquet(entry.path) and entry.path not in names), None)
+    return None if extra is None else f"{extra} is not in {MANIFEST}"

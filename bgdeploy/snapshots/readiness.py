@@ -1,0 +1,164 @@
+"""Readiness: whether a snapshot folder is complete, from two looks at it or from what it says itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bgdeploy.clock import iso
+from bgdeploy.snapshots.files import MARKER, Entry, is_parquet, walk
+from bgdeploy.snapshots.manifest import Manifest, compare_contents, read_manifest
+
+_SECOND_LOOK = 0.5  # seconds between two looks that must agree: a plain copy writes the marker in any order
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a folder looks like at one moment.
+
+    ``text`` changes with any data file's path, size, time or inode. Times are nanoseconds since
+    1970; ``files`` counts Parquet files; ``unreadable`` names a folder that cannot be listed.
+    """
+
+    text: str
+    newest_mtime: int
+    files: int
+    marker_mtime: int | None = None
+    manifest: Manifest | None = None
+    newest: str = ""
+    unreadable: str | None = None
+
+    @property
+    def has_manifest(self) -> bool:
+        """True where the folder holds a ``manifest.json``."""
+        return self.manifest is not None
+
+    @property
+    def claim(self) -> str:
+        """Changes with the files or with the manifest."""
+        return f"{self.text}:{self.manifest.digest if self.manifest else ''}"
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """The verdict on one look, with its reason for people (the same words until something changes).
+
+    ``marker``: the folder says of itself that it is complete, so a file that does not open is an
+    error; while it is not ready, a second look half a second later may settle it. ``first``: this
+    look starts the waiting anew, so its fingerprint and its time are to be stored. ``unread``: only
+    reading the files can confirm what the manifest says.
+    """
+
+    state: Literal["ready", "settling", "waiting", "gone"]
+    reason: str
+    marker: bool = False
+    first: bool = False
+    unread: bool = False
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Return what the folder looks like now; no file is opened but the manifest.
+
+    Raises FileNotFoundError when the folder is gone.
+    """
+    root = str(path)
+    entries = walk(root)
+    newest = max(entries, key=lambda entry: entry.mtime_ns, default=Entry(""))
+    return Fingerprint(
+        text=_hash(entries),
+        newest_mtime=newest.mtime_ns,
+        files=sum(is_parquet(entry.path) for entry in entries),
+        marker_mtime=_read_marker(root),
+        manifest=read_manifest(root, entries),
+        newest=newest.path,
+        unreadable=next((entry.path for entry in entries if entry.fault == "cannot be listed"), None),
+    )
+
+
+def _hash(entries: list[Entry]) -> str:
+    digest = hashlib.sha256()
+    for entry in entries:
+        line = f"{entry.path}\0{entry.size}\0{entry.mtime_ns}\0{entry.inode}\0{entry.fault or ''}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _read_marker(root: str) -> int | None:
+    try:
+        return os.stat(os.path.join(root, MARKER)).st_mtime_ns
+    except OSError:
+        return None
+
+
+def assess(
+    path: Path, current: Fingerprint, *, now: float, seen: str | None, seen_at: float | None, settle_seconds: float
+) -> Readiness:
+    """Judge a folder, and read its files where its manifest names rows or checksums.
+
+    That is done once for the same files and manifest in a process, whatever came out.
+    """
+    verdict = judge(current, now=now, seen=seen, seen_at=seen_at, settle_seconds=settle_seconds)
+    if not verdict.unread or current.manifest is None:
+        return verdict
+    fault = compare_contents(str(path), current.claim, current.manifest.contents)
+    return Readiness("ready", "", marker=True) if fault is None else Readiness("waiting", fault)
+
+
+def judge(
+    current: Fingerprint | None,
+    *,
+    now: float,
+    seen: str | None,
+    seen_at: float | None,
+    settle_seconds: float,
+    manifest_checked: str | None = None,
+) -> Readiness:
+    """Judge one look at a folder against what was seen before; pure.
+
+    ``current`` is None when the folder is gone. ``seen`` is the fingerprint's text stored at
+    ``seen_at`` (seconds since 1970), when it was first seen like that. ``manifest_checked`` is the
+    ``claim`` whose rows and checksums were found to agree.
+    """
+    if current is None:
+        return Readiness("gone", "folder gone")
+    first = current.text != seen or seen_at is None or seen_at > now
+    if current.unreadable is not None:
+        return Readiness("waiting", f"the folder {current.unreadable} cannot be listed", first=first)
+    if current.manifest is not None:
+        return _judge_manifest(current, current.manifest, manifest_checked, first)
+    if not current.files:
+        return Readiness("waiting", "no data files yet", first=first)
+    age = 0.0 if first or seen_at is None else now - seen_at
+    if current.marker_mtime is not None and current.marker_mtime >= current.newest_mtime:
+        return _judge_marker(age, first)
+    return _judge_settling(current, age, None if first else seen_at, settle_seconds)
+
+
+def _judge_manifest(current: Fingerprint, manifest: Manifest, checked: str | None, first: bool) -> Readiness:
+    if manifest.fault is not None:
+        return Readiness("waiting", manifest.fault, first=first)
+    if not current.files:
+        return Readiness("waiting", "no data files yet", first=first)
+    if manifest.contents and checked != current.claim:
+        reason = "the manifest's rows and checksums are not compared yet"
+        return Readiness("waiting", reason, first=first, unread=True)
+    return Readiness("ready", "", marker=True, first=first)
+
+
+def _judge_marker(age: float, first: bool) -> Readiness:
+    if not first and age >= _SECOND_LOOK:
+        return Readiness("ready", "", marker=True)
+    return Readiness("settling", f"{MARKER} is there; looking once more", marker=True, first=first)
+
+
+def _judge_settling(current: Fingerprint, age: float, since: float | None, settle_seconds: float) -> Readiness:
+    claimed = current.marker_mtime is not None
+    if age >= settle_seconds:
+        return Readiness("ready", "", marker=claimed, first=since is None)
+    older = f"{MARKER} is older than {current.newest}; " if claimed else ""
+    steady = "it just changed" if since is None else f"unchanged since {iso(since)}"
+    reason = f"{older}settling: {steady}, ready when unchanged for {settle_seconds:g} s"
+    return Readiness("settling", reason, first=since is None)
