@@ -1,0 +1,165 @@
+"""Rescue, leases and fences: a dead holder's row comes back, a living one's never does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy as sa
+
+from bgdeploy.errors import LeaseLost
+from bgdeploy.jobs.lease import Lease, Process, known_dead, new_owner, take, this_host
+from bgdeploy.jobs.rescue import rescue
+from bgdeploy.jobs.rows import events, get_job, jobs, write
+from bgdeploy.jobs.states import Actor, State
+from bgdeploy.jobs.store import Store
+from tests.jobs.tables import OWNER, add_customer, add_job, opened, read_job
+
+ELSEWHERE = "elsewhere~1/7/1.00/" + "a" * 32
+
+
+@pytest.fixture
+def loading(store: Store) -> int:
+    add_customer(store, "acme")
+    held = {"lease_owner": ELSEWHERE, "lease_expires": 100.0, "fence": 3}
+    return add_job(store, "acme", 1, State.LOADING, **held)
+
+
+def run(store: Store, now: float) -> int:
+    return rescue(store, now=now, owner=OWNER, max_interruptions=3)
+
+
+def test_a_lease_is_left_alone_until_it_expires(store: Store, loading: int) -> None:
+    assert run(store, now=99.9) == 0
+    assert run(store, now=100.1) == 1
+    job = read_job(store, loading)
+    assert (job["state"], job["interruptions"], job["attempt"], job["lease_owner"]) == (State.QUEUED, 1, 0, None)
+    assert job["fence"] == 3  # only a claim raises it
+
+
+def test_the_third_interruption_in_a_row_fails_the_job_and_names_the_step(store: Store, loading: int) -> None:
+    with store.write() as connection:
+        connection.execute(jobs.update().values(interruptions=2, step="group 4"))
+    run(store, now=200.0)
+    job = read_job(store, loading)
+    assert job["state"] == State.FAILED and job["error_code"] == "interrupted"
+    assert "group 4" in job["error"] and f"bgdeploy retry {loading}" in job["error"]
+
+
+def test_a_holder_on_this_host_whose_process_is_gone_is_rescued_at_once(store: Store) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    add_customer(store, "acme")
+    owner = f"{this_host()}/{gone.pid}/1.00/{'b' * 32}"
+    job_id = add_job(store, "acme", 1, State.LOADING, lease_owner=owner, lease_expires=1e12)
+    assert known_dead(owner)
+    assert run(store, now=1.0) == 1
+    assert read_job(store, job_id)["state"] == State.QUEUED
+
+
+def test_a_living_holder_and_one_of_another_host_are_not_taken_for_dead() -> None:
+    assert not known_dead(new_owner())
+    assert not known_dead(ELSEWHERE)
+
+
+def test_a_reused_pid_is_another_process() -> None:
+    assert Process(os.getpid(), 1.0).alive() is False
+
+
+def test_a_killed_process_that_nobody_waited_for_is_gone() -> None:
+    import psutil
+
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = Process(child.pid, psutil.Process(child.pid).create_time())
+    assert process.alive()
+    child.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not process.alive()
+    child.communicate()
+
+
+def test_a_row_held_for_a_switch_is_only_released(store: Store) -> None:
+    add_customer(store, "acme")
+    job_id = add_job(store, "acme", 1, State.LOADED, lease_owner=ELSEWHERE, lease_expires=1.0)
+    assert run(store, now=2.0) == 1
+    job = read_job(store, job_id)
+    assert (job["state"], job["lease_owner"], job["interruptions"]) == (State.LOADED, None, 0)
+
+
+def test_renewing_fails_once_another_claim_has_the_row(store: Store, loading: int) -> None:
+    lease = Lease(store, loading, 3, ELSEWHERE, 60.0, 0.0)
+    lease.renew()
+    with store.write() as connection:
+        connection.execute(jobs.update().values(fence=4))
+    with pytest.raises(LeaseLost):
+        lease.renew()
+
+
+def test_every_write_of_a_stale_worker_is_refused(store: Store, loading: int) -> None:
+    from bgdeploy.jobs import ledger
+    from bgdeploy.pipeline import load
+
+    stale = read_job(store, loading)
+    group = {"number": 0, "kind": "node", "name": "A", "source_label": None, "target_label": None}
+    with opened(store, Actor.WORKER) as tx:
+        ledger.store_plan(tx, stale, "acme-1", [{**group, "files": ["a"], "rows_expected": 3}])
+    with store.write() as connection:
+        connection.execute(jobs.update().values(fence=4))
+    writes = {
+        "plan": lambda tx: ledger.store_plan(tx, stale, "acme-1", []),
+        "restart": lambda tx: ledger.restart(tx, stale, "acme-1", "test"),
+        "started": lambda tx: ledger.started(tx, stale, "acme-1", 0),
+        "confirmed": lambda tx: ledger.confirmed(tx, stale, "acme-1", 0, 3, found=False),
+        "finish": lambda tx: load.finish(tx, stale, counts={}, rows=3),
+        "give back": lambda tx: load.give_back(tx, stale, "test"),
+        "fail": lambda tx: load.fail(tx, stale, LeaseLost("test")),
+        "child": lambda tx: write(tx, stale, child_pid=1),
+    }
+    with store.read() as connection:
+        before = connection.execute(sa.select(events)).all()
+    for name, act in writes.items():
+        with pytest.raises(LeaseLost), opened(store, Actor.WORKER) as tx:
+            act(tx)
+        assert read_job(store, loading)["fence"] == 4, name
+    with store.read() as connection:
+        assert connection.execute(sa.select(events)).all() == before
+
+
+def test_a_group_that_is_committed_is_never_started_again(store: Store, loading: int) -> None:
+    from bgdeploy.jobs import ledger
+
+    job = read_job(store, loading)
+    group = {"number": 0, "kind": "node", "name": "A", "source_label": None, "target_label": None}
+    with opened(store, Actor.WORKER) as tx:
+        ledger.store_plan(tx, job, "acme-1", [{**group, "files": ["a"], "rows_expected": 3}])
+        ledger.started(tx, job, "acme-1", 0)
+        ledger.confirmed(tx, job, "acme-1", 0, 3, found=False)
+    with pytest.raises(LeaseLost, match="committed already"), opened(store, Actor.WORKER) as tx:
+        ledger.started(tx, job, "acme-1", 0)
+
+
+def test_a_confirmed_group_clears_both_counters(store: Store, loading: int) -> None:
+    from bgdeploy.jobs import ledger
+
+    with store.write() as connection:
+        connection.execute(jobs.update().values(attempt=2, interruptions=2))
+    job = read_job(store, loading)
+    group = {"number": 0, "kind": "node", "name": "A", "source_label": None, "target_label": None}
+    with opened(store, Actor.WORKER) as tx:
+        ledger.store_plan(tx, job, "acme-1", [{**group, "files": ["a"], "rows_expected": 3}])
+        ledger.confirmed(tx, job, "acme-1", 0, 3, found=True)
+        after = get_job(tx.connection, loading)
+    assert (after["attempt"], after["interruptions"], after["rows_confirmed"]) == (0, 0, 3)
+
+
+def test_a_free_row_is_taken_once(store: Store) -> None:
+    add_customer(store, "acme")
+    job_id = add_job(store, "acme", 1, State.SWITCHED)
+    row = read_job(store, job_id)
+    with store.write() as connection:
+        assert take(connection, row, owner=OWNER, now=1.0, seconds=60) == 1
+    with store.write() as connection:
+        assert take(connection, row, owner=ELSEWHERE, now=1.0, seconds=60) is None
