@@ -1,61 +1,30 @@
-"""Settings as somebody wrote them: the file with its lines, the environment, the options; not judged yet."""
+"""The configuration file: YAML along the schema, each value with its line, all faults in one pass."""
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
+
+from bgdeploy.config_entries import (
+    FILE,
+    Entry,
+    Fault,
+    Found,
+    Schema,
+    Value,
+    fill_all,
+    join,
+    nearest,
+    printable,
+)
 
 if TYPE_CHECKING:
     import yaml
 
-PREFIX = "BGDEPLOY__"
+MAPPING, SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 LARGEST = 1_000_000  # bytes; what is larger was never a configuration
-
-Schema: TypeAlias = Mapping[str, "Schema | None"]  # a section's keys; None marks a single value
-Value: TypeAlias = "str | list[str] | None"  # every source gives text, so that all are judged alike
-
-_FILE, _ENVIRONMENT, _OPTION = range(3)
-# Defaults may hold one pair of braces, as in ${DB:sqlite:///{state_dir}/jobs.db}.
-_PLACEHOLDER = re.compile(r"\$(?P<escape>\$)(?=\{)|\$\{(?P<inner>(?:[^{}]|\{[^{}]*\})*)\}|(?P<torn>\$\{)")
-
-
-@dataclass(frozen=True, order=True)
-class Fault:
-    """One thing that is wrong; faults sort by source, then by line."""
-
-    rank: int
-    line: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One value as written. ``where`` begins a fault about it; ``origin`` is its short form.
-
-    ``template`` is the text before ``${...}`` was filled in, where there was any: faults show it
-    instead of the value, which may be a secret. ``problem`` says why it could not be filled in.
-    """
-
-    key: str
-    value: Value
-    rank: int
-    line: int
-    origin: str
-    where: str
-    template: str = ""
-    problem: str = ""
-
-    def fault(self, text: str) -> Fault:
-        """Return a fault at this entry's place."""
-        return Fault(self.rank, self.line, f"{self.where}: {text}")
-
-
-Found: TypeAlias = "Iterator[Entry | Fault]"
 
 
 def read_file(path: Path, schema: Schema, environ: Mapping[str, str]) -> Found:
@@ -64,10 +33,10 @@ def read_file(path: Path, schema: Schema, environ: Mapping[str, str]) -> Found:
         with open(path, "rb") as file:
             raw = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
-        yield Fault(_FILE, 0, f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")
+        yield Fault(FILE, 0, f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")
         return
     if len(raw) > LARGEST:
-        yield Fault(_FILE, 0, f"{path}: is larger than {LARGEST:,} bytes, so it is no configuration")
+        yield Fault(FILE, 0, f"{path}: is larger than {LARGEST:,} bytes, so it is no configuration")
         return
     try:
         text = raw.decode("utf-8-sig")
@@ -78,7 +47,7 @@ def read_file(path: Path, schema: Schema, environ: Mapping[str, str]) -> Found:
 
 
 def _fault_at(path: Path, line: int, text: str) -> Fault:
-    return Fault(_FILE, line, f"{path}:{line}: {text}")
+    return Fault(FILE, line, f"{path}:{line}: {text}")
 
 
 def _read_text(text: str, path: Path, schema: Schema, environ: Mapping[str, str]) -> Found:
@@ -91,7 +60,7 @@ def _read_text(text: str, path: Path, schema: Schema, environ: Mapping[str, str]
         yield _fault_at(path, line, problem)
         return
     if isinstance(root, yaml.MappingNode):
-        yield from _File(path, environ).walk(root, schema, ())
+        yield from _File(path, environ, schema).walk(root, schema, ())
     elif root is not None and not _is_null(root):
         yield _fault_at(path, root.start_mark.line + 1, "must hold `key: value` lines at the top level")
 
@@ -121,8 +90,9 @@ class _File:
 
     path: Path
     environ: Mapping[str, str]
+    whole: Schema  # for hints: a key may stand in the wrong section
 
-    def walk(self, node: yaml.MappingNode, schema: Schema, above: tuple[str, ...]) -> Found:
+    def walk(self, node: yaml.Node, schema: Schema, above: tuple[str, ...]) -> Found:
         seen: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
@@ -130,32 +100,38 @@ class _File:
             parts = (*above, name)
             fault = f"{self.path}:{line}: {printable('.'.join(parts))}"
             if name in seen:
-                yield Fault(_FILE, line, f"{fault}: is set twice, first in line {seen[name]}")
+                yield Fault(FILE, line, f"{fault}: is set twice, first in line {seen[name]}")
             elif name not in schema:
-                yield Fault(_FILE, line, f"{fault}: unknown key{_hint(parts, schema, above)}")
+                yield Fault(FILE, line, f"{fault}: unknown key{self._hint(parts, schema)}")
             else:
                 yield from self._take(value, schema[name], parts, line)
             seen.setdefault(name, line)
+
+    def _hint(self, parts: tuple[str, ...], section: Schema) -> str:
+        near = nearest(parts, section, self.whole)
+        if not near:
+            return ""
+        return f", did you mean {near[-1] if near[:-1] == parts[:-1] else '.'.join(near)}?"
 
     def _take(self, node: yaml.Node, below: Schema | None, parts: tuple[str, ...], line: int) -> Found:
         key = ".".join(parts)
         where = f"{self.path}:{line}: {key}"
         if below is None:
             yield from self._leaf(node, key, line, where)
-        elif isinstance(node.value, list) and node.id == "mapping":
-            yield from self.walk(node, below, parts)  # type: ignore[arg-type]
+        elif node.tag == MAPPING:
+            yield from self.walk(node, below, parts)
         elif not _is_null(node):
-            yield Fault(_FILE, line, f"{where}: must be a section with keys of its own ({', '.join(below)})")
+            yield Fault(FILE, line, f"{where}: must be a section with keys of its own ({', '.join(below)})")
 
     def _leaf(self, node: yaml.Node, key: str, line: int, where: str) -> Found:
         texts = _texts(node)
         if texts is _SHAPELESS:
-            yield Fault(_FILE, line, f"{where}: must be a single value or a list of them")
+            yield Fault(FILE, line, f"{where}: must be a single value or a list of them")
             return
         origin = f"{self.path}:{line}"
-        value, problem = _fill_all(texts, self.environ)
-        template = "" if value == texts else _join(texts)
-        yield Entry(key, value, _FILE, line, origin, where, template, problem)
+        value, problem = fill_all(texts, self.environ)
+        template = "" if value == texts else join(texts)
+        yield Entry(key, value, FILE, line, origin, where, template, problem)
 
 
 _SHAPELESS: list[str] = ["a mapping, or a list of lists"]
@@ -163,115 +139,8 @@ _SHAPELESS: list[str] = ["a mapping, or a list of lists"]
 
 def _texts(node: yaml.Node) -> Value:
     """Return a node's text as written: 010 stays 010, yes stays yes, and 12:30 is no number."""
-    if node.id == "scalar":
-        return None if _is_null(node) else str(node.value)
-    if node.id == "sequence" and all(item.id == "scalar" for item in node.value):
-        return [str(item.value) for item in node.value]
+    if isinstance(node.value, str):
+        return None if _is_null(node) else node.value
+    if node.tag == SEQUENCE and all(isinstance(item.value, str) for item in node.value):
+        return [item.value for item in node.value]
     return _SHAPELESS
-
-
-def _fill_all(value: Value, environ: Mapping[str, str]) -> tuple[Value, str]:
-    if value is None:
-        return None, ""
-    problems: list[str] = []
-    if isinstance(value, str):
-        return fill(value, environ, problems), "; ".join(problems)
-    return [fill(item, environ, problems) for item in value], "; ".join(problems)
-
-
-def fill(text: str, environ: Mapping[str, str], problems: list[str]) -> str:
-    """Fill in ``${VAR}`` and ``${VAR:default}``; ``$${`` stands for ``${``; an empty variable is not set.
-
-    What cannot be filled in becomes empty and a sentence in ``problems``.
-    """
-
-    def one(match: re.Match[str]) -> str:
-        if match["escape"]:
-            return "$"
-        name, colon, default = (match["inner"] or "").partition(":")
-        if match["torn"] or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            problems.append("write ${NAME} or ${NAME:default}, and $${ for a plain ${")
-        elif default.startswith("-"):
-            problems.append(f"${{{name}:-...}} is how a shell writes it; here it is ${{{name}:default}}")
-        elif not environ.get(name) and not colon:
-            problems.append(f"the environment variable {name} is not set and ${{{name}}} has no default")
-        return environ.get(name) or default
-
-    return _PLACEHOLDER.sub(one, text)
-
-
-def read_environment(schema: Schema, environ: Mapping[str, str]) -> Found:
-    """Yield what ``BGDEPLOY__SECTION__KEY`` variables say; an empty one counts as not set."""
-    for name, value in sorted(environ.items()):
-        if name.startswith(PREFIX) and value:
-            parts = tuple(name[len(PREFIX) :].lower().split("__"))
-            origin = f"environment {name}"
-            yield _pick(parts, value, schema, Entry("", None, _ENVIRONMENT, 0, origin, origin))
-
-
-def read_options(overrides: Mapping[str, Any], schema: Schema) -> Found:
-    """Yield what command line options say, by dotted key; None means that an option was not given."""
-    for key, given in overrides.items():
-        if given is not None:
-            value = [str(item) for item in given] if isinstance(given, (list, tuple)) else str(given)
-            place = Entry("", None, _OPTION, 0, "option", f"option {printable(key)}")
-            yield _pick(tuple(key.split(".")), value, schema, place)
-
-
-def _pick(parts: tuple[str, ...], value: Value, schema: Schema, place: Entry) -> Entry | Fault:
-    """Return the entry for a key, or the fault that there is no such key."""
-    spell = _as_variable if place.rank == _ENVIRONMENT else ".".join
-    below: Schema | None = schema
-    for depth, part in enumerate(parts):
-        if below is None or part not in below:
-            near = _nearest(parts[: depth + 1], below or {}, schema)
-            return place.fault("unknown key" + (f", did you mean {spell(near)}?" if near else ""))
-        below = below[part]
-    if below is not None:
-        example = spell((*parts, next(iter(below))))
-        return place.fault(f"is a section; set one of its keys, such as {example}")
-    return Entry(".".join(parts), value, place.rank, 0, place.origin, place.where)
-
-
-def _as_variable(parts: Iterable[str]) -> str:
-    return PREFIX + "__".join(parts).upper()
-
-
-def _hint(parts: tuple[str, ...], section: Schema, above: tuple[str, ...]) -> str:
-    from bgdeploy.config import SCHEMA  # the whole of it: a key may stand in the wrong section
-
-    near = _nearest(parts, section, SCHEMA)
-    if not near:
-        return ""
-    return f", did you mean {near[-1] if near[:-1] == above else '.'.join(near)}?"
-
-
-def _nearest(parts: tuple[str, ...], section: Schema, schema: Schema) -> tuple[str, ...] | None:
-    """Return the nearest valid key: in the same section first, then one of that name in any section."""
-    name = re.sub(r"[^a-z0-9]+", "_", parts[-1].lower())
-    if near := difflib.get_close_matches(name, section, n=1):
-        return (*parts[:-1], near[0])
-    everywhere = {leaf[-1]: leaf for leaf in reversed(leaves(schema))}
-    if near := difflib.get_close_matches(name, everywhere, n=1, cutoff=0.8):
-        return everywhere[near[0]]
-    return None
-
-
-def leaves(schema: Schema, above: tuple[str, ...] = ()) -> Sequence[tuple[str, ...]]:
-    """Return the path of every single value, in the schema's order."""
-    found: list[tuple[str, ...]] = []
-    for name, below in schema.items():
-        path = (*above, name)
-        found += [path] if below is None else leaves(below, path)
-    return found
-
-
-def _join(value: Value) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
-
-
-def printable(text: str, longest: int = 60) -> str:
-    """Return text on one line, shortened, without control characters or what stands before ``@`` in a URL."""
-    masked = re.sub(r"(?<=://)\S*@", "***@", text)
-    clean = "".join(char if char.isprintable() else "?" for char in masked)
-    return clean if len(clean) <= longest else clean[: longest - 3] + "..."

@@ -34,18 +34,24 @@ def init(
 
 
 def _init(context: typer.Context, rebind: bool) -> None:
-    from bgdeploy.config import TEMPLATE
     from bgdeploy.site import open_site
 
     path = context.obj.config or Path("config.yaml")
     if not path.exists():
-        path.write_text(TEMPLATE(), encoding="utf-8")
+        path.write_text(_template(), encoding="utf-8")
         print(f"wrote {path}")
     settings = context.obj.settings()
     settings.dataset.base_path.mkdir(parents=True, exist_ok=True)
     open_site(settings, rebind=rebind)
     print(f"snapshots are expected in {settings.dataset.base_path}, state is kept in {settings.state_dir}")
     print("next: bgdeploy simulate --customer acme, then bgdeploy run")
+
+
+def _template() -> str:
+    """The commented configuration: in the wheel it lies in the package, in a checkout at the top."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "config.yaml"
+    return (inside if inside.exists() else package.parent / "config.yaml").read_text(encoding="utf-8")
 
 
 def show_config(context: typer.Context, as_json: AsJson = False) -> None:

@@ -12,7 +12,7 @@ from bgdeploy.jobs.rows import Row, Tx, age, move, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.load import fail, intend_drop
 from bgdeploy.site import Site
-from bgdeploy.snapshots.readiness import Fingerprint, Readiness, fingerprint, judge
+from bgdeploy.snapshots.readiness import Fingerprint, Readiness, assess, fingerprint
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.snapshots.source import Snapshot
 
@@ -104,11 +104,7 @@ def _judge(site: Site, job: Row, report: Report) -> list[Ready]:
     verdict = _readiness(site, job, found)
     if verdict.state != "ready":
         report.look_again |= verdict.marker
-        new = (
-            {}
-            if found.text == job["fingerprint"]
-            else {"fingerprint": found.text, "fingerprint_at": site.clock()}
-        )
+        new = {"fingerprint": found.text, "fingerprint_at": site.clock()} if verdict.first else {}
         return _not_yet(site, job, verdict.reason, report, **new)
     try:
         snapshot = open_folder(site, job, found.text)
@@ -122,7 +118,8 @@ def _judge(site: Site, job: Row, report: Report) -> list[Ready]:
 
 
 def _readiness(site: Site, job: Row, found: Fingerprint) -> Readiness:
-    return judge(
+    return assess(
+        folder_of(site, job),
         found,
         now=site.clock(),
         seen=job["fingerprint"],

@@ -75,9 +75,9 @@ def scan(site: Site) -> Report:
 def scan_customer(site: Site, name: str, known: Known, report: Report) -> None:
     """Look at one customer: new folders, those that wait, and those that changed since."""
     try:
-        found = folders.list_snapshots(site.settings.dataset.base_path / name, now=site.clock())
-        report.skipped.extend((f"{name}/{one.name}", one.skipped) for one in found if one.skipped)
-        present = {one.timestamp for one in found if one.timestamp is not None}
+        found = folders.list_timestamps(site.settings.dataset.base_path / name, now=site.clock())
+        report.skipped.extend((f"{name}/{one.name}", one.skipped or "") for one in found.skipped)
+        present = found.timestamps
         new = _discover(site, name, sorted(present - known.timestamps.get(name, set())), known, report)
         rows = [*known.open.get(name, []), *new]
         if rows:

@@ -78,9 +78,9 @@ def list_timestamps(customer_dir: Path, *, now: float) -> Listing:
     for item in _list(folder):
         name = item.name
         fault = None if _is_canonical(name) and int(name) <= latest else _fault_of_name(name, latest)
-        if fault is None and item.is_dir(follow_symlinks=False):
-            timestamps.add(int(name))
-        elif (fault := _fault_of_item(item, fault, folder)) is None:
+        if fault is not None or not item.is_dir(follow_symlinks=False):
+            fault = _fault_of_item(item, fault, folder)
+        if fault is None:
             timestamps.add(int(name))
         elif fault:
             skipped.append(Found(_printable(name), folder, skipped=fault))

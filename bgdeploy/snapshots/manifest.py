@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeGuard
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,7 +57,7 @@ def read_manifest(root: str, entries: Sequence[Entry]) -> Manifest | None:
     digest = hashlib.sha256(text).hexdigest()
     try:
         listed = _parse(text)
-    except ValueError as error:
+    except _Malformed as error:
         return Manifest(digest, f"{MANIFEST} is malformed: {error}")
     contents = tuple(one for one in listed if one.sha256 is not None or one.rows is not None)
     return Manifest(digest, _compare(listed, entries), contents)
@@ -92,38 +94,45 @@ def _digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class _Malformed(Exception):
+    """What is wrong with the manifest's text."""
+
+
 def _parse(text: bytes) -> list[Listed]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError("not JSON") from error
+        raise _Malformed("not JSON") from error
     files = content.get("files") if isinstance(content, dict) else None
     if not isinstance(files, list):
-        raise ValueError('it needs a list "files"')
+        raise _Malformed('it needs a list "files"')
     listed = [_parse_file(file, number) for number, file in enumerate(files, 1)]
-    names = [one.path for one in listed]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    if twice is not None:
-        raise ValueError(f"it lists {twice} twice")
+    path, times = max(Counter(one.path for one in listed).items(), key=itemgetter(1), default=("", 0))
+    if times > 1:
+        raise _Malformed(f"it lists {path} twice")
     return [one for one in listed if not any(map(is_ignored, one.path.split("/")))]
 
 
 def _parse_file(file: Any, number: int) -> Listed:
-    if not isinstance(file, Mapping):
-        raise ValueError(f"file {number} is not an object with path and size")
-    path, size, rows, digest = (file.get(key) for key in ("path", "size", "rows", "sha256"))
-    if not isinstance(path, str) or not path.isprintable() or not all(p not in ("", ".", "..") for p in path.split("/")):
-        raise ValueError(f"file {number} has no path relative to the snapshot")
+    if not isinstance(file, dict) or not _is_relative(file.get("path")):
+        raise _Malformed(f"file {number} has no path relative to the snapshot")
+    path, size, rows, digest = file["path"], file.get("size"), file.get("rows"), file.get("sha256")
     if not _is_count(size):
-        raise ValueError(f"{path} has no size in bytes")
+        raise _Malformed(f"{path} has no size in bytes")
     if rows is not None and not _is_count(rows):
-        raise ValueError(f"{path} has rows that are no number")
+        raise _Malformed(f"{path} has rows that are no number")
     if digest is not None and not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
-        raise ValueError(f"{path} has a sha256 that is not 64 hexadecimal digits")
+        raise _Malformed(f"{path} has a sha256 that is not 64 hexadecimal digits")
     return Listed(path, size, rows, digest)
 
 
-def _is_count(value: Any) -> bool:
+def _is_relative(path: Any) -> bool:
+    if not isinstance(path, str) or not path.isprintable():
+        return False
+    return not {"", ".", ".."} & set(path.split("/"))
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -136,5 +145,6 @@ def _compare(listed: Sequence[Listed], entries: Sequence[Entry]) -> str | None:
         if entry.size != one.size:
             return f"{MANIFEST} says {one.size} bytes for {one.path}, which has {entry.size}"
     names = {one.path for one in listed}
-    extra = next((entry.path for entry in entries if is_parquet(entry.path) and entry.path not in names), None)
+    data = (path for path in found if is_parquet(path))
+    extra = next((path for path in data if path not in names), None)
     return None if extra is None else f"{extra} is not in {MANIFEST}"

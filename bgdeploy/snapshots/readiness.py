@@ -94,7 +94,13 @@ def _read_marker(root: str) -> int | None:
 
 
 def assess(
-    path: Path, current: Fingerprint, *, now: float, seen: str | None, seen_at: float | None, settle_seconds: float
+    path: Path,
+    current: Fingerprint,
+    *,
+    now: float,
+    seen: str | None,
+    seen_at: float | None,
+    settle_seconds: float,
 ) -> Readiness:
     """Judge a folder, and read its files where its manifest names rows or checksums.
 
@@ -154,11 +160,11 @@ def _judge_marker(age: float, first: bool) -> Readiness:
     return Readiness("settling", f"{MARKER} is there; looking once more", marker=True, first=first)
 
 
-def _judge_settling(current: Fingerprint, age: float, since: float | None, settle_seconds: float) -> Readiness:
+def _judge_settling(current: Fingerprint, age: float, since: float | None, settle: float) -> Readiness:
     claimed = current.marker_mtime is not None
-    if age >= settle_seconds:
+    if age >= settle:
         return Readiness("ready", "", marker=claimed, first=since is None)
     older = f"{MARKER} is older than {current.newest}; " if claimed else ""
     steady = "it just changed" if since is None else f"unchanged since {iso(since)}"
-    reason = f"{older}settling: {steady}, ready when unchanged for {settle_seconds:g} s"
+    reason = f"{older}settling: {steady}, ready when unchanged for {settle:g} s"
     return Readiness("settling", reason, first=since is None)

@@ -1,0 +1,215 @@
+"""The configuration in force, and the one function that finds, reads and judges it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
+
+from bgdeploy.config_entries import (
+    Entry,
+    Fault,
+    Schema,
+    explain,
+    leaves,
+    read_environment,
+    read_options,
+    show,
+)
+from bgdeploy.config_sections import (
+    Checks,
+    Dataset,
+    Ladybug,
+    Neo4j,
+    Orchestrator,
+    Place,
+    Section,
+    Web,
+    no_keys,
+    only_ladybug,
+    sqlite_url,
+)
+from bgdeploy.errors import ConfigError
+
+# Accepted because files have them; read by no code of this version.
+UNUSED = ("neo4j.", "web.", "orchestrator.heap_", "orchestrator.pagecache_")
+
+
+class Settings(Section):
+    """The configuration in force: every path absolute, every value within its bounds, nothing to change."""
+
+    state_dir: Place = Path(".bgdeploy")
+    database_url: Annotated[str, AfterValidator(sqlite_url)] = "sqlite:///{state_dir}/jobs.db"
+    log_format: Literal["text", "json"] = "text"
+    target: Annotated[Literal["ladybug", "neo4j"], AfterValidator(only_ladybug)] = "ladybug"
+    dataset: Dataset = Field(default_factory=no_keys)
+    ladybug: Ladybug = Field(default_factory=no_keys)
+    orchestrator: Orchestrator = Field(default_factory=no_keys)
+    checks: Checks = Field(default_factory=no_keys)
+    neo4j: Neo4j = Field(default_factory=no_keys)
+    web: Web = Field(default_factory=no_keys)
+    _origins: dict[str, str] = PrivateAttr(default_factory=no_keys)
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file of the job table."""
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+    @property
+    def aliases_dir(self) -> Path:
+        """Where readers find the live database of each customer."""
+        return self.state_dir / "aliases"
+
+    @property
+    def databases_dir(self) -> Path:
+        """Published databases of the embedded target."""
+        return self.state_dir / "databases"
+
+    @property
+    def builds_dir(self) -> Path:
+        """Databases being built, private to one load each."""
+        return self.state_dir / "builds"
+
+    @property
+    def trash_dir(self) -> Path:
+        """What is being dropped, out of everybody's sight."""
+        return self.state_dir / "trash"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Logs of loading processes."""
+        return self.state_dir / "logs"
+
+    def target_settings(self) -> dict[str, Any]:
+        """Return what is stored with a job for the target: plain values that JSON can hold."""
+        columns = {role: list(names) for role, names in self.dataset.columns.model_dump().items()}
+        state = {"target": self.target, "state_dir": str(self.state_dir), "columns": columns}
+        return {**state, **self.ladybug.model_dump()}
+
+    def shown(self) -> list[tuple[str, str, str]]:
+        """Return (key, value, origin) of every setting, without secrets.
+
+        Origins: ``default``, ``<file>:<line>``, ``environment <NAME>`` or ``option``. Settings of
+        another target are listed only when somebody set them, and are marked as not used.
+        """
+        rows = []
+        for path in leaves(SCHEMA):
+            key = ".".join(path)
+            origin = self._origins.get(key, "default")
+            if is_unused(key) and origin == "default":
+                continue
+            mark = f" (not used by target {self.target})" if is_unused(key) else ""
+            rows.append((key, show(_value_at(self, path)), origin + mark))
+        return rows
+
+
+def is_unused(key: str) -> bool:
+    """True for a setting that is accepted because files have it, and read by nothing."""
+    return key.startswith(UNUSED)
+
+
+def _value_at(settings: Any, path: Iterable[str]) -> Any:
+    for name in path:
+        settings = getattr(settings, name)
+    return settings
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Schema | None]:
+    return {
+        name: _schema(field.annotation)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        else None
+        for name, field in model.model_fields.items()
+    }
+
+
+SCHEMA = _schema(Settings)
+
+
+def load_settings(
+    path: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Return the configuration in force: defaults < file < ``BGDEPLOY__SECTION__KEY`` < ``overrides``.
+
+    The file is ``path``, else ``$BGDEPLOY_CONFIG``, else ``./config.yaml`` if there is one; relative
+    paths in every source count from its folder (without a file: from the current one). Keys of
+    ``overrides`` are dotted (``orchestrator.num_workers``); a value of None is an option not given.
+    Raises ConfigError with all faults at once, a line each.
+    """
+    file = _find_file(path, environ)
+    found: list[Entry | Fault] = []
+    if file is not None:
+        found += _read(file, environ)
+    found += read_environment(SCHEMA, environ)
+    found += read_options(overrides or {}, SCHEMA)
+    faults = [one for one in found if isinstance(one, Fault)]
+    in_force = {one.key: one for one in found if isinstance(one, Entry)}
+    settings = _judge(in_force, _folder_of(file), faults)
+    if settings is None or faults:
+        raise _refuse(faults)
+    return settings
+
+
+def _read(file: Path, environ: Mapping[str, str]) -> list[Entry | Fault]:
+    """Read the file; YAML is imported only by those who have one."""
+    from bgdeploy.config_file import read_file
+
+    return list(read_file(file, SCHEMA, environ))
+
+
+def _find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    if path is not None:
+        return path
+    if named := environ.get("BGDEPLOY_CONFIG"):
+        return Path(named)
+    return Path("config.yaml") if os.path.lexists("config.yaml") else None
+
+
+def _folder_of(file: Path | None) -> str:
+    try:
+        return os.path.realpath(file.parent if file is not None else os.getcwd())
+    except (OSError, ValueError):
+        return os.sep
+
+
+def _judge(entries: dict[str, Entry], folder: str, faults: list[Fault]) -> Settings | None:
+    """Validate the strongest entry of each key; add what is wrong to ``faults``."""
+    tree: dict[str, Any] = {}
+    origins = {}
+    for key, entry in entries.items():
+        if entry.problem:
+            faults += [] if is_unused(key) else [entry.fault(entry.problem)]
+            continue
+        origins[key] = entry.origin
+        _plant(tree, key.split("."), entry.value)
+    try:
+        settings = Settings.model_validate(tree, context={"folder": folder})
+    except ValidationError as error:
+        faults += [_fault_of(one, entries) for one in error.errors(include_url=False)]
+        return None
+    settings._origins.update(origins)
+    return settings
+
+
+def _plant(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[path[-1]] = value
+
+
+def _fault_of(error: Any, entries: dict[str, Entry]) -> Fault:
+    key = ".".join(str(part) for part in error["loc"])
+    entry = entries.get(key)
+    return entry.fault(explain(error, entry)) if entry else Fault(0, 0, f"{key}: {explain(error, None)}")
+
+
+def _refuse(faults: list[Fault]) -> ConfigError:
+    lines = "\n".join(fault.text for fault in sorted(set(faults)))
+    return ConfigError(
+        lines, kept="Nothing was started.", cure="Every key is explained in docs/configuration.md."
+    )

@@ -1,0 +1,188 @@
+"""The sections of the configuration: every key with its type, its default, and its bounds."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+
+YEAR = 365 * 86_400  # seconds; longer was a typing error so far
+
+SQLITE = "sqlite:///"
+
+
+def absolute(value: Any, info: ValidationInfo) -> Any:
+    """Make a path absolute, counting from the configuration's folder, ``~`` filled in, links left alone."""
+    if not isinstance(value, (str, os.PathLike)):
+        return value
+    text = os.fspath(value)
+    if not text or "\0" in text:
+        raise ValueError("must be a path, and neither empty nor with a NUL in it")
+    return _absolute(text, info)
+
+
+def _absolute(text: str, info: ValidationInfo) -> str:
+    folder = (info.context or {}).get("folder") or os.getcwd()
+    return os.path.abspath(os.path.join(folder, os.path.expanduser(text)))
+
+
+def sqlite_url(url: str, info: ValidationInfo) -> str:
+    """Return ``sqlite:////absolute/path`` with ``{state_dir}`` filled in; refuse every other database.
+
+    No sentence repeats the URL, which may hold a password.
+    """
+    scheme = url.partition(":")[0].partition("+")[0].lower()
+    if scheme in ("postgresql", "postgres"):
+        raise ValueError("postgresql is not supported by this version; use sqlite:///path/to/jobs.db")
+    path = url.removeprefix(SQLITE).replace("{state_dir}", "")
+    if not url.startswith(SQLITE) or path.strip("/") in ("", ":memory:"):
+        raise ValueError("must be sqlite:///path/to/a/file")
+    if wrong := sorted(set(path) & set("?{}\0")):
+        raise ValueError(f"must be a plain file path; {wrong[0]!r} cannot stand in it, {{state_dir}} can")
+    state_dir = info.data.get("state_dir", os.sep)  # missing where it is at fault itself
+    return SQLITE + _absolute(url.removeprefix(SQLITE).replace("{state_dir}", str(state_dir)), info)
+
+
+def only_ladybug(target: str) -> str:
+    """Refuse the target that this version knows by name alone."""
+    if target != "ladybug":
+        raise ValueError(f"this version has no target {target}; ladybug is the only one")
+    return target
+
+
+def split_names(value: Any) -> Any:
+    """Make a list of names from ``a, b`` or, for names with commas, from a JSON list."""
+    if isinstance(value, str):
+        value = _json_list(value) if value.lstrip().startswith("[") else value.split(",")
+    if not isinstance(value, (list, tuple)):
+        return value
+    names = [name.strip() if isinstance(name, str) else name for name in value]
+    if not all(names) or len(set(map(str, names))) < len(names):
+        raise ValueError("must be a list of names, none empty and none twice")
+    return names
+
+
+def _json_list(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ValueError('must be a list of names, such as a,b or ["a", "b"]') from None
+
+
+def to_none(value: Any) -> Any:
+    """Turn the words for nothing into None, where nothing is a value."""
+    return None if isinstance(value, str) and value.strip().lower() in ("", "null", "none", "~") else value
+
+
+def no_keys() -> Any:
+    """Return the section nobody wrote, to be validated as one."""
+    return {}
+
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Tries = Annotated[int, Field(ge=1, le=100)]
+Wait = Annotated[float, Field(gt=0, le=YEAR)]
+Delay = Annotated[float, Field(ge=0, le=YEAR)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Place = Annotated[Path, BeforeValidator(absolute)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
+Nothing = BeforeValidator(to_none)  # "null" in a variable or option
+
+
+class Section(BaseModel):
+    """Frozen, with no unknown key, and errors that do not repeat what was given."""
+
+    # Sections default to {} and are validated: paths must be made absolute at load, not at import.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class Columns(Section):
+    """Column names that are looked for, the first match wins; without one the position counts."""
+
+    id: Names = ("nodeId", "id", ":ID")
+    labels: Names = ("labels", ":LABEL")
+    source: Names = ("sourceNodeId", "source", "src", "from", ":START_ID")
+    target: Names = ("targetNodeId", "target", "dst", "to", ":END_ID")
+    type: Names = ("relationshipType", "type", ":TYPE")
+
+    @field_validator("labels", "target", "type")
+    @classmethod
+    def _stand_apart(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        beside = ("id",) if info.field_name == "labels" else ("source", "target")
+        for other in beside:
+            if both := set(names) & set(info.data.get(other, ())):
+                raise ValueError(f"{min(both)!r} is already a name for {other}")
+        return names
+
+
+class Dataset(Section):
+    """Where snapshots are dropped and how they are read."""
+
+    base_path: Place = Path("data")
+    settle_seconds: Delay = 30
+    columns: Columns = Field(default_factory=no_keys)
+
+
+class Ladybug(Section):
+    """The embedded target: memory, threads, and rows committed at once."""
+
+    buffer_pool_mb: Annotated[int, Field(ge=16, le=16_777_216)] = 1024
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    group_rows: Annotated[int, Field(ge=1, le=1_000_000_000)] = 8_000_000
+
+
+class Neo4j(Section):
+    """What existing files say about a Neo4j server: checked, kept, and used by nothing yet."""
+
+    uri: Annotated[str | None, Field(repr=False)] = None
+    host: str | None = None
+    bolt_port: Annotated[Port | None, Nothing] = None
+    arrow_port: Annotated[Port | None, Nothing] = None
+    user: str | None = None
+    password: SecretStr | None = None
+    loader: Literal["auto", "arrow", "bolt", "import"] | None = None
+    tls: Annotated[bool | None, Nothing] = None
+    concurrency: Annotated[Count | None, Nothing] = None
+    batch_rows: Annotated[Count | None, Nothing] = None
+
+
+class Orchestrator(Section):
+    """How much at once, how often, how long, how many kept."""
+
+    num_workers: Annotated[int, Field(ge=1, le=256)] = 1
+    max_concurrent_loads: Annotated[Count | None, Nothing] = None
+    scan_interval: Wait = 30
+    watch_interval: Wait = 1
+    max_databases: Annotated[Count | None, Nothing] = None
+    keep_databases: Count = 2
+    backlog: Literal["all", "latest"] = "all"
+    auto_switch: bool = True
+    drop_grace_seconds: Delay = 60
+    heap_threshold_percent: Annotated[Percent | None, Nothing] = None
+    pagecache_threshold_percent: Annotated[Percent | None, Nothing] = None
+    health_check_retry_delay: Wait = 60
+    max_retries: Tries = 3
+    retry_backoff_base: Annotated[float, Field(ge=1, le=60)] = 2
+    max_interruptions: Tries = 3
+    lease_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
+    shutdown_timeout: Delay = 300
+
+
+class Checks(Section):
+    """What is compared with the live database before a switch."""
+
+    max_shrink_percent: Percent = 50
+
+
+class Web(Section):
+    """What existing files say about a web page: checked, kept, and used by nothing yet."""
+
+    host: str | None = None
+    port: Annotated[Port | None, Nothing] = None
+    token: SecretStr | None = None

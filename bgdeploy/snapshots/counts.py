@@ -1,0 +1,142 @@
+"""Counts: the rows a snapshot promises per label, and proof that its types say what its folders say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.source import Column, Snapshot, Table
+from bgdeploy.snapshots.footers import read_statistics
+from bgdeploy.snapshots.allowed import is_text_list
+
+_BATCH = 65_536  # rows decoded at a time
+_MOST_LABELS = 10_000  # a column with more distinct values holds something else
+
+
+def split_labels(value: str) -> tuple[str, ...]:
+    """Return the labels in a text: one, or several joined by commas."""
+    return tuple(part for one in value.split(",") if (part := one.strip()))
+
+
+def label_counts(snapshot: Snapshot) -> dict[str, int]:
+    """Return how many nodes carry each label.
+
+    A node has the labels of its folder and those of its labels column, each counted once. Files
+    whose footer proves one value for all rows are not read; others are streamed. Raises BadInput
+    when the column holds more distinct values than labels could.
+    """
+    total: Counter[str] = Counter()
+    for table in snapshot.nodes:
+        total.update(dict.fromkeys(table.labels, table.rows))
+        column = table.column("labels")
+        if column is not None:
+            for file in table.files:
+                total.update(_count_more(snapshot.path, file.path, column, table.labels))
+    return {label: rows for label, rows in total.items() if rows}
+
+
+def _count_more(snapshot: Path, file: str, column: Column, known: Collection[str]) -> Counter[str]:
+    """Nodes per label that only the column gives them."""
+    counts: Counter[str] = Counter()
+    with pq.ParquetFile(snapshot / file) as parquet:
+        for value, rows in _count_values(parquet, column.name):
+            for label in {*value} - {*known}:
+                counts[label] += rows
+            if len(counts) > _MOST_LABELS:
+                what = f"{file}: column {column.name!r} holds over {_MOST_LABELS:,} different labels."
+                cure = "If it is a property, rename it or set dataset.columns.labels."
+                raise BadInput(what, kept="What is live stays live.", cure=cure)
+    return counts
+
+
+def _count_values(parquet: pq.ParquetFile, name: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Distinct sets of labels with their rows; the same one may come again."""
+    statistics = read_statistics(parquet, name)
+    if statistics is not None and statistics.nulls == 0 and isinstance(statistics.constant, str):
+        yield split_labels(statistics.constant), parquet.metadata.num_rows
+        return
+    for column in _stream(parquet, name):
+        yield from _count_lists(column) if is_text_list(column.type) else _count_texts(column)
+
+
+def _count_texts(column: pa.Array) -> Iterator[tuple[tuple[str, ...], int]]:
+    for found in pc.value_counts(_as_text(column).drop_null()):
+        yield split_labels(found["values"].as_py()), found["counts"].as_py()
+
+
+def _count_lists(column: pa.Array) -> Iterator[tuple[tuple[str, ...], int]]:
+    # A list may name a label twice, and a node counts once for it.
+    pairs = pa.table(
+        {"node": pc.list_parent_indices(column), "label": _as_text(pc.list_flatten(column))}
+    ).drop_null()
+    labels = pairs.group_by(["node", "label"]).aggregate([]).column("label")
+    for found in pc.value_counts(labels.combine_chunks()):
+        label = found["values"].as_py().strip()
+        yield (label,) if label else (), found["counts"].as_py()
+
+
+def check_types(snapshot: Snapshot) -> None:
+    """Raise BadInput where a type column says something else than its folder.
+
+    Nulls are fine: the folder's type stands for them. Files whose footer proves one value for all
+    rows are not read.
+    """
+    for table in snapshot.relationships:
+        column = table.column("type")
+        if column is not None:
+            for file in table.files:
+                _check_type(snapshot.path, file.path, table, column)
+
+
+def _check_type(snapshot: Path, file: str, table: Table, column: Column) -> None:
+    with pq.ParquetFile(snapshot / file) as parquet:
+        statistics = read_statistics(parquet, column.name)
+        if statistics is not None and (statistics.min is None or statistics.constant == table.name):
+            return
+        row = 0
+        for values in _stream(parquet, column.name):
+            place = pc.index(pc.not_equal(_as_text(values), table.name), True).as_py()
+            if place >= 0:
+                raise _other_type(file, row + place + 1, values[place].as_py(), table, column)
+            row += len(values)
+
+
+def _other_type(file: str, row: int, value: Any, table: Table, column: Column) -> BadInput:
+    return BadInput(
+        f"{file}, row {row:,}: {column.name!r} is {value!r}, but the folder says {table.name!r}.",
+        kept="What is live stays live.",
+        cure="Move such rows to a folder of their own, or rename the column if it is a property.",
+    )
+
+
+def names_its_folder(parquet: pq.ParquetFile, column: str, names: Collection[str]) -> bool:
+    """True when a column's values name the folder, by its footer's bounds and its first value."""
+    if parquet.metadata.num_rows == 0:
+        return True
+    statistics = read_statistics(parquet, column)
+    bounds = [] if statistics is None or statistics.min is None else [statistics.min, statistics.max]
+    first = next(_stream(parquet, column, 1))[0].as_py()
+    return first is not None and all({*_labels_of(value)} & {*names} for value in [first, *bounds])
+
+
+def _labels_of(value: str | Iterable[str | None]) -> tuple[str, ...]:
+    return split_labels(value) if isinstance(value, str) else tuple(filter(None, value))
+
+
+def _stream(parquet: pq.ParquetFile, name: str, rows: int = _BATCH) -> Iterator[pa.Array]:
+    for batch in parquet.iter_batches(rows, columns=[name]):
+        yield batch.column(batch.schema.names.index(name))
+
+
+def _as_text(values: pa.Array) -> pa.Array:
+    # One plain kind of text: comparing and counting do not know every way of storing it.
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    return values.cast(pa.large_string())

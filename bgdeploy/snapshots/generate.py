@@ -1,0 +1,145 @@
+"""Generate: write a snapshot as an ETL job would, with made-up companies and their addresses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bgdeploy.errors import Refused
+from bgdeploy.snapshots import fiction
+from bgdeploy.snapshots.files import MARKER, is_ignored
+
+BROKEN = ("duplicate-id", "dangling", "truncated-file", "mixed-schema")
+_GROUP = 20_000  # rows written at a time
+_FILE = 200_000  # rows in one file; more rows give more files
+
+
+@dataclass(frozen=True)
+class _Plan:
+    seed: int
+    entities: int
+    addresses: int
+    relationships: int
+    broken: str | None
+
+
+def write_snapshot(
+    base: Path,
+    customer: str,
+    timestamp: int,
+    *,
+    rows: int,
+    seed: int,
+    broken: str | None = None,
+    marker: bool = True,
+) -> Path:
+    """Write ``rows`` nodes and relationships as ``<base>/<customer>/<timestamp>`` and return its path.
+
+    The same seed gives the same rows. All is written into a hidden folder beside it, synced, and
+    renamed, so the folder is complete when it appears. ``broken`` is one of ``BROKEN``: a fault
+    put in on purpose. Raises Refused when the snapshot exists or what is asked for makes no sense.
+    """
+    home = base / customer
+    final, draft = home / str(timestamp), home / f".{timestamp}.writing"
+    _check(final, customer, rows, broken)
+    if draft.exists():
+        shutil.rmtree(draft)
+    draft.mkdir(parents=True)
+    _write_tables(draft, _plan(rows, seed, broken))
+    if marker:
+        (draft / MARKER).touch()
+    _sync(draft)
+    final.parent.joinpath(draft.name).rename(final)
+    _sync_folder(home)
+    return final
+
+
+def _check(final: Path, customer: str, rows: int, broken: str | None) -> None:
+    if "/" in customer or is_ignored(customer or "."):
+        cure = "Take a plain name that does not begin with '.' or '_'."
+        raise Refused(f"{customer!r} cannot be a customer's folder.", cure=cure)
+    if rows < 5:
+        raise Refused(f"A snapshot of {rows} rows has no room for both ends.", cure="Ask for 5 rows or more.")
+    if broken is not None and broken not in BROKEN:
+        raise Refused(f"There is no way of breaking called {broken!r}.", cure=f"Take one of {', '.join(BROKEN)}.")
+    if final.exists():
+        cure = "Take another timestamp."
+        raise Refused(f"The snapshot {final} exists.", kept="It was left as it is.", cure=cure)
+
+
+def _plan(rows: int, seed: int, broken: str | None) -> _Plan:
+    entities, addresses = rows * 2 // 5, rows // 5
+    return _Plan(seed, entities, addresses, rows - entities - addresses, broken)
+
+
+def _write_tables(draft: Path, plan: _Plan) -> None:
+    _write_table(draft / "nodes/Entity", fiction.ENTITY, plan.entities, plan, _entities)
+    _write_table(draft / "nodes/Address", fiction.ADDRESS, plan.addresses, plan, _addresses)
+    ends = draft / "relationships/HAS_ADDRESS"
+    _write_table(ends, fiction.HAS_ADDRESS, plan.relationships, plan, _relationships)
+    if plan.broken == "mixed-schema":
+        odd = pa.table({"nodeId": ["E-odd"], "labels": ["Entity"], "name": [1.5]})
+        pq.write_table(odd, draft / "nodes/Entity/part-odd.parquet")
+    if plan.broken == "truncated-file":
+        file = ends / "part-0.parquet"
+        os.truncate(file, file.stat().st_size // 2)
+
+
+def _entities(plan: _Plan, start: int, stop: int) -> Iterator[tuple[Any, ...]]:
+    random = Random(f"{plan.seed}:entity:{start}")
+    for number in range(start, stop):
+        repeated = plan.broken == "duplicate-id" and number == plan.entities - 1
+        yield fiction.invent_entity(random, 0 if repeated else number)
+
+
+def _addresses(plan: _Plan, start: int, stop: int) -> Iterator[tuple[Any, ...]]:
+    random = Random(f"{plan.seed}:address:{start}")
+    for number in range(start, stop):
+        yield fiction.invent_address(random, number)
+
+
+def _relationships(plan: _Plan, start: int, stop: int) -> Iterator[tuple[Any, ...]]:
+    random = Random(f"{plan.seed}:relationship:{start}")
+    for number in range(start, stop):
+        lost = plan.broken == "dangling" and number == plan.relationships - 1
+        address = plan.addresses + 1_000_000 if lost else random.randrange(plan.addresses)
+        yield fiction.invent_relationship(random, number % plan.entities, address)
+
+
+def _write_table(folder: Path, schema: pa.Schema, rows: int, plan: _Plan, invent: Any) -> None:
+    folder.mkdir(parents=True)
+    for number, start in enumerate(range(0, rows, _FILE)):
+        stop = min(start + _FILE, rows)
+        with pq.ParquetWriter(folder / f"part-{number}.parquet", schema, compression="zstd") as writer:
+            for first in range(start, stop, _GROUP):
+                columns = list(zip(*invent(plan, first, min(first + _GROUP, stop)), strict=True))
+                arrays = [pa.array(c, field.type) for c, field in zip(columns, schema, strict=True)]
+                writer.write_table(pa.table(arrays, schema=schema))
+
+
+def _sync(folder: Path) -> None:
+    # Files first, then the folders that name them, the deepest first.
+    for path, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            _sync_path(os.path.join(path, name))
+        _sync_folder(Path(path))
+
+
+def _sync_folder(folder: Path) -> None:
+    _sync_path(str(folder))
+
+
+def _sync_path(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
