@@ -170,6 +170,7 @@ def _ticket(run: Run, stage: str) -> dict[str, Any]:
         groups = ledger.read(connection, job["id"], job["database"])
     names = ("number", "kind", "name", "source_label", "target_label", "files")
     plan = [{**{name: row[name] for name in names}, "rows": row["rows_expected"]} for row in groups]
+    done = [row["number"] for row in groups if row["confirmed_at"] is not None]
     snapshot = {
         "customer": job["customer"],
         "timestamp": job["timestamp"],
@@ -177,7 +178,7 @@ def _ticket(run: Run, stage: str) -> dict[str, Any]:
         "fingerprint": job["fingerprint"],
     }
     ticket = {"stage": stage, "job_id": job["id"], "database": job["database"], "fence": job["fence"]}
-    return {**ticket, "target": site.target.kind, "settings": job["settings"], "snapshot": snapshot, "plan": plan or None}
+    return {**ticket, "target": site.target.kind, "settings": job["settings"], "snapshot": snapshot, "plan": plan or None, "done": done}
 
 
 def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:

@@ -71,6 +71,9 @@ class Ledger(Protocol):
     def plan(self) -> tuple[Group, ...] | None:
         """The plan stored by an earlier run of this job, or None."""
 
+    def done(self) -> frozenset[int]:
+        """Numbers of the groups that are confirmed."""
+
     def store_plan(self, groups: Sequence[Group]) -> None:
         """Store the plan before anything is committed by it."""
 

@@ -1,0 +1,285 @@
+"""Build: make a database file from a snapshot, group by group, and go on after any crash.
+
+Every COPY is a statement of its own over whole files, and a table's row count is the checkpoint: it
+must equal the rows of its first k groups. Any doubt, and the build is deleted and started again.
+After a COPY that failed nothing more is asked of the engine: it was seen to corrupt its memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bgdeploy.errors import TargetError
+from bgdeploy.failpoints import reach
+from bgdeploy.snapshots.source import Snapshot, Table
+from bgdeploy.targets.base import Group, Ledger
+from bgdeploy.targets.ladybug import statements
+from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote
+from bgdeploy.targets.ladybug.paths import GRAPH, NEED, sync, write_durably
+from bgdeploy.targets.ladybug.plan import disk_needed, plan_groups
+from bgdeploy.targets.ladybug.refusals import explain
+
+_HINTS = "hints.json"
+Types = Mapping[str, Mapping[str, str]]  # table -> column -> type in the database
+
+
+class Doubt(Exception):
+    """What is on disk is not what the ledger and the plan allow."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build in progress; ``folder`` is private to this process, which holds its lock."""
+
+    folder: Path
+    snapshot: Snapshot
+    ledger: Ledger
+    settings: Mapping[str, Any]
+
+    @property
+    def graph(self) -> Path:
+        """The database file."""
+        return self.folder / GRAPH
+
+
+def build(work: Build) -> None:
+    """Load every group and close the file; raises BadInput, TargetFull or TargetError."""
+    work.folder.mkdir(parents=True, exist_ok=True)
+    write_durably(work.folder / NEED, json.dumps(disk_needed(work.snapshot)))
+    try:
+        _load(work)
+    except Doubt as doubt:
+        _start_again(work, str(doubt))
+        try:
+            _load(work)
+        except Doubt as again:
+            raise TargetError(f"A fresh build is already wrong: {again}.", kept="It was deleted.") from again
+    _check_alone(work)
+    sync(work.graph)
+    sync(work.folder)
+    work.ledger.step("closed")
+
+
+def delete(folder: Path) -> None:
+    """Remove the database file and all it left beside it; hints for the next try stay."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.name not in (_HINTS, NEED):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    sync(folder)
+
+
+def _start_again(work: Build, reason: str) -> None:
+    delete(work.folder)
+    work.ledger.restart(reason)
+
+
+def _load(work: Build) -> None:
+    groups = _plan(work)
+    hints = _read_hints(work.folder)
+    pool = int(work.settings["buffer_pool_mb"]) * int(hints.get("pool", 1))
+    threads = int(hints.get("threads", work.settings["threads"]))
+    options: dict[str, Any] = {"pool_mb": pool, "threads": threads, "room": 8 * disk_needed(work.snapshot)}
+    with _inside(work.folder), _opened(work, options) as engine:
+        types = _create_tables(work, engine, groups)
+        done = _settle(work, engine, groups)
+        for group in groups[len(done) :]:
+            _copy(work, engine, group, types)
+        engine.run("CHECKPOINT")
+
+
+@contextmanager
+def _opened(work: Build, options: Mapping[str, Any]) -> Iterator[Engine]:
+    existed = work.graph.exists()
+    try:
+        with open_engine(GRAPH, read_only=False, **options) as engine:
+            yield engine
+    except QueryFailed as error:
+        if existed:
+            raise Doubt(f"the engine refused the build that was there: {error.what}") from error
+        raise explain(error, None, work.snapshot) from error
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Work in the build's folder: the engine takes paths for patterns, and these are plain numbers."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _plan(work: Build) -> list[Group]:
+    """The stored plan; made and stored at the first run. Its split files are made again if they are gone."""
+    stored = work.ledger.plan()
+    splits = [] if stored is None else [file for group in stored for file in group.files if _is_split(file)]
+    if stored is not None and all((work.folder / file).exists() for file in splits) and not _half(work):
+        return list(stored)
+    shutil.rmtree(work.folder / "split", ignore_errors=True)
+    (work.folder / "splitting").touch()
+    groups = plan_groups(work.snapshot, int(work.settings["group_rows"]), work.folder)
+    (work.folder / "splitting").unlink()
+    if stored is None:
+        work.ledger.store_plan(groups)
+    elif list(stored) != groups:
+        raise Doubt("the plan made anew is not the one stored with the job")
+    return groups
+
+
+def _half(work: Build) -> bool:
+    """True when an earlier run died while it wrote split files."""
+    return (work.folder / "splitting").exists()
+
+
+def _is_split(file: str) -> bool:
+    return file.startswith("split/")
+
+
+def _create_tables(work: Build, engine: Engine, groups: Sequence[Group]) -> Types:
+    types: dict[str, Mapping[str, str]] = {}
+    for table in work.snapshot.tables:
+        if table.name not in types and (file := next((f for f in table.files if f.rows), None)):
+            types[table.name] = _types(work, engine, table, file.path)
+    keys = {table.name: types[table.name] for table in work.snapshot.nodes if table.name in types}
+    for name in types:
+        table = next(one for one in work.snapshot.tables if one.name == name and one.rows)
+        if table.kind == "node":
+            engine.run(statements.create_node(table, types[name]))
+            continue
+        pairs = [(g.source_label or "", g.target_label or "") for g in groups if g.name == name]
+        engine.run(statements.create_relationship(table, list(dict.fromkeys(pairs)), types[name]))
+    return types | keys
+
+
+def _types(work: Build, engine: Engine, table: Table, file: str) -> Mapping[str, str]:
+    read = _read_types(work, engine, [file])
+    return {column.name: statements.stored_type(column, read[column.name]) for column in table.columns}
+
+
+def _read_types(work: Build, engine: Engine, files: Sequence[str]) -> Mapping[str, str]:
+    return engine.columns(f"{statements.load(_link(work, files[:1]))} RETURN * LIMIT 0")
+
+
+def _link(work: Build, files: Sequence[str]) -> list[str]:
+    """Put numbered links in place of the files; split files lie in the build already."""
+    shutil.rmtree("in", ignore_errors=True)
+    os.mkdir("in")
+    links = []
+    for number, file in enumerate(files):
+        link = f"in/{number}.parquet"
+        home = work.folder if _is_split(file) else work.snapshot.path
+        os.symlink(home.absolute() / file, link)
+        links.append(link)
+    return links
+
+
+def _settle(work: Build, engine: Engine, groups: Sequence[Group]) -> Sequence[Group]:
+    """Find out which groups are in the file already, tell the ledger, and return them."""
+    found = {key: engine.count(statements.count(some[0])) for key, some in _by_table(groups).items()}
+    done: list[Group] = []
+    for group in groups:
+        key = _key(group)
+        if found[key] < group.rows:
+            break
+        found[key] -= group.rows
+        done.append(group)
+    if any(found.values()):
+        raise Doubt("a table's row count is no sum of its first groups")
+    known = work.ledger.done()
+    if not known <= {group.number for group in done}:
+        raise Doubt("a group that was confirmed is not in the file")
+    for group in done:
+        if group.number not in known:
+            work.ledger.confirmed(group.number, group.rows, found=True)
+    return done
+
+
+def _by_table(groups: Sequence[Group]) -> dict[tuple[str, str | None, str | None], list[Group]]:
+    tables: dict[tuple[str, str | None, str | None], list[Group]] = {}
+    for group in groups:
+        tables.setdefault(_key(group), []).append(group)
+    return tables
+
+
+def _key(group: Group) -> tuple[str, str | None, str | None]:
+    return group.name, group.source_label, group.target_label
+
+
+def _copy(work: Build, engine: Engine, group: Group, types: Types) -> None:
+    reach("load.group.before")
+    work.ledger.started(group.number)
+    read = _read_types(work, engine, group.files)
+    links = _link(work, group.files)
+    table = _table_of(work, group)
+    if group.kind == "node":
+        labels = statements.labels_of(table, work.snapshot.path, group.files, read)
+        statement = statements.copy_nodes(table, links, labels, read, types[table.name])
+    else:
+        key_types = _end_types(work, table, group, types)
+        statement = statements.copy_relationships(table, group, links, read, key_types)
+    try:
+        engine.run(statement)
+    except QueryFailed as error:
+        _give_up(work, group, error)
+    reach("load.group.copied")
+    work.ledger.confirmed(group.number, group.rows)
+    reach("load.group.confirmed")
+
+
+def _table_of(work: Build, group: Group) -> Table:
+    """The folder these files come from; two folders may fill one table, with other labels."""
+    same = [table for table in work.snapshot.tables if (table.kind, table.name) == (group.kind, group.name)]
+    first = group.files[0]
+    return next((t for t in same if any(file.path == first for file in t.files)), same[0])
+
+
+def _end_types(work: Build, table: Table, group: Group, types: Types) -> Mapping[str, str]:
+    """The relationship's column types, with its ends in the types of the keys they point at."""
+    ends: dict[str, str] = {}
+    for role, label in (("source", group.source_label), ("target", group.target_label)):
+        node = next(node for node in work.snapshot.nodes if node.name == label)
+        key, end = node.column("id"), table.column(role)  # type: ignore[arg-type]
+        assert key is not None and end is not None
+        ends[end.name] = types[node.name][key.name]
+    return {**types[table.name], **ends}
+
+
+def _give_up(work: Build, group: Group, error: QueryFailed) -> None:
+    """A COPY failed: put the file out of reach at once, leave a hint if another way may help, and raise."""
+    failure = explain(error, group, work.snapshot)
+    hints = _read_hints(work.folder)
+    if failure.code == "pool" and "pool" not in hints:
+        write_durably(work.folder / _HINTS, json.dumps({**hints, "pool": 2}))
+    if failure.code == "contradicted" and "threads" not in hints:
+        write_durably(work.folder / _HINTS, json.dumps({**hints, "threads": 1}))
+    _start_again(work, f"a COPY failed: {error.what}")
+    raise failure from error
+
+
+def _read_hints(folder: Path) -> dict[str, int]:
+    try:
+        hints: dict[str, int] = json.loads((folder / _HINTS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return hints
+
+
+def _check_alone(work: Build) -> None:
+    """A cleanly closed file has nothing of its own beside it."""
+    beside = [path.name for path in work.folder.iterdir() if path.name.startswith(f"{GRAPH}.")]
+    if beside:
+        raise TargetError(
+            f"The engine closed {work.graph} but left {', '.join(sorted(beside))} beside it.",
+            kept="It is not published.",
+            cure=f"It is opened again at the next try ({quote(work.folder.name)}).",
+        )

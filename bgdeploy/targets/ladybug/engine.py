@@ -1,0 +1,106 @@
+"""The engine: opened with explicit bounds, its refusals turned into errors that have a cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bgdeploy.errors import BgdeployError
+
+_SMALLEST = 1 << 34  # bytes of address space kept for one database: 16 GiB
+
+
+class QueryFailed(BgdeployError):
+    """The engine refused a query or statement; ``what`` is what it said."""
+
+    code = "query"
+
+
+class Engine:
+    """One connection to one database file."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def rows(self, statement: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Return the rows of a statement by column name; raises QueryFailed."""
+        result = self._execute(statement, params)
+        try:
+            return list(result.rows_as_dict())
+        finally:
+            result.close()
+
+    def count(self, statement: str) -> int:
+        """Return the one number a statement yields."""
+        return int(next(iter(self.rows(statement)[0].values())))
+
+    def run(self, statement: str) -> None:
+        """Run a statement for its effect; raises QueryFailed."""
+        self._execute(statement, None).close()
+
+    def columns(self, statement: str) -> dict[str, str]:
+        """Return the engine's type of each column a statement yields."""
+        result = self._execute(statement, None)
+        try:
+            return dict(zip(result.get_column_names(), result.get_column_data_types(), strict=True))
+        finally:
+            result.close()
+
+    def _execute(self, statement: str, params: Mapping[str, Any] | None) -> Any:
+        try:
+            result = self._connection.execute(statement, dict(params or {}))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise QueryFailed(str(error).strip() or type(error).__name__) from error
+        return result[-1] if isinstance(result, list) else result
+
+
+@contextmanager
+def open_engine(
+    graph: Path | str, *, pool_mb: int, threads: int, read_only: bool, room: int = 0
+) -> Iterator[Engine]:
+    """Open a database file and close it cleanly at the end; raises QueryFailed when it does not open.
+
+    ``room`` is how large the file may become, in bytes. The engine keeps that much address space,
+    so it is never left at its default of 8 TiB: some fifteen readers would use up a process.
+    """
+    import ladybug  # late: moving an alias must not wait for the engine
+
+    options: dict[str, Any] = {"buffer_pool_size": pool_mb << 20, "max_num_threads": threads}
+    strict = {"throw_on_wal_replay_failure": True, "enable_checksums": True}
+    try:
+        database = ladybug.Database(
+            graph, read_only=read_only, max_db_size=_power(room), auto_checkpoint=False, **options, **strict
+        )
+    except RuntimeError as error:
+        raise QueryFailed(f"{graph} does not open: {error}") from error
+    try:
+        connection = ladybug.Connection(database)
+        try:
+            yield Engine(connection)
+        finally:
+            connection.close()
+    finally:
+        database.close()
+
+
+def _power(room: int) -> int:
+    return max(_SMALLEST, 1 << (max(1, room) - 1).bit_length())
+
+
+def version() -> dict[str, Any]:
+    """The engine's version and that of its file format, kept beside every database."""
+    import ladybug
+
+    return {"engine": ladybug.__version__, "storage": ladybug.storage_version}
+
+
+def quote(name: str) -> str:
+    """A label, type or property as the engine reads any name."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def text(value: str) -> str:
+    """A text as a literal."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

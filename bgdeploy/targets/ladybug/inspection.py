@@ -1,0 +1,117 @@
+"""Inspect: what a closed database holds, asked of the database itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bgdeploy.errors import TargetError
+from bgdeploy.targets.base import Counts, Group, Rows, TableCount
+from bgdeploy.targets.ladybug import statements
+from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote
+
+_RESERVED = ("ID", "LABEL", "SRC", "DST")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A read-only look into one database file."""
+
+    engine: Engine
+
+    def counts(self) -> Counts:
+        """Rows per label, a node once for each it carries, and per type."""
+        labels: dict[str, int] = {}
+        types: dict[str, int] = {}
+        nodes = 0
+        for name, kind in self._tables():
+            if kind == "REL":
+                types[name] = self.engine.count(f"MATCH ()-[r:{quote(name)}]->() RETURN count(*)")
+                continue
+            nodes += self.engine.count(f"MATCH (n:{quote(name)}) RETURN count(*)")
+            each = f"MATCH (n:{quote(name)}) UNWIND n.labels AS label RETURN label, count(*) AS rows"
+            for row in self.engine.rows(each):
+                labels[row["label"]] = labels.get(row["label"], 0) + row["rows"]
+        return Counts(labels, types, nodes, sum(types.values()))
+
+    def tables(self, groups: Sequence[Group]) -> list[TableCount]:
+        """Rows and non-null values of every table and pair the plan names."""
+        first = {(g.kind, g.name, g.source_label, g.target_label): g for g in reversed(groups)}
+        return [self._count(group) for group in first.values()]
+
+    def _count(self, group: Group) -> TableCount:
+        rows = self.engine.count(statements.count(group))
+        return TableCount(
+            group.kind, group.name, group.source_label, group.target_label, rows, self._present(group)
+        )
+
+    def _present(self, group: Group) -> dict[str, int]:
+        columns = self._columns(group.name)
+        if not columns:
+            return {}
+        wanted = ", ".join(f"count(x.{quote(name)}) AS c{number}" for number, name in enumerate(columns))
+        row = self.engine.rows(f"{_match(group, 'x')} RETURN {wanted}")[0]
+        return {name: int(row[f"c{number}"]) for number, name in enumerate(columns)}
+
+    def _columns(self, table: str) -> list[str]:
+        found = self.engine.rows(f"CALL table_info({statements.text(table)}) RETURN *")
+        return [row["name"] for row in found if not row.get("primary key") and row["name"] != statements.LABELS]
+
+    def _tables(self) -> list[tuple[str, str]]:
+        found = self.engine.rows("CALL show_tables() RETURN *")
+        return [(row["name"], row["type"]) for row in found if row["type"] in ("NODE", "REL")]
+
+    def _key(self, label: str) -> str:
+        found = self.engine.rows(f"CALL table_info({statements.text(label)}) RETURN *")
+        return quote(next(row["name"] for row in found if row.get("primary key")))
+
+    def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
+        """The rows with these keys; a node's key is its id, a relationship's its two ends."""
+        wanted = "".join(f", x.{quote(name)} AS c{number}" for number, name in enumerate(columns))
+        if group.kind == "node":
+            key = self._key(group.name)
+            where = f"x.{key} = k"
+            given, shown = [key_[0] for key_ in keys], [f"x.{key}"]
+        else:
+            source, target = self._key(group.source_label or ""), self._key(group.target_label or "")
+            where = f"a.{source} = k[1] AND b.{target} = k[2]"
+            given, shown = [list(key_) for key_ in keys], [f"a.{source}", f"b.{target}"]
+        parts = ", ".join(f"{one} AS k{number}" for number, one in enumerate(shown))
+        found = self.engine.rows(
+            f"UNWIND $keys AS k {_match(group, 'x')} WHERE {where} RETURN {parts}{wanted}", {"keys": given}
+        )
+        named = {name: f"c{number}" for number, name in enumerate(columns)}
+        return [
+            {
+                **{name: row[alias] for name, alias in named.items()},
+                "key": tuple(row[f"k{number}"] for number in range(len(shown))),
+            }
+            for row in found
+        ]
+
+
+def _match(group: Group, name: str) -> str:
+    if group.kind == "node":
+        return f"MATCH ({name}:{quote(group.name)})"
+    source, target = quote(group.source_label or ""), quote(group.target_label or "")
+    return f"MATCH (a:{source})-[{name}:{quote(group.name)}]->(b:{target})"
+
+
+@contextmanager
+def inspected(graph: Path, *, pool_mb: int, threads: int) -> Iterator[Inspection]:
+    """Open a database file read-only; raises TargetError when it does not open or answer."""
+    try:
+        with open_engine(graph, pool_mb=pool_mb, threads=threads, read_only=True, room=_room(graph)) as engine:
+            yield Inspection(engine)
+    except QueryFailed as error:
+        raise TargetError(
+            f"The database {graph.parent.name} could not be examined: {error.what}",
+            kept="It is not published by this.",
+        ) from error
+
+
+def _room(graph: Path) -> int:
+    return 2 * graph.stat().st_size if graph.exists() else 0

@@ -1,0 +1,95 @@
+"""Links: aliases as symbolic links to folders, moved in one step and fenced by a generation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bgdeploy.errors import Refused, StaleGeneration, TargetError
+from bgdeploy.targets.ladybug.paths import GRAPH, Paths, locked, sync, write_durably
+
+_PATIENCE = 10.0  # seconds; a move takes milliseconds
+
+
+def read_link(paths: Paths, alias: str) -> str | None:
+    """Return the database an alias points at, or None when there is no such alias.
+
+    A link made by another hand that leads elsewhere gives its path, which is no database's name.
+    """
+    try:
+        place = os.readlink(paths.aliases / alias)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return str(paths.aliases / alias)  # something that is no link sits in its place
+    parts = Path(place).parts
+    return parts[2] if len(parts) == 3 and parts[:2] == ("..", "databases") else place
+
+
+def move_link(paths: Paths, alias: str, database: str, generation: int) -> None:
+    """Point an alias at a published database, durably; raises StaleGeneration for an older wish."""
+    paths.create()
+    with locked(paths.aliases / ".lock", _PATIENCE):
+        _check(paths, alias, database, generation)
+        write_durably(_memory(paths, alias), f"{generation}\n")
+        aside = paths.aliases / f".{alias}.new"
+        aside.unlink(missing_ok=True)
+        os.symlink(f"../databases/{database}", aside)
+        os.replace(aside, paths.aliases / alias)
+        sync(paths.aliases)
+        found = read_link(paths, alias)
+    if found != database:
+        raise TargetError(f"The alias {alias} points at {found} after it was moved to {database}.")
+
+
+def _check(paths: Paths, alias: str, database: str, generation: int) -> None:
+    seen = _generation(paths, alias)
+    if generation < seen:
+        raise StaleGeneration(
+            f"The alias {alias} was moved with generation {seen} already; {generation} is older.",
+            kept="It stays where it is.",
+        )
+    if not (paths.databases / database / GRAPH).is_file():
+        raise TargetError(
+            f"There is no published database {database} to point {alias} at.",
+            kept=f"{alias} stays where it is.",
+            cure="Load its snapshot again: bgdeploy retry <id> --reload",
+        )
+
+
+def _memory(paths: Paths, alias: str) -> Path:
+    return paths.aliases / f".{alias}.generation"
+
+
+def _generation(paths: Paths, alias: str) -> int:
+    try:
+        return int(_memory(paths, alias).read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return 0
+    except ValueError as error:
+        raise TargetError(
+            f"{_memory(paths, alias)} does not hold a number.", kept="The alias stays where it is."
+        ) from error
+
+
+def put_away(paths: Paths, folder: Path, place: Path) -> None:
+    """Move a database's folder out of sight, unless an alias points at it; raises Refused then."""
+    with locked(paths.aliases / ".lock", _PATIENCE):
+        pointing = [name for name in aliases(paths) if read_link(paths, name) == folder.name]
+        if pointing and folder.parent == paths.databases:
+            raise Refused(
+                f"{folder.name} is what the alias {', '.join(pointing)} points at.",
+                kept="It was not dropped.",
+                cure="See: bgdeploy customers",
+            )
+        if folder.parent == paths.databases:
+            folder.chmod(0o755)  # a folder must be writable to be moved
+        os.replace(folder, place)
+        sync(folder.parent)
+
+
+def aliases(paths: Paths) -> list[str]:
+    """Names of all aliases."""
+    if not paths.aliases.is_dir():
+        return []
+    return sorted(name for name in os.listdir(paths.aliases) if not name.startswith("."))

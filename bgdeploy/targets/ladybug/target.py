@@ -1,0 +1,181 @@
+"""The embedded target behind the protocol that every target keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from bgdeploy.errors import TargetError
+from bgdeploy.failpoints import reach
+from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Rows, Status, Ticket
+from bgdeploy.targets.ladybug import links
+from bgdeploy.targets.ladybug.engine import version
+from bgdeploy.targets.ladybug.inspection import inspected
+from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, NEED, Paths, allocated, sync, write_durably
+from bgdeploy.targets.ladybug.reader import open_reader
+
+
+class Ladybug:
+    """Databases as files below ``state_dir``; nothing but a folder is needed."""
+
+    kind = "ladybug"
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._paths = Paths(Path(settings["state_dir"]))
+
+    def identity(self) -> str:
+        """The state folder."""
+        return str(self._paths.root)
+
+    def health(self) -> Health:
+        """Well when the state folder can be written to."""
+        try:
+            self._paths.create()
+        except OSError as error:
+            return Health("wait", (f"{self._paths.root} cannot be used: {error.strerror}",))
+        if not os.access(self._paths.builds, os.W_OK | os.X_OK):
+            return Health("wait", (f"{self._paths.builds} is not writable",))
+        return Health("ok")
+
+    def plan(self, snapshot: Snapshot, running: Sequence[str]) -> tuple[Need, ...]:
+        """Disk: a bound on what the build takes, beside what running loads have yet to write."""
+        reserved = sum(self._yet_to_write(database) for database in running)
+        from bgdeploy.targets.ladybug import plan  # late: moving an alias must not wait for Parquet
+
+        room = os.statvfs(self._paths.builds)
+        free = room.f_bavail * room.f_frsize
+        needed = plan.disk_needed(snapshot) + reserved
+        return (Need("disk", needed, free, plan.disk_sum(snapshot, reserved, free)),)
+
+    def _yet_to_write(self, database: str) -> int:
+        folder = self._paths.builds / database
+        try:
+            needed = int(json.loads((folder / NEED).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError):
+            return 0
+        return max(0, needed - (allocated(folder / GRAPH) or 0))
+
+    def load(self, ticket: Ticket, snapshot: Snapshot, ledger: Ledger) -> None:
+        """Build the database under its lock and close it; an earlier run's work is continued."""
+        from bgdeploy.targets.ladybug import build
+
+        if (self._paths.databases / ticket.database / GRAPH).exists():
+            return
+        with self._paths.hold(ticket.database):
+            folder = self._paths.builds / ticket.database
+            build.build(build.Build(folder, snapshot, ledger, ticket.settings))
+
+    @contextmanager
+    def inspect(self, database: str) -> Iterator[Inspector]:
+        """Open it read-only; a build only under its lock."""
+        folder = self._paths.find(database)
+        if folder is None:
+            raise TargetError(f"There is no database {database}.", kept="Nothing was changed.")
+        with self._held_if_build(folder), self._inspected(folder) as inspection:
+            yield inspection
+
+    def _inspected(self, folder: Path) -> AbstractContextManager[Inspector]:
+        pool, threads = int(self._settings["buffer_pool_mb"]), int(self._settings["threads"])
+        return inspected(folder / GRAPH, pool_mb=pool, threads=threads)
+
+    @contextmanager
+    def _held_if_build(self, folder: Path) -> Iterator[None]:
+        if folder.parent == self._paths.builds:
+            with self._paths.hold(folder.name):
+                yield
+        else:
+            yield
+
+    def publish(self, ticket: Ticket, facts: Mapping[str, Any]) -> None:
+        """Give a verified build its public place, read-only from then on."""
+        place, draft = self._paths.databases / ticket.database, self._paths.builds / ticket.database
+        with self._paths.hold(ticket.database):
+            if not place.exists():
+                _strip(draft)
+                write_durably(draft / FACTS, json.dumps({**version(), **facts}, indent=1, default=str))
+                (draft / GRAPH).chmod(0o444)
+                sync(draft / GRAPH)
+                sync(draft)
+                reach("publish.before")
+                os.rename(draft, place)
+            place.chmod(0o555)
+            sync(self._paths.databases)
+            sync(self._paths.builds)
+            reach("publish.renamed")
+            self._paths.forget_lock(ticket.database)
+
+    def alias(self, name: str) -> str | None:
+        """The database this alias points at."""
+        return links.read_link(self._paths, name)
+
+    def switch(self, name: str, database: str, generation: int) -> None:
+        """Move the link in one step."""
+        links.move_link(self._paths, name, database, generation)
+
+    def databases(self) -> list[DatabaseInfo]:
+        """Everything below the state folder that is a database, a build, or on its way out."""
+        homes: tuple[tuple[Path, Status], ...] = (
+            (self._paths.databases, "online"),
+            (self._paths.builds, "building"),
+            (self._paths.trash, "dropping"),
+        )
+        return [info for home, status in homes for info in _list(home, status)]
+
+    def drain(self, database: str) -> Health:
+        """Readers keep an open file even after it is removed, so nobody is waited for."""
+        return Health("ok")
+
+    def drop(self, database: str, fence: int) -> None:
+        """Put it out of sight in one step, then remove it; leftovers of an earlier try go too."""
+        self._paths.create()
+        with self._paths.hold(database):
+            for home in (self._paths.databases, self._paths.builds):
+                folder = home / database
+                if folder.is_dir():
+                    place = self._paths.trash / f"{database}.{fence}"
+                    if place.exists():
+                        _remove(place)
+                    links.put_away(self._paths, folder, place)
+            reach("drop.moved")
+            for left in self._paths.trash.iterdir():
+                if left.name.rpartition(".")[0] == database:
+                    _remove(left)
+            self._paths.forget_lock(database)
+
+    def query(self, alias: str, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
+        """Rows of a read-only query."""
+        with open_reader(self._settings, alias) as reader:
+            return reader.query(cypher, params)
+
+
+def open_target(settings: Mapping[str, Any]) -> Ladybug:
+    """Open the embedded target; nothing is created yet."""
+    return Ladybug(settings)
+
+
+def _strip(draft: Path) -> None:
+    """Leave only the database in a build's folder."""
+    for path in draft.iterdir():
+        if path.name not in (GRAPH, FACTS):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _remove(folder: Path) -> None:
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def _list(home: Path, status: Status) -> Iterator[DatabaseInfo]:
+    if not home.is_dir():
+        return
+    for name in sorted(os.listdir(home)):
+        if (home / name).is_dir():
+            shown = name.rpartition(".")[0] if status == "dropping" else name
+            yield DatabaseInfo(shown, status, allocated(home / name / GRAPH))
