@@ -37,9 +37,13 @@ def options(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set one key for this call, e.g. dataset.settle_seconds=5"),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set one key for this call, e.g. dataset.settle_seconds=5"
+        ),
     ] = None,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Deploy whole graphs blue/green: find snapshots, load, verify, switch the alias, retire old ones."""
     context.obj = Given(config, dict(_pair(text) for text in set_ or []))

@@ -69,7 +69,9 @@ EXAMPLES = {
         'bgdeploy query customer1 "MATCH (n:Entity) RETURN count(*) AS entities"',
         'bgdeploy query customer1 "MATCH (a)-[r:HAS_ADDRESS]->(b) RETURN label(b) AS at, count(*) AS n" --json',
     ),
-    "simulate": _examples("bgdeploy simulate --customer acme", "bgdeploy simulate --customer acme --rows 200000"),
+    "simulate": _examples(
+        "bgdeploy simulate --customer acme", "bgdeploy simulate --customer acme --rows 200000"
+    ),
     "demo": _examples("bgdeploy demo", "bgdeploy demo --rows 60000 --keep"),
     "init": _examples("bgdeploy init", "bgdeploy init --rebind"),
     "config": _examples("bgdeploy config", "bgdeploy --set orchestrator.num_workers=3 config --json"),

@@ -11,7 +11,9 @@ from bgdeploy.cli.context import EXAMPLES, whoami
 from bgdeploy.cli.jobs import AsJson
 
 Name = Annotated[str, typer.Argument(help="A customer's name.")]
-To = Annotated[str | None, typer.Option("--to", metavar="DATABASE", help="This database instead of the obvious one.")]
+To = Annotated[
+    str | None, typer.Option("--to", metavar="DATABASE", help="This database instead of the obvious one.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +36,9 @@ def _customers(context: typer.Context, as_json: bool) -> None:
         output.print_json(found)
     else:
         columns = ("customer", "live", "data age", "standby", "candidate", "rows", "notes")
-        output.print_table(columns, [_row(one) for one in found], empty="No customers yet. See: bgdeploy scan --once")
+        output.print_table(
+            columns, [_row(one) for one in found], empty="No customers yet. See: bgdeploy scan --once"
+        )
     warning = capacity_warning(site)
     if warning:
         typer.echo(f"warning: {warning}", err=True)
@@ -48,7 +52,15 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     notes = ["paused"] if one["paused"] else []
     notes += [f"bad: {name}" for name in one["rolled_back"]]
     age = output.ago(one["snapshot_age_seconds"])
-    return one["customer"], one["live"] or "-", age, one["standby"] or "-", one["candidate"] or "-", rows, "; ".join(notes)
+    return (
+        one["customer"],
+        one["live"] or "-",
+        age,
+        one["standby"] or "-",
+        one["candidate"] or "-",
+        rows,
+        "; ".join(notes),
+    )
 
 
 def switches(
@@ -70,7 +82,16 @@ def _switches(context: typer.Context, customer: str | None, limit: int, as_json:
         return
     columns = ("at", "customer", "from", "to", "kind", "by", "ms", "why")
     rows = [
-        (one["at"], one["customer"], one["source"] or "-", one["target"], one["kind"], one["by"], _took(one), one["why"])
+        (
+            one["at"],
+            one["customer"],
+            one["source"] or "-",
+            one["target"],
+            one["kind"],
+            one["by"],
+            _took(one),
+            one["why"],
+        )
         for one in found
     ]
     output.print_table(columns, rows, empty="No alias was moved yet.")
@@ -102,7 +123,9 @@ def rollback(
     customer: Name,
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the history.")],
     to: To = None,
-    pause: Annotated[bool, typer.Option("--pause", help="Let nothing newer go live until: bgdeploy resume")] = False,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Let nothing newer go live until: bgdeploy resume")
+    ] = False,
 ) -> None:
     """Go back to the standby at once; the database it leaves is marked bad and kept for a look."""
     output.guarded(lambda: _rollback(context, customer, to, reason, pause))
@@ -113,7 +136,11 @@ def _rollback(context: typer.Context, customer: str, to: str | None, reason: str
 
     wish = roll_back(context.obj.site(), customer, to=to, why=reason, by=whoami(), pause=pause)
     print(f"{customer} -> {wish.database}")
-    newer = f"nothing goes live until: bgdeploy resume {customer}" if pause else "the next newer snapshot will go live"
+    newer = (
+        f"nothing goes live until: bgdeploy resume {customer}"
+        if pause
+        else "the next newer snapshot will go live"
+    )
     print(f"{newer}; to undo: bgdeploy switches {customer}, then bgdeploy switch {customer} --to DATABASE")
 
 

@@ -142,7 +142,9 @@ def _await(site: Site, done: Callable[[list[views.View]], bool], service: subpro
             if done(jobs):
                 return
             if service.poll() is not None or monotonic() > deadline:
-                raise BgdeployError("The demo's service did not get there.", cure="Run it with --keep and read serve.log.")
+                raise BgdeployError(
+                    "The demo's service did not get there.", cure="Run it with --keep and read serve.log."
+                )
             pause.wait(0.02)
 
 
@@ -164,7 +166,9 @@ def _is_half_loaded(site: Site, jobs: list[views.View]) -> bool:
     """The newest job is loading and at least one group of it is committed."""
     if jobs[0]["state"] != "loading":
         if jobs[0]["state"] in ("loaded", "switched"):
-            raise BgdeployError("The load was over before it could be killed.", cure="Give the demo more --rows.")
+            raise BgdeployError(
+                "The load was over before it could be killed.", cure="Give the demo more --rows."
+            )
         return False
     return 0 < jobs[0]["rows_confirmed"] < (jobs[0]["rows_expected"] or 0)
 
@@ -219,7 +223,17 @@ def _report(site: Site, reads: dict[str, Reads]) -> int:
     rows = []
     for one in views.list_customers(site):
         seen = reads[one["customer"]]
-        rows.append((one["customer"], one["live"], one["standby"], seen.made, seen.failed, seen.mixed, len(seen.seen) - 1))
+        rows.append(
+            (
+                one["customer"],
+                one["live"],
+                one["standby"],
+                seen.made,
+                seen.failed,
+                seen.mixed,
+                len(seen.seen) - 1,
+            )
+        )
     output.print_table(columns, rows, empty="nothing")
     failed = views.list_jobs(site, states=["failed"])
     print("\nfailed, and why")

@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 @jobs_app.command("list", epilog=EXAMPLES["list"])
 def list_jobs(
     context: typer.Context,
-    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be given again.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only jobs in this state; may be given again.")
+    ] = None,
     customer: Annotated[str | None, typer.Option(help="Only jobs of this customer.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     as_json: AsJson = False,
@@ -37,13 +39,17 @@ def _list(context: typer.Context, states: list[str], customer: str | None, limit
 
     unknown = sorted(set(states) - set(State))
     if unknown:
-        raise typer.BadParameter(f"no state {unknown[0]!r}; there are: {', '.join(State)}", param_hint="--state")
+        raise typer.BadParameter(
+            f"no state {unknown[0]!r}; there are: {', '.join(State)}", param_hint="--state"
+        )
     found = find(context.obj.site(), states=states, customer=customer, limit=limit)
     if as_json:
         output.print_json(found)
         return
     columns = ("id", "customer", "snapshot", "state", "database", "rows", "tries", "why")
-    output.print_table(columns, [_row(job) for job in found], empty="No jobs. Find snapshots with: bgdeploy scan --once")
+    output.print_table(
+        columns, [_row(job) for job in found], empty="No jobs. Find snapshots with: bgdeploy scan --once"
+    )
 
 
 def _row(job: dict[str, Any]) -> tuple[Any, ...]:
@@ -58,7 +64,9 @@ def _row(job: dict[str, Any]) -> tuple[Any, ...]:
 
 
 @jobs_app.command(epilog=EXAMPLES["show"])
-def show(context: typer.Context, job: Annotated[int, typer.Argument(help="A job's id.")], as_json: AsJson = False) -> None:
+def show(
+    context: typer.Context, job: Annotated[int, typer.Argument(help="A job's id.")], as_json: AsJson = False
+) -> None:
     """Show one job: its state, the ledger of its load, its history."""
     output.guarded(lambda: _show(context, job, as_json))
 
@@ -75,7 +83,9 @@ def _show(context: typer.Context, job_id: int, as_json: bool) -> None:
             print(f"{key:<16} {value}")
     print()
     columns = ("group", "table", "joins", "files", "expected", "confirmed", "starts", "run")
-    output.print_table(columns, [_group_row(group) for group in job["tables"]], empty="Nothing is planned yet.")
+    output.print_table(
+        columns, [_group_row(group) for group in job["tables"]], empty="Nothing is planned yet."
+    )
     print()
     _print_events(job["events"])
 
@@ -85,7 +95,16 @@ def _group_row(group: dict[str, Any]) -> tuple[Any, ...]:
     confirmed = f"{group['rows_confirmed']:,}" if group["confirmed_at"] else ""
     run = f"{group['confirmed_fence']}{' found' if group['found'] else ''}" if group["confirmed_at"] else ""
     files = len(group["files"])
-    return group["number"], group["name"], joins, files, f"{group['rows_expected']:,}", confirmed, group["starts"], run
+    return (
+        group["number"],
+        group["name"],
+        joins,
+        files,
+        f"{group['rows_expected']:,}",
+        confirmed,
+        group["starts"],
+        run,
+    )
 
 
 def _print_events(events: list[dict[str, Any]]) -> None:
@@ -117,7 +136,9 @@ def _log(context: typer.Context, job_id: int | None, limit: int, as_json: bool) 
 def retry(
     context: typer.Context,
     job: Annotated[list[int], typer.Argument(help="Ids of jobs.")],
-    reload: Annotated[bool, typer.Option("--reload", help="Load a loaded, switched or cleaned one again as a new build.")] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Load a loaded, switched or cleaned one again as a new build.")
+    ] = False,
 ) -> None:
     """Queue failed jobs again, from zero; with --reload make a new build of a good one."""
     output.guarded(lambda: _retry(context, job, reload))

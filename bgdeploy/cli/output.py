@@ -60,7 +60,9 @@ def _style(cell: str) -> str:
 def _print_plain(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
     for row in [columns, *cells]:
-        line = "  ".join(cell.replace("\n", " ").ljust(width) for cell, width in zip(row, widths, strict=True))
+        line = "  ".join(
+            cell.replace("\n", " ").ljust(width) for cell, width in zip(row, widths, strict=True)
+        )
         print(line.rstrip())
 
 

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from bgdeploy.service.shutdown import Stop
     from bgdeploy.site import Site
 
-Workers = Annotated[int | None, typer.Option("--workers", "-w", min=1, max=64, help="Loads at a time in this process.")]
-Form = Annotated[str | None, typer.Option("--log-format", metavar="text|json", help="How events are written to stderr.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-w", min=1, max=64, help="Loads at a time in this process.")
+]
+Form = Annotated[
+    str | None, typer.Option("--log-format", metavar="text|json", help="How events are written to stderr.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +31,18 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=EXAMPLES["run"])(run)
 
 
-def _start(context: typer.Context, workers: int | None, interval: float | None, form: str | None) -> tuple[Site, Stop]:
+def _start(
+    context: typer.Context, workers: int | None, interval: float | None, form: str | None
+) -> tuple[Site, Stop]:
     from bgdeploy import log
     from bgdeploy.service.shutdown import Stop, listen
 
     given: Given = context.obj
-    named = {"orchestrator__num_workers": workers, "orchestrator__scan_interval": interval, "log_format": form}
+    named = {
+        "orchestrator__num_workers": workers,
+        "orchestrator__scan_interval": interval,
+        "log_format": form,
+    }
     settings = given.settings(**named)
     log.configure(settings.log_format)
     stop = Stop(timeout=settings.orchestrator.shutdown_timeout)
@@ -55,7 +65,9 @@ def work(context: typer.Context, workers: Workers = None, log_format: Form = Non
     output.guarded(lambda: _serve(context, workers, None, log_format, scans=False))
 
 
-def _serve(context: typer.Context, workers: int | None, interval: float | None, form: str | None, *, scans: bool) -> None:
+def _serve(
+    context: typer.Context, workers: int | None, interval: float | None, form: str | None, *, scans: bool
+) -> None:
     from bgdeploy.service.serve import serve as run_service
 
     site, stop = _start(context, workers, interval, form)
@@ -64,7 +76,9 @@ def _serve(context: typer.Context, workers: int | None, interval: float | None, 
 
 def run(
     context: typer.Context,
-    timeout: Annotated[float, typer.Option(help="Seconds until it gives up and gives running loads back.")] = 3600.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds until it gives up and gives running loads back.")
+    ] = 3600.0,
     workers: Workers = None,
     log_format: Form = None,
 ) -> None:
@@ -91,7 +105,9 @@ def _run(context: typer.Context, timeout: float, workers: int | None, form: str 
 
 def scan(
     context: typer.Context,
-    once: Annotated[bool, typer.Option("--once", help="Scan once and end; loads nothing. This is what scan does.")] = True,
+    once: Annotated[
+        bool, typer.Option("--once", help="Scan once and end; loads nothing. This is what scan does.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Find new snapshots and queue those that are ready; exit 0 when the scan itself worked."""

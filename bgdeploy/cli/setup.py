@@ -26,7 +26,10 @@ def register(app: typer.Typer) -> None:
 def init(
     context: typer.Context,
     rebind: Annotated[
-        bool, typer.Option("--rebind", help="Let an existing job table speak of this base folder and target from now on.")
+        bool,
+        typer.Option(
+            "--rebind", help="Let an existing job table speak of this base folder and target from now on."
+        ),
     ] = False,
 ) -> None:
     """Write a commented config.yaml where there is none, and make the folders and the job table."""
@@ -118,7 +121,9 @@ def _simulate(context: typer.Context, customer: str, rows: int, seed: int, times
 
 def demo(
     rows: Annotated[int, typer.Option(min=3000, help="Rows in all snapshots together, about.")] = 300_000,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the demo's folder to look around in it.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the demo's folder to look around in it.")
+    ] = False,
 ) -> None:
     """See the main job: three customers, a broken snapshot, a worker killed in the middle of a load."""
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from bgdeploy import log
-from bgdeploy.errors import BadInput, BgdeployError, NotReadable
+from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.jobs.rows import Row, customers, databases, insert_job, jobs, move, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.naming import alias_name

@@ -28,7 +28,9 @@ class Difference:
     found: Any
 
 
-def verify(target: Target, database: str, snapshot: Snapshot, groups: Sequence[Group]) -> dict[str, dict[str, int]]:
+def verify(
+    target: Target, database: str, snapshot: Snapshot, groups: Sequence[Group]
+) -> dict[str, dict[str, int]]:
     """Return rows per label and type as asked of the database; raises VerifyFailed on any difference.
 
     Call it in a process that did not build the database: what it sees is what readers will see.
@@ -56,7 +58,9 @@ def tabulate(differences: Sequence[Difference], most: int = 20) -> str:
     rows = [("where", "what", "expected", "found")]
     rows += [(one.where, one.what, str(one.expected), str(one.found)) for one in differences[:most]]
     widths = [max(len(row[index]) for row in rows) for index in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     if len(differences) > most:
         lines.append(f"... and {len(differences) - most} more")
     return "\n".join(f"  {line}" for line in lines)
@@ -104,7 +108,9 @@ def _compare_columns(snapshot: Snapshot, tables: Sequence[TableCount]) -> Iterat
                 yield Difference(f"{name}.{column}", "non-null values", values, there)
 
 
-def _compare_samples(snapshot: Snapshot, groups: Sequence[Group], inspector: Inspector) -> Iterator[Difference]:
+def _compare_samples(
+    snapshot: Snapshot, groups: Sequence[Group], inspector: Inspector
+) -> Iterator[Difference]:
     for table in snapshot.tables:
         samples = sample(snapshot, table, SAMPLED)
         if samples:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from bgdeploy.errors import NotReadable
-from bgdeploy.jobs.rows import Row, customers, select_jobs, jobs
+from bgdeploy.jobs.rows import Row, customers, jobs, select_jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.admit import Report, admit
 from bgdeploy.pipeline.scan import Known, read_known, scan_customer

@@ -52,7 +52,11 @@ def round_once(house: House) -> None:
     """One round: each duty on its own, so that a failing one never keeps the others from running."""
     site = house.site
     limit = site.settings.orchestrator.max_interruptions
-    _duty(house, "rescue", lambda: rescue(site.store, now=site.clock(), owner=site.owner, max_interruptions=limit))
+    _duty(
+        house,
+        "rescue",
+        lambda: rescue(site.store, now=site.clock(), owner=site.owner, max_interruptions=limit),
+    )
     if house.scans:
         _duty(house, "scan", lambda: _scan(house))
     _duty(house, "switch", lambda: switch.switch_ready(site))

@@ -47,8 +47,12 @@ def retry(site: Site, job_id: int, *, by: str) -> str:
 
 def _refuse_retry(job: Row) -> None:
     state = job["state"]
-    cure = f"To load it once more: bgdeploy retry {job['id']} --reload" if state in _RELOADABLE else "Just wait."
-    raise Refused(f"Job {job['id']} ({title(job)}) is {state}, not failed.", kept="Nothing was changed.", cure=cure)
+    cure = (
+        f"To load it once more: bgdeploy retry {job['id']} --reload" if state in _RELOADABLE else "Just wait."
+    )
+    raise Refused(
+        f"Job {job['id']} ({title(job)}) is {state}, not failed.", kept="Nothing was changed.", cure=cure
+    )
 
 
 def _is_behind(tx: Tx, job: Row) -> bool:
@@ -72,7 +76,12 @@ def reload(site: Site, job_id: int, *, by: str) -> Row:
             raise Refused(f"The folder of {title(job)} is gone.", kept="Nothing was changed.")
         same = (jobs.c.customer == job["customer"], jobs.c.timestamp == job["timestamp"])
         newest = tx.connection.execute(sa.select(sa.func.max(jobs.c.build)).where(*same)).scalar_one()
-        build = {"customer": job["customer"], "timestamp": job["timestamp"], "build": newest + 1, "requested": True}
+        build = {
+            "customer": job["customer"],
+            "timestamp": job["timestamp"],
+            "build": newest + 1,
+            "requested": True,
+        }
         known = {"rows_expected": job["rows_expected"], "bytes_expected": job["bytes_expected"]}
         seen = {"fingerprint": found.text, "fingerprint_at": tx.now, "queued_at": tx.now}
         fields = {"build": newest + 1, "by": by}

@@ -32,7 +32,12 @@ def run(site: Site, stop: Stop, *, workers: int, timeout: float) -> bool:
 
 def _is_finished(site: Site) -> bool:
     with site.store.read() as connection:
-        open_jobs = [row for state in State if state != State.CLEANED for row in select_jobs(connection, jobs.c.state == state)]
+        open_jobs = [
+            row
+            for state in State
+            if state != State.CLEANED
+            for row in select_jobs(connection, jobs.c.state == state)
+        ]
         kept = lineage.kept_databases(connection)
         owners = connection.execute(customers.select()).mappings().all()
     if any(_still_moves(row) for row in open_jobs) or any(row["intent"] for row in owners):
@@ -40,7 +45,11 @@ def _is_finished(site: Site) -> bool:
     orchestrator = site.settings.orchestrator
     for customer in owners:
         mine = [row for row in kept if row["customer"] == customer["name"]]
-        rules = {"keep": orchestrator.keep_databases, "grace": orchestrator.drop_grace_seconds, "now": site.clock()}
+        rules = {
+            "keep": orchestrator.keep_databases,
+            "grace": orchestrator.drop_grace_seconds,
+            "now": site.clock(),
+        }
         if lineage.doomed(customer, mine, **rules):
             return False
     return True
@@ -52,4 +61,8 @@ def _still_moves(row: Row) -> bool:
         return True
     if state is State.DISCOVERED:
         return row["reason"] != "folder gone"
-    return state is State.LOADED and not row["blocked"] and not str(row["reason"]).endswith(f"resume {row['customer']}")
+    return (
+        state is State.LOADED
+        and not row["blocked"]
+        and not str(row["reason"]).endswith(f"resume {row['customer']}")
+    )

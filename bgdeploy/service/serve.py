@@ -59,7 +59,9 @@ def _try_work(house: House) -> bool:
 def _schedule(house: House) -> BackgroundScheduler:
     """The scheduler only pokes: a late or missed poke costs nothing, a scan finds all that is there."""
     rules = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
-    scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(1)}, job_defaults=rules, timezone="UTC")
+    scheduler = BackgroundScheduler(
+        executors={"default": ThreadPoolExecutor(1)}, job_defaults=rules, timezone="UTC"
+    )
     orchestrator = house.site.settings.orchestrator
     scheduler.add_job(house.poke_scan, "interval", seconds=orchestrator.scan_interval)
     scheduler.add_job(house.poke, "interval", seconds=orchestrator.watch_interval)

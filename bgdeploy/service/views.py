@@ -19,11 +19,8 @@ from bgdeploy.site import Site
 View = dict[str, Any]
 switches: sa.Table = Switch.__table__  # type: ignore[assignment]
 
-_PLAIN = (
-    "id customer timestamp build state database attempt interruptions rows_expected rows_confirmed bytes_expected"
-    " blocked requested changed step reason error error_code fence"
-).split()
-_TIMES = "created_at updated_at queued_at loading_at loaded_at switched_at ended_at".split()
+_PLAIN = ["id", "customer", "timestamp", "build", "state", "database", "attempt", "interruptions", "rows_expected", "rows_confirmed", "bytes_expected", "blocked", "requested", "changed", "step", "reason", "error", "error_code", "fence"]
+_TIMES = ["created_at", "updated_at", "queued_at", "loading_at", "loaded_at", "switched_at", "ended_at"]
 
 
 def show_job(row: Row) -> View:
@@ -33,7 +30,9 @@ def show_job(row: Row) -> View:
     return {**{key: row[key] for key in _PLAIN}, **lease, "lease_expires": iso(row["lease_expires"]), **times}
 
 
-def list_jobs(site: Site, *, states: Sequence[str] = (), customer: str | None = None, limit: int = 50) -> list[View]:
+def list_jobs(
+    site: Site, *, states: Sequence[str] = (), customer: str | None = None, limit: int = 50
+) -> list[View]:
     """Return jobs, newest first: by creation, then by number."""
     query = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit)
     if states:
@@ -49,14 +48,27 @@ def find_job(site: Site, job_id: int) -> View:
     with site.store.read() as connection:
         row = get_job(connection, job_id)
         groups = ledger.read(connection, job_id, row["database"])
-    return {**show_job(row), "tables": [_show_group(group) for group in groups], "events": list_events(site, job_id)}
+    return {
+        **show_job(row),
+        "tables": [_show_group(group) for group in groups],
+        "events": list_events(site, job_id),
+    }
 
 
 def _show_group(group: Row) -> View:
     plain = ("number", "kind", "name", "source_label", "target_label", "files", "rows_expected")
-    checkpoint = {"rows_confirmed": group["rows_confirmed"] or 0, "starts": group["starts"], "found": group["found"]}
+    checkpoint = {
+        "rows_confirmed": group["rows_confirmed"] or 0,
+        "starts": group["starts"],
+        "found": group["found"],
+    }
     times = {"started_at": iso(group["started_at"]), "confirmed_at": iso(group["confirmed_at"])}
-    return {**{key: group[key] for key in plain}, **checkpoint, "confirmed_fence": group["confirmed_fence"], **times}
+    return {
+        **{key: group[key] for key in plain},
+        **checkpoint,
+        "confirmed_fence": group["confirmed_fence"],
+        **times,
+    }
 
 
 def list_events(site: Site, job_id: int | None = None, *, limit: int = 1000) -> list[View]:
@@ -70,7 +82,10 @@ def list_events(site: Site, job_id: int | None = None, *, limit: int = 1000) -> 
 
 
 def _show_event(row: Row) -> View:
-    plain = {key: row[key] for key in ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence", "message")}
+    plain = {
+        key: row[key]
+        for key in ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence", "message")
+    }
     return {**plain, "at": iso(row["at"]), "by": short(row["owner"])}
 
 
@@ -79,7 +94,10 @@ def list_customers(site: Site) -> list[View]:
     with site.store.read() as connection:
         owners = connection.execute(sa.select(customers).order_by(customers.c.name)).mappings().all()
         kept = lineage.kept_databases(connection)
-    return [_show_customer(owner, [row for row in kept if row["customer"] == owner["name"]], site) for owner in owners]
+    return [
+        _show_customer(owner, [row for row in kept if row["customer"] == owner["name"]], site)
+        for owner in owners
+    ]
 
 
 def _show_customer(owner: Row, kept: Sequence[Row], site: Site) -> View:
@@ -125,7 +143,10 @@ def capacity_warning(site: Site) -> str | None:
     with site.store.read() as connection:
         count = len(connection.execute(sa.select(customers.c.name)).all())
         kept = lineage.kept_databases(connection)
-    extra = sum(row["pinned_at"] is not None or row["bad_at"] is not None or row["state"] == State.LOADED for row in kept)
+    extra = sum(
+        row["pinned_at"] is not None or row["bad_at"] is not None or row["state"] == State.LOADED
+        for row in kept
+    )
     each, slots = site.settings.orchestrator.keep_databases, site.settings.orchestrator.num_workers
     needed = count * each + extra + slots
     if needed <= limit:
@@ -137,9 +158,13 @@ def capacity_warning(site: Site) -> str | None:
 def alias_of(site: Site, customer: str) -> str:
     """Return the alias of a customer, or raise NotFound naming the customers there are."""
     with site.store.read() as connection:
-        found = sa.select(customers.c.alias).where(sa.or_(customers.c.name == customer, customers.c.alias == customer))
+        found = sa.select(customers.c.alias).where(
+            sa.or_(customers.c.name == customer, customers.c.alias == customer)
+        )
         alias = connection.execute(found).scalars().first()
         if alias is None:
             known = connection.execute(sa.select(customers.c.name).limit(10)).scalars().all()
-            raise NotFound(f"There is no customer {customer!r}.", cure=f"There are: {', '.join(known) or 'none yet'}.")
+            raise NotFound(
+                f"There is no customer {customer!r}.", cure=f"There are: {', '.join(known) or 'none yet'}."
+            )
     return str(alias)

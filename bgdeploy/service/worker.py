@@ -8,7 +8,15 @@ from typing import Any
 
 from bgdeploy import log
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, LeaseLost, NotReadable, StoreError, StoreFull
+from bgdeploy.errors import (
+    BadInput,
+    BgdeployError,
+    BuildLocked,
+    LeaseLost,
+    NotReadable,
+    StoreError,
+    StoreFull,
+)
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import ledger
 from bgdeploy.jobs.lease import KILL_CHILD, Lease
@@ -178,7 +186,14 @@ def _ticket(run: Run, stage: str) -> dict[str, Any]:
         "fingerprint": job["fingerprint"],
     }
     ticket = {"stage": stage, "job_id": job["id"], "database": job["database"], "fence": job["fence"]}
-    return {**ticket, "target": site.target.kind, "settings": job["settings"], "snapshot": snapshot, "plan": plan or None, "done": done}
+    return {
+        **ticket,
+        "target": site.target.kind,
+        "settings": job["settings"],
+        "snapshot": snapshot,
+        "plan": plan or None,
+        "done": done,
+    }
 
 
 def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
@@ -193,7 +208,9 @@ def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
         case "started":
             ledger.started(tx, job, database, message["group"])
         case "confirmed":
-            row = ledger.confirmed(tx, job, database, message["group"], message["rows"], found=message["found"])
+            row = ledger.confirmed(
+                tx, job, database, message["group"], message["rows"], found=message["found"]
+            )
             run.job = get_job(tx.connection, job["id"])
             tx.said.append(("load.progress", _progress(run, row)))
         case "step":
@@ -262,4 +279,3 @@ def _persist(run: Run, act: Callable[[Tx], None]) -> None:
             if run.heart.lease.share_used() >= KILL_CHILD or run.heart.lost:
                 raise LeaseLost(f"The job table was out of reach for too long: {error.what}") from error
             run.heart.stop.hurry.wait(0.2)
-

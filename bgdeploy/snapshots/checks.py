@@ -33,7 +33,7 @@ def check_names(kind: Kind, file: str, columns: Sequence[Column]) -> None:
 
 def _check_name(file: str, name: str) -> None:
     if not name.strip() or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-        what = f"{file}: the column name {ascii(name)} is empty or holds characters that are no text."
+        what = f"{file}: the column name {name!a} is empty or holds characters that are no text."
         raise _refuse(what, "Rename the column.")
     if name.casefold() in RESERVED:
         what = f"{file}: the column name {name!r} is reserved by the database."
@@ -66,7 +66,9 @@ def _check_ends(snapshot: Snapshot, table: Table) -> None:
     known = {label for node in snapshot.nodes for label in node.labels}
     for role, label in (("source", table.source_label), ("target", table.target_label)):
         if label is not None and label not in known:
-            what = f"relationships/{table.name} declares the {role} label {label!r}; nodes/ has no such folder."
+            what = (
+                f"relationships/{table.name} declares the {role} label {label!r}; nodes/ has no such folder."
+            )
             raise _refuse(what, f"Use one of {', '.join(sorted(known))}.")
         nodes = [node for node in snapshot.nodes if label is None or label in node.labels]
         _check_family(table, "source" if role == "source" else "target", nodes)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from bgdeploy.errors import BadInput
-from bgdeploy.snapshots.source import Kind, Role
 from bgdeploy.snapshots.allowed import family, is_text, is_text_list
+from bgdeploy.snapshots.source import Kind, Role
 
 NAMES: Mapping[Role, Sequence[str]] = {
     "id": ("nodeId", "id", ":ID"),

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput
-from bgdeploy.snapshots.source import Column, Snapshot, Table
-from bgdeploy.snapshots.footers import read_statistics
 from bgdeploy.snapshots.allowed import is_text_list
+from bgdeploy.snapshots.footers import read_statistics
+from bgdeploy.snapshots.source import Column, Snapshot, Table
 
 _BATCH = 65_536  # rows decoded at a time
 _MOST_LABELS = 10_000  # a column with more distinct values holds something else

@@ -69,7 +69,9 @@ def _check(final: Path, customer: str, rows: int, broken: str | None) -> None:
     if rows < 5:
         raise Refused(f"A snapshot of {rows} rows has no room for both ends.", cure="Ask for 5 rows or more.")
     if broken is not None and broken not in BROKEN:
-        raise Refused(f"There is no way of breaking called {broken!r}.", cure=f"Take one of {', '.join(BROKEN)}.")
+        raise Refused(
+            f"There is no way of breaking called {broken!r}.", cure=f"Take one of {', '.join(BROKEN)}."
+        )
     if final.exists():
         cure = "Take another timestamp."
         raise Refused(f"The snapshot {final} exists.", kept="It was left as it is.", cure=cure)

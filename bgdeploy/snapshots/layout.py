@@ -68,7 +68,7 @@ def _walk(path: Path) -> list[Entry]:
 
 def _check_entry(entry: Entry) -> None:
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in entry.path):
-        raise _refuse(f"The name {ascii(entry.path)} holds characters that are no text.", "Rename it.")
+        raise _refuse(f"The name {entry.path!a} holds characters that are no text.", "Rename it.")
     if entry.fault is not None and (_is_in_table(entry.path) or is_parquet(entry.path)):
         raise _refuse(f"{entry.path} {entry.fault}.", "Copy the data itself into the snapshot.")
     name = os.path.basename(entry.path).lower()

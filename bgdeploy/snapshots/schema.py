@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput, NotReadable
+from bgdeploy.snapshots.allowed import find_fault, stored
 from bgdeploy.snapshots.checks import check_names, check_snapshot
 from bgdeploy.snapshots.columns import find_roles
 from bgdeploy.snapshots.counts import check_types as check_types
@@ -17,7 +18,6 @@ from bgdeploy.snapshots.counts import label_counts as label_counts
 from bgdeploy.snapshots.counts import names_its_folder
 from bgdeploy.snapshots.layout import TableFolder, read_layout
 from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
-from bgdeploy.snapshots.allowed import find_fault, stored
 
 _KEPT = "Nothing of the snapshot was loaded."
 _Shape = tuple[tuple[str, str], ...]  # names and stored types, in file order

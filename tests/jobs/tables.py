@@ -31,7 +31,9 @@ def add_database(store: Store, job_id: int, name: str, **values: Any) -> None:
     with store.write() as connection:
         job = connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).mappings().one()
         owned = {key: job[key] for key in ("customer", "timestamp", "build")}
-        connection.execute(databases.insert().values(name=name, job_id=job_id, created_at=0.0, **owned, **values))
+        connection.execute(
+            databases.insert().values(name=name, job_id=job_id, created_at=0.0, **owned, **values)
+        )
         connection.execute(jobs.update().where(jobs.c.id == job_id).values(database=name))
 
 
@@ -42,7 +44,9 @@ def read_job(store: Store, job_id: int) -> Row:
 
 def discover(store: Store, customer: str, timestamp: int) -> Row | None:
     with transaction(store, now=1.0, actor=Actor.SCAN, owner=OWNER) as tx:
-        return insert_job(tx, State.DISCOVERED, "scan.discovered", fields={}, customer=customer, timestamp=timestamp)
+        return insert_job(
+            tx, State.DISCOVERED, "scan.discovered", fields={}, customer=customer, timestamp=timestamp
+        )
 
 
 def opened(store: Store, actor: Actor, now: float = 1.0) -> Any:

@@ -138,7 +138,9 @@ def test_the_claim_walks_indexes_and_never_the_whole_table(store: Store) -> None
         binds = {**_binds(RULES, NOW, 1), "owner": OWNER, "until": 1.0}
         plan = connection.execute(sa.text(f"EXPLAIN QUERY PLAN {_CLAIM}"), binds).all()
     steps = [str(row[-1]) for row in plan]
-    assert not [step for step in steps if step.startswith("SCAN") and "USING" not in step and "(subquery" not in step]
+    assert not [
+        step for step in steps if step.startswith("SCAN") and "USING" not in step and "(subquery" not in step
+    ]
 
 
 def _claim_all(path: str, won: Any) -> None:
@@ -168,6 +170,10 @@ def test_eight_processes_claim_from_one_file_and_each_job_has_one_winner(store: 
         worker.join()
     assert Counter(job_id for job_id, _ in wins) == Counter(range(1, 61))
     with store.read() as connection:
-        claimed = connection.execute(sa.select(events.c.job_id).where(events.c.kind == "load.claimed")).scalars().all()
+        claimed = (
+            connection.execute(sa.select(events.c.job_id).where(events.c.kind == "load.claimed"))
+            .scalars()
+            .all()
+        )
         loading = connection.execute(sa.select(jobs.c.fence).where(jobs.c.state == "loading")).scalars().all()
     assert sorted(claimed) == list(range(1, 61)) and set(loading) == {1}

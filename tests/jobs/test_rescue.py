@@ -36,7 +36,12 @@ def test_a_lease_is_left_alone_until_it_expires(store: Store, loading: int) -> N
     assert run(store, now=99.9) == 0
     assert run(store, now=100.1) == 1
     job = read_job(store, loading)
-    assert (job["state"], job["interruptions"], job["attempt"], job["lease_owner"]) == (State.QUEUED, 1, 0, None)
+    assert (job["state"], job["interruptions"], job["attempt"], job["lease_owner"]) == (
+        State.QUEUED,
+        1,
+        0,
+        None,
+    )
     assert job["fence"] == 3  # only a claim raises it
 
 

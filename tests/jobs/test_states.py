@@ -40,7 +40,12 @@ def test_every_move_writes_state_and_event_at_once(store: Store, one: Transition
     assert read_job(store, job_id)["state"] == one.target
     with store.read() as connection:
         event = connection.execute(sa.select(events)).mappings().one()
-    assert (event["job_id"], event["source"], event["target"], event["actor"]) == (job_id, one.source, one.target, actor)
+    assert (event["job_id"], event["source"], event["target"], event["actor"]) == (
+        job_id,
+        one.source,
+        one.target,
+        actor,
+    )
 
 
 @pytest.mark.parametrize(("source", "target"), FORBIDDEN, ids=lambda state: str(state))
@@ -96,7 +101,9 @@ def test_every_wording_has_its_fields_and_a_level() -> None:
 
 def test_the_drawing_in_the_docs_is_up_to_date() -> None:
     script = Path(__file__).parents[2] / "docs" / "render.py"
-    checked = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
+    )
     assert checked.returncode == 0, checked.stdout
 
 

@@ -152,8 +152,10 @@ def test_the_migrations_make_exactly_the_models(store: Store) -> None:
 def test_an_older_file_is_backed_up_before_it_is_changed(path: Path) -> None:
     migrate.ensure(path)
     with sqlite3.connect(path) as raw:
-        raw.execute("INSERT INTO customers (name, alias, created_at, floor_timestamp, floor_build, generation, served_at)"
-                    " VALUES ('acme', 'acme', 0, 0, 0, 0, 0)")
+        raw.execute(
+            "INSERT INTO customers (name, alias, created_at, floor_timestamp, floor_build, generation, served_at)"
+            " VALUES ('acme', 'acme', 0, 0, 0, 0, 0)"
+        )
     raw.close()
     migrate._back_up(path, "0001")
     (backup,) = path.parent.glob("jobs.db.backup-0001-*")

@@ -120,7 +120,9 @@ def _classify(
 def _mark(place: pa.Array, hit: pa.Array, number: int) -> pa.Array:
     """Give hit rows this label's number, or note that they have one already."""
     free = pc.or_(pc.equal(place, _NONE), pc.equal(place, number))
-    return pc.if_else(hit, pc.if_else(free, pa.scalar(number, pa.int32()), pa.scalar(_MANY, pa.int32())), place)
+    return pc.if_else(
+        hit, pc.if_else(free, pa.scalar(number, pa.int32()), pa.scalar(_MANY, pa.int32())), place
+    )
 
 
 def _windows(snapshot: Snapshot, label: str) -> Iterator[pa.Array]:

@@ -58,7 +58,9 @@ class Inspection:
 
     def _columns(self, table: str) -> list[str]:
         found = self.engine.rows(f"CALL table_info({statements.text(table)}) RETURN *")
-        return [row["name"] for row in found if not row.get("primary key") and row["name"] != statements.LABELS]
+        return [
+            row["name"] for row in found if not row.get("primary key") and row["name"] != statements.LABELS
+        ]
 
     def _tables(self) -> list[tuple[str, str]]:
         found = self.engine.rows("CALL show_tables() RETURN *")
@@ -104,7 +106,9 @@ def _match(group: Group, name: str) -> str:
 def inspected(graph: Path, *, pool_mb: int, threads: int) -> Iterator[Inspection]:
     """Open a database file read-only; raises TargetError when it does not open or answer."""
     try:
-        with open_engine(graph, pool_mb=pool_mb, threads=threads, read_only=True, room=_room(graph)) as engine:
+        with open_engine(
+            graph, pool_mb=pool_mb, threads=threads, read_only=True, room=_room(graph)
+        ) as engine:
             yield Inspection(engine)
     except QueryFailed as error:
         raise TargetError(

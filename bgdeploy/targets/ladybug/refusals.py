@@ -43,7 +43,9 @@ def explain(error: QueryFailed, group: Group | None, snapshot: Snapshot) -> Bgde
         return PoolTooSmall(f"The buffer pool is too small to load {where}: {said}", kept=_KEPT, cure=cure)
     if group is not None and "primary key" in low:
         return _explain_key(said, group, snapshot)
-    if group is not None and any(word in low for word in ("conversion exception", "overflow exception", "cast")):
+    if group is not None and any(
+        word in low for word in ("conversion exception", "overflow exception", "cast")
+    ):
         return BadInput(f"{where} holds a value that does not fit its column: {said}", kept=_KEPT)
     return TargetError(f"The engine could not load {where}: {said}", kept=_KEPT)
 
@@ -75,7 +77,9 @@ def _explain_key(said: str, group: Group, snapshot: Snapshot) -> BgdeployError:
         ends = {group.source_label, group.target_label}
         if all(_count_ids(snapshot, str(label), value) for label in ends):
             return _contradicted(where, f"the id {value!r} is in the files", said)
-        what = f"{where} points at the id {value!r}, which no node of {' or '.join(sorted(map(str, ends)))} has."
+        what = (
+            f"{where} points at the id {value!r}, which no node of {' or '.join(sorted(map(str, ends)))} has."
+        )
         return BadInput(what, kept=_KEPT, cure="Write that node, or leave the relationship out.")
     return BadInput(f"{where} was refused: {said}", kept=_KEPT)
 
