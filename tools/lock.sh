@@ -8,6 +8,7 @@ trap 'rm -rf "$work"' EXIT
 "$work/user/bin/pip" install --quiet .
 { echo "# Exact versions of what bgdeploy needs; made by: make lock"
   "$work/user/bin/pip" freeze --exclude bgdeploy; } > requirements.lock
+"$work/user/bin/pip" install --quiet --upgrade pip  # older ones know no groups
 "$work/user/bin/pip" install --quiet --group dev
 { echo "# Exact versions of what its developers need beside; made by: make lock"
   "$work/user/bin/pip" freeze --exclude bgdeploy; } > requirements-dev.lock

@@ -21,6 +21,8 @@ from bgdeploy.service import views
 from bgdeploy.site import Site, open_site
 from bgdeploy.snapshots.generate import write_snapshot
 
+# The loading process stops itself after its first group, so that the kill always falls inside the load.
+HELD = "load.group.confirmed:1:stop"
 PATIENCE = 300.0  # seconds for any one part of the demo
 _CONFIG = """\
 state_dir: state
@@ -94,6 +96,7 @@ def _play(folder: Path, rows: int) -> int:
         _await(site, lambda jobs: sum(job["state"] == "switched" for job in jobs) == 3, service)
         readers = [_read_on(site, customer, reads[customer], stop) for customer in reads]
         print("2. a larger one follows, and the service is killed in the middle of loading it (kill -9)")
+        service = _restart(service, folder, HELD)
         _drop(site, [VICTIM], base, rows)
         _await(site, lambda jobs: _is_half_loaded(site, jobs), service)
         os.kill(service.pid, signal.SIGKILL)
@@ -111,10 +114,17 @@ def _play(folder: Path, rows: int) -> int:
     return _report(site, reads)
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
+def _restart(service: subprocess.Popen[bytes], folder: Path, failpoint: str) -> subprocess.Popen[bytes]:
+    service.send_signal(signal.SIGTERM)
+    service.wait()
+    return _start(folder, failpoint)
+
+
+def _start(folder: Path, failpoint: str = "") -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "bgdeploy", "--config", str(folder / "config.yaml"), "serve"]
+    environ = {**os.environ, "BGDEPLOY_FAILPOINT": failpoint}
     with open(folder / "serve.log", "ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environ)
 
 
 def _drop(site: Site, drops: tuple[Drop, ...] | list[Drop], base: int, rows: int) -> None:

@@ -67,7 +67,7 @@ def transaction(store: Store, *, now: float, actor: Actor, owner: str) -> Iterat
         log.emit(name, **fields)
 
 
-def title(job: Mapping[str, Any]) -> str:
+def title(job: Mapping[Any, Any]) -> str:
     """Return how people call a job: customer/timestamp, with the build where it is not the first."""
     build = f" build {job['build']}" if job["build"] > 1 else ""
     return f"{job['customer']}/{job['timestamp']}{build}"
@@ -139,6 +139,6 @@ def select_jobs(connection: sa.Connection, *where: Any, order: Sequence[Any] = (
     return connection.execute(sa.select(jobs).where(*where).order_by(*order)).mappings().all()
 
 
-def age(row: Mapping[str, Any]) -> tuple[int, int]:
+def age(row: Mapping[Any, Any]) -> tuple[int, int]:
     """Return what "newer" compares: (timestamp, build)."""
     return row["timestamp"], row["build"]

@@ -19,7 +19,27 @@ from bgdeploy.site import Site
 View = dict[str, Any]
 switches: sa.Table = Switch.__table__  # type: ignore[assignment]
 
-_PLAIN = ["id", "customer", "timestamp", "build", "state", "database", "attempt", "interruptions", "rows_expected", "rows_confirmed", "bytes_expected", "blocked", "requested", "changed", "step", "reason", "error", "error_code", "fence"]
+_PLAIN = [
+    "id",
+    "customer",
+    "timestamp",
+    "build",
+    "state",
+    "database",
+    "attempt",
+    "interruptions",
+    "rows_expected",
+    "rows_confirmed",
+    "bytes_expected",
+    "blocked",
+    "requested",
+    "changed",
+    "step",
+    "reason",
+    "error",
+    "error_code",
+    "fence",
+]
 _TIMES = ["created_at", "updated_at", "queued_at", "loading_at", "loaded_at", "switched_at", "ended_at"]
 
 
@@ -121,7 +141,7 @@ def _show_customer(owner: Row, kept: Sequence[Row], site: Site) -> View:
     }
 
 
-def _name(row: Mapping[str, Any] | None) -> str | None:
+def _name(row: Mapping[Any, Any] | None) -> str | None:
     return None if row is None else row["name"]
 
 

@@ -43,12 +43,70 @@ HAS_ADDRESS = pa.schema(
         "confidence": pa.float32(),
     }
 )
-_FIRST = ["Alder", "Birch", "Cobalt", "Dover", "Ember", "Fjord", "Garnet", "Harbour", "Indigo", "Juniper", "Kestrel", "Larch", "Meridian"]
-_SECOND = ["Bridge", "Clay", "Field", "Forge", "Gate", "Hill", "Light", "Mill", "North", "Point", "River", "Stone", "Water", "Works"]
-_TRADE = ["Foods", "Freight", "Glass", "Instruments", "Logistics", "Marine", "Metals", "Paper", "Textiles", "Tools"]
+_FIRST = [
+    "Alder",
+    "Birch",
+    "Cobalt",
+    "Dover",
+    "Ember",
+    "Fjord",
+    "Garnet",
+    "Harbour",
+    "Indigo",
+    "Juniper",
+    "Kestrel",
+    "Larch",
+    "Meridian",
+]
+_SECOND = [
+    "Bridge",
+    "Clay",
+    "Field",
+    "Forge",
+    "Gate",
+    "Hill",
+    "Light",
+    "Mill",
+    "North",
+    "Point",
+    "River",
+    "Stone",
+    "Water",
+    "Works",
+]
+_TRADE = [
+    "Foods",
+    "Freight",
+    "Glass",
+    "Instruments",
+    "Logistics",
+    "Marine",
+    "Metals",
+    "Paper",
+    "Textiles",
+    "Tools",
+]
 _FORM = ["Ltd", "GmbH", "SA", "BV", "Oy", "Inc", "AB"]
-_STREET = ["Ash Lane", "Canal Street", "Dock Road", "Elm Avenue", "Market Square", "Quarry Road", "Station Way"]
-_CITY = ["Aldmouth", "Brenholm", "Castrava", "Dunwick", "Estermere", "Fallow Bay", "Grünfeld", "Hällavik", "Ostrów Nowy"]
+_STREET = [
+    "Ash Lane",
+    "Canal Street",
+    "Dock Road",
+    "Elm Avenue",
+    "Market Square",
+    "Quarry Road",
+    "Station Way",
+]
+_CITY = [
+    "Aldmouth",
+    "Brenholm",
+    "Castrava",
+    "Dunwick",
+    "Estermere",
+    "Fallow Bay",
+    "Grünfeld",
+    "Hällavik",
+    "Ostrów Nowy",
+]
 _COUNTRY = ["DE", "FI", "FR", "GB", "NL", "PL", "SE", "US"]
 _TAGS = ["export", "family-owned", "listed", "audited", "regional", "start-up"]
 _DAY_ONE = date(1950, 1, 1)
