@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 from bgdeploy.cli import output
 from bgdeploy.clock import monotonic, wall
@@ -98,7 +99,7 @@ def _play(folder: Path, rows: int) -> int:
         print("2. a larger one follows, and the service is killed in the middle of loading it (kill -9)")
         service = _restart(service, folder, HELD)
         _drop(site, [VICTIM], base, rows)
-        _await(site, lambda jobs: _is_half_loaded(site, jobs), service)
+        _await(site, _is_half_loaded, service)
         os.kill(service.pid, signal.SIGKILL)
         service.wait()
         print("3. it is started again; more snapshots arrive, one of them broken on purpose")
@@ -158,7 +159,7 @@ def _await(site: Site, done: Callable[[list[views.View]], bool], service: subpro
             pause.wait(0.02)
 
 
-def _picture(jobs: list[views.View]) -> object:
+def _picture(jobs: list[views.View]) -> Any:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -172,15 +173,13 @@ def _picture(jobs: list[views.View]) -> object:
     return table
 
 
-def _is_half_loaded(site: Site, jobs: list[views.View]) -> bool:
-    """The newest job is loading and at least one group of it is committed."""
-    if jobs[0]["state"] != "loading":
-        if jobs[0]["state"] in ("loaded", "switched"):
-            raise BgdeployError(
-                "The load was over before it could be killed.", cure="Give the demo more --rows."
-            )
+def _is_half_loaded(jobs: list[views.View]) -> bool:
+    """The victim is loading and at least one group of it is committed."""
+    known = [job for job in jobs if job["customer"] == VICTIM.customer]
+    if len(known) < VICTIM.number:
         return False
-    return 0 < jobs[0]["rows_confirmed"] < (jobs[0]["rows_expected"] or 0)
+    victim = max(known, key=lambda job: int(job["timestamp"]))
+    return bool(victim["state"] == "loading" and victim["rows_confirmed"] > 0)
 
 
 def _is_over(site: Site, jobs: list[views.View]) -> bool:

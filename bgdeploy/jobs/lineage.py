@@ -69,10 +69,7 @@ def doomed(customer: Row, kept: Sequence[Row], *, keep: int, grace: float, now: 
     """
     stays = {customer["live"], customer["intent"], *(row["name"] for row in good(customer, kept)[:keep])}
     free = [row for row in kept if row["name"] not in stays and row["pinned_at"] is None]
-    verdicts = [
-        Doomed(row, why) for row in free if (why := _reason(customer, kept, row, grace=grace, now=now))
-    ]
-    return verdicts
+    return [Doomed(row, why) for row in free if (why := _reason(customer, kept, row, grace=grace, now=now))]
 
 
 def _reason(customer: Row, kept: Sequence[Row], row: Row, *, grace: float, now: float) -> str | None:

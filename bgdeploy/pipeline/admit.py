@@ -65,7 +65,7 @@ def for_each(rows: Iterable[Row], act: Callable[[Row], object]) -> None:
 
 def folder_of(site: Site, job: Row) -> Path:
     """The snapshot's folder."""
-    return site.settings.dataset.base_path / job["customer"] / str(job["timestamp"])
+    return site.settings.dataset.base_path / str(job["customer"]) / str(job["timestamp"])
 
 
 def _overtake(site: Site, job: Row, floor: tuple[int, int]) -> None:

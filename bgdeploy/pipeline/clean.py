@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -33,7 +34,10 @@ def _doomed(site: Site) -> Iterable[tuple[Row, Doomed]]:
         by_customer.setdefault(row["customer"], []).append(row)
     for customer in owners:
         mine = by_customer.get(customer["name"], [])
-        rules = {"keep": orchestrator.keep_databases, "grace": orchestrator.drop_grace_seconds}
+        rules: dict[str, Any] = {
+            "keep": orchestrator.keep_databases,
+            "grace": orchestrator.drop_grace_seconds,
+        }
         for one in lineage.doomed(customer, mine, now=site.clock(), **rules):
             if one.database["not_before"] <= site.clock() or one.database["state"] == State.QUEUED:
                 yield customer, one

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from collections.abc import Mapping
 
 from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
@@ -174,7 +176,7 @@ def resume(site: Site, name: str) -> None:
     _set_pause(site, name, "customer.resumed", {"customer": name}, paused=False)
 
 
-def _set_pause(site: Site, name: str, event: str, fields: dict[str, str], *, paused: bool) -> None:
+def _set_pause(site: Site, name: str, event: str, fields: dict[str, Any], *, paused: bool) -> None:
     with site.transaction(Actor.OPERATOR) as tx:
         get_customer(tx.connection, name)
         values = {"paused_at": tx.now if paused else None, "paused_why": fields.get("why")}

@@ -12,7 +12,7 @@ from typing import Any
 from bgdeploy.errors import VerifyFailed
 from bgdeploy.snapshots.sample import Sample, present, sample
 from bgdeploy.snapshots.schema import label_counts
-from bgdeploy.snapshots.source import Snapshot, Table
+from bgdeploy.snapshots.source import Kind, Snapshot, Table
 from bgdeploy.targets.base import Counts, Group, Inspector, TableCount, Target
 
 SAMPLED = 100  # keys compared per table
@@ -71,7 +71,7 @@ def _name(kind: str, name: str, source: str | None, target: str | None) -> str:
 
 
 def _compare_rows(groups: Sequence[Group], tables: Sequence[TableCount]) -> Iterator[Difference]:
-    expected: Counter[tuple[str, str, str | None, str | None]] = Counter()
+    expected: Counter[tuple[Kind, str, str | None, str | None]] = Counter()
     for group in groups:
         expected[group.kind, group.name, group.source_label, group.target_label] += group.rows
     found = {(one.kind, one.name, one.source_label, one.target_label): one.rows for one in tables}

@@ -17,7 +17,7 @@ import psutil
 from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, TargetError, TargetFull, VerifyFailed
 from bgdeploy.jobs.lease import Process
 
-_ERRORS: dict[str, type[BgdeployError]] = {
+_ERRORS: Mapping[str, type[BgdeployError]] = {
     kind.code: kind for kind in (BadInput, BuildLocked, TargetError, TargetFull, VerifyFailed)
 } | {"full": TargetFull, "not-readable": BadInput}
 GONE_WITHIN = 5.0  # seconds a killed process gets to disappear

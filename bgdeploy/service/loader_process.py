@@ -155,7 +155,7 @@ def _open_snapshot(ticket: dict[str, Any]) -> Snapshot:
     wanted = ticket["snapshot"]
     path = Path(wanted["path"])
     found = fingerprint(path).text if path.is_dir() else None
-    if found != wanted["fingerprint"]:
+    if found is None or found != wanted["fingerprint"]:
         raise BadInput(
             f"The snapshot {path} {'changed' if found else 'was removed'} after it was queued.",
             kept="What is live stays live.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import threading
 
 from bgdeploy.clock import monotonic
@@ -45,7 +47,7 @@ def _is_finished(site: Site) -> bool:
     orchestrator = site.settings.orchestrator
     for customer in owners:
         mine = [row for row in kept if row["customer"] == customer["name"]]
-        rules = {
+        rules: dict[str, Any] = {
             "keep": orchestrator.keep_databases,
             "grace": orchestrator.drop_grace_seconds,
             "now": site.clock(),

@@ -249,7 +249,8 @@ def _end_types(work: Build, table: Table, group: Group, types: Types) -> Mapping
     for role, label in (("source", group.source_label), ("target", group.target_label)):
         node = next(node for node in work.snapshot.nodes if node.name == label)
         key, end = node.column("id"), table.column(role)  # type: ignore[arg-type]
-        assert key is not None and end is not None
+        assert key is not None
+        assert end is not None
         ends[end.name] = types[node.name][key.name]
     return {**types[table.name], **ends}
 

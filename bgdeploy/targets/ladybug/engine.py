@@ -68,10 +68,10 @@ def open_engine(
     import ladybug  # late: moving an alias must not wait for the engine
 
     options: dict[str, Any] = {"buffer_pool_size": pool_mb << 20, "max_num_threads": threads}
-    strict = {"throw_on_wal_replay_failure": True, "enable_checksums": True}
+    options |= {"throw_on_wal_replay_failure": True, "enable_checksums": True}
     try:
         database = ladybug.Database(
-            graph, read_only=read_only, max_db_size=_power(room), auto_checkpoint=False, **options, **strict
+            graph, read_only=read_only, max_db_size=_power(room), auto_checkpoint=False, **options
         )
     except RuntimeError as error:
         raise QueryFailed(f"{graph} does not open: {error}") from error

@@ -11,7 +11,7 @@ from typing import Any
 from bgdeploy.errors import TargetError
 from bgdeploy.targets.base import Counts, Group, Rows, TableCount
 from bgdeploy.targets.ladybug import statements
-from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote
+from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote, text
 
 _RESERVED = ("ID", "LABEL", "SRC", "DST")
 
@@ -57,7 +57,7 @@ class Inspection:
         return {name: int(row[f"c{number}"]) for number, name in enumerate(columns)}
 
     def _columns(self, table: str) -> list[str]:
-        found = self.engine.rows(f"CALL table_info({statements.text(table)}) RETURN *")
+        found = self.engine.rows(f"CALL table_info({text(table)}) RETURN *")
         return [
             row["name"] for row in found if not row.get("primary key") and row["name"] != statements.LABELS
         ]
@@ -67,7 +67,7 @@ class Inspection:
         return [(row["name"], row["type"]) for row in found if row["type"] in ("NODE", "REL")]
 
     def _key(self, label: str) -> str:
-        found = self.engine.rows(f"CALL table_info({statements.text(label)}) RETURN *")
+        found = self.engine.rows(f"CALL table_info({text(label)}) RETURN *")
         return quote(next(row["name"] for row in found if row.get("primary key")))
 
     def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:

@@ -1,0 +1,116 @@
+"""What every target must do, tried on each one there is."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from bgdeploy.errors import Refused, StaleGeneration, TargetError
+from bgdeploy.targets.base import Target
+from bgdeploy.targets.ladybug import open_reader, open_target
+from tests.house import House
+
+FIRST = 1700000001
+
+
+@pytest.fixture
+def settings(house: House) -> dict[str, object]:
+    for number in range(3):
+        house.drop("acme", FIRST + number, rows=50 + 50 * number)
+    house.run("run", "--timeout", "60")
+    return {"state_dir": str(house.folder / "state"), "buffer_pool_mb": 64, "threads": 1}
+
+
+@pytest.fixture
+def target(settings: dict[str, object]) -> Target:
+    return open_target(settings)
+
+
+def test_the_alias_moves_and_reads_back(target: Target) -> None:
+    assert target.alias("acme") == f"acme-{FIRST + 2}"
+    target.switch("acme", f"acme-{FIRST + 1}", 100)
+    assert target.alias("acme") == f"acme-{FIRST + 1}"
+    assert target.alias("nobody") is None
+
+
+def test_an_older_generation_is_refused_and_changes_nothing(target: Target) -> None:
+    target.switch("acme", f"acme-{FIRST + 1}", 100)
+    with pytest.raises(StaleGeneration):
+        target.switch("acme", f"acme-{FIRST + 2}", 99)
+    assert target.alias("acme") == f"acme-{FIRST + 1}"
+
+
+def test_an_alias_never_points_at_what_is_not_there(target: Target) -> None:
+    with pytest.raises(TargetError):
+        target.switch("acme", "acme-1", 100)
+    assert target.alias("acme") == f"acme-{FIRST + 2}"
+
+
+def test_what_an_alias_points_at_is_not_dropped(target: Target) -> None:
+    with pytest.raises(Refused):
+        target.drop(f"acme-{FIRST + 2}", 1)
+    assert target.query("acme", "MATCH (n) RETURN count(*) AS n")[0]["n"] == 90
+
+
+def test_drop_is_idempotent_and_seen(target: Target) -> None:
+    target.drop(f"acme-{FIRST + 1}", 1)
+    target.drop(f"acme-{FIRST + 1}", 1)
+    assert [info.name for info in target.databases()] == [f"acme-{FIRST + 2}"]
+
+
+def test_a_query_cannot_write(target: Target) -> None:
+    from bgdeploy.errors import BgdeployError
+
+    with pytest.raises(BgdeployError):
+        target.query("acme", "CREATE (:Entity {nodeId: 'x'})")
+
+
+def test_readers_see_neither_error_nor_mixture_during_a_thousand_switches(
+    target: Target, settings: dict[str, object]
+) -> None:
+    sizes = {f"acme-{FIRST + 1}": 60, f"acme-{FIRST + 2}": 90}
+    over, faults, reads = threading.Event(), [], [0]
+
+    def read() -> None:
+        while not over.is_set():
+            with open_reader(settings, "acme") as reader:
+                found = reader.query("MATCH (n) RETURN count(*) AS n")[0]["n"]
+                if found != sizes[reader.database]:
+                    faults.append((reader.database, found))
+            reads[0] += 1
+
+    def guarded() -> None:
+        try:
+            read()
+        except Exception as error:  # noqa: BLE001  whatever it is, the test must see it
+            faults.append(error)
+
+    readers = [threading.Thread(target=guarded) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    names = list(sizes)
+    for generation in range(1000):
+        target.switch("acme", names[generation % 2], 100 + generation)
+    over.set()
+    for reader in readers:
+        reader.join()
+    assert faults == []
+    assert reads[0] > 0
+
+
+def test_an_open_reader_outlives_a_switch_and_a_drop(target: Target, settings: dict[str, object]) -> None:
+    with open_reader(settings, "acme") as reader:
+        assert not reader.stale()
+        target.switch("acme", f"acme-{FIRST + 1}", 100)
+        target.drop(f"acme-{FIRST + 2}", 7)
+        assert reader.stale()
+        assert reader.query("MATCH (n) RETURN count(*) AS n")[0]["n"] == 90
+
+
+def test_published_files_are_read_only(house: House, target: Target) -> None:
+    folder = Path(house.folder / "state/databases" / f"acme-{FIRST + 2}")
+    assert folder.stat().st_mode & 0o777 == 0o555
+    assert (folder / "graph.lbug").stat().st_mode & 0o777 == 0o444
+    assert sorted(path.name for path in folder.iterdir()) == ["facts.json", "graph.lbug"]

@@ -1,0 +1,90 @@
+"""A whole installation in a temporary folder, driven as a user would: by commands and signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bgdeploy.snapshots.generate import write_snapshot
+
+CONFIG = """\
+state_dir: state
+dataset: {base_path: data, settle_seconds: 0.2}
+ladybug: {buffer_pool_mb: 64, threads: 1}
+orchestrator: {scan_interval: 0.5, watch_interval: 0.1, lease_seconds: 2, drop_grace_seconds: 0,
+               retry_backoff_base: 1, max_interruptions: 50%s}
+"""
+PATIENCE = 90.0
+
+
+@dataclass(frozen=True)
+class House:
+    """``folder`` holds config.yaml, data/ and state/."""
+
+    folder: Path
+
+    def run(self, *words: str, failpoint: str = "", ok: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; with ``ok`` it must succeed."""
+        done = subprocess.run(
+            self.command(*words), capture_output=True, text=True, timeout=PATIENCE, env=environ(failpoint)
+        )
+        assert "Traceback" not in done.stderr + done.stdout, done.stderr + done.stdout
+        assert not ok or done.returncode == 0, done.stderr + done.stdout
+        return done
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "bgdeploy", "--config", str(self.folder / "config.yaml"), *words]
+
+    def start(self, *words: str, failpoint: str = "") -> subprocess.Popen[bytes]:
+        with open(self.folder / "log", "ab") as log:
+            return subprocess.Popen(
+                self.command(*words), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environ(failpoint)
+            )
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json").stdout)
+
+    def states(self) -> dict[int, str]:
+        return {job["timestamp"]: job["state"] for job in self.json("jobs", "list")}
+
+    def live(self, customer: str) -> str | None:
+        return next((c["live"] for c in self.json("customers") if c["customer"] == customer), None)
+
+    def drop(self, customer: str, timestamp: int, rows: int = 500, **more: Any) -> Path:
+        return write_snapshot(self.folder / "data", customer, timestamp, rows=rows, seed=timestamp, **more)
+
+    def await_(self, what: str, done: Callable[[], bool]) -> None:
+        """Wait for a condition; the log is shown when it never comes true."""
+        deadline = time.monotonic() + PATIENCE
+        pause = threading.Event()
+        while not done():
+            log = (self.folder / "log").read_text() if (self.folder / "log").exists() else ""
+            assert time.monotonic() < deadline, f"{what} never came true:\n{log[-3000:]}"
+            pause.wait(0.1)
+
+    def leftovers(self) -> list[str]:
+        return [path.name for path in (self.folder / "state/builds").iterdir()]
+
+
+def environ(failpoint: str) -> dict[str, str]:
+    return {**os.environ, "BGDEPLOY_FAILPOINT": failpoint}
+
+
+def make_house(folder: Path, more: str = "") -> House:
+    (folder / "data").mkdir()
+    (folder / "config.yaml").write_text(CONFIG % (", " + more if more else ""))
+    return House(folder)
+
+
+def stop(process: subprocess.Popen[bytes]) -> int:
+    process.send_signal(signal.SIGTERM)
+    return process.wait(PATIENCE)

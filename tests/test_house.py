@@ -1,0 +1,51 @@
+"""The shape of the package: imports run one way, files stay small, every command shows examples."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bgdeploy
+
+ROOT = Path(bgdeploy.__file__).parent
+LAYERS = ["cli", "service", "pipeline"]  # above what they may import, from the top down
+BASE = {"jobs", "snapshots", "targets"}
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bgdeploy."):
+            found.add((node.module or "").split(".")[1])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way_and_files_are_small(path: Path) -> None:
+    place = path.relative_to(ROOT).parts[0]
+    used = _imports(path)
+    if place in LAYERS:
+        assert not used & set(LAYERS[: LAYERS.index(place)])
+    elif place in BASE:
+        allowed = {"targets": {"snapshots"}}.get(place, set())
+        assert not used & ({*LAYERS, *BASE} - {place} - allowed)
+    assert len(path.read_text().splitlines()) <= 310
+
+
+COMMANDS = [
+    "serve", "scan", "work", "run", "jobs", "retry", "customers", "switches", "query", "switch",
+    "rollback", "pause", "resume", "simulate", "demo", "db", "config", "init",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_ends_with_examples(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bgdeploy", command, "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "bgdeploy" in done.stdout.rsplit("xample", 1)[-1]
