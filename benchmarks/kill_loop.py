@@ -118,7 +118,7 @@ def ended(folder: Path) -> bool:
 
 def check(folder: Path) -> int:
     left = [p.name for p in (folder / "state/builds").iterdir()]
-    restarts = rows(folder, "SELECT count(*) FROM job_events WHERE event = 'load.restarted'")
+    restarts = rows(folder, "SELECT count(*) FROM job_events WHERE kind = 'load.restarted'")
     short = rows(folder, "SELECT id FROM jobs WHERE rows_confirmed <> rows_expected")
     open_groups = rows(folder, "SELECT number FROM load_tables WHERE confirmed_at IS NULL")
     wrong = rows(folder, "SELECT number FROM load_tables WHERE rows_confirmed <> rows_expected")

@@ -82,7 +82,7 @@ def _engine(path: Path, *, begin: Callable[[sa.Connection], None], timeout: floa
 
 def _prepare(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
     # The driver's own transaction handling starts too late and ends too early; ours is explicit.
-    connection.isolation_level = None  # type: ignore[attr-defined]
+    connection.isolation_level = None
     for pragma in _PRAGMAS:
         _patiently(lambda pragma=pragma: connection.execute(pragma).fetchall())  # type: ignore
     entry.info["pid"] = os.getpid()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from collections.abc import Mapping
+from typing import Any
 
 from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
 from bgdeploy.jobs import lease, lineage

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import threading
+from typing import Any
 
 from bgdeploy.clock import monotonic
 from bgdeploy.jobs import lineage
@@ -62,7 +61,7 @@ def _still_moves(row: Row) -> bool:
     if row["lease_owner"] is not None or state in _MOVING:
         return True
     if state is State.DISCOVERED:
-        return row["reason"] != "folder gone"
+        return bool(row["reason"] != "folder gone")
     return (
         state is State.LOADED
         and not row["blocked"]

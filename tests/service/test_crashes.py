@@ -38,14 +38,14 @@ def test_a_kill_at_this_moment_changes_nothing_in_the_end(house: House, moment: 
     assert house.states() == {FIRST: "switched"}
     assert house.live("acme") == f"acme-{FIRST}"
     job = house.json("jobs", "show", "1")
-    assert [table["rows_confirmed"] for table in job["tables"]] == [200, 100, 200]
-    assert "load.restarted" not in [event["event"] for event in job["events"]]
+    assert [table["rows_confirmed"] for table in job["tables"]] == [100, 200, 200]
+    assert "load.restarted" not in [event["kind"] for event in job["events"]]
     assert house.leftovers() == []
 
 
 def _attempts(house: House) -> int:
     events = house.json("jobs", "show", "1")["events"] if house.json("jobs", "list") else []
-    return sum(event["event"] == "load.retry" for event in events)
+    return sum(event["kind"] == "load.retry" for event in events)
 
 
 @pytest.mark.parametrize("moment", ["clean.intended:1", "drop.moved:1", "clean.dropped:1"])
@@ -75,7 +75,7 @@ def test_a_stopped_service_loses_its_job_to_a_rival_and_writes_nothing_after(hou
     assert stop(frozen) == 0
     assert stop(rival) == 0
     assert house.states() == {FIRST: "switched", SECOND: "switched"}
-    loaded = [e for e in house.json("jobs", "show", "1")["events"] if e["event"] == "load.loaded"]
+    loaded = [e for e in house.json("jobs", "show", "1")["events"] if e["kind"] == "load.loaded"]
     assert len(loaded) == 1
     assert house.leftovers() == []
 
@@ -89,7 +89,7 @@ def test_a_killed_service_leaves_no_process_behind(house: House) -> None:
     children = psutil.Process(service.pid).children()
     service.kill()
     service.wait()
-    gone, alive = psutil.wait_procs(children, timeout=10)
+    _gone, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
 
 
@@ -105,6 +105,6 @@ def test_two_services_load_every_snapshot_once(house: House) -> None:
     for service in services:
         assert stop(service) == 0
     for job in house.json("jobs", "list"):
-        events = [e["event"] for e in house.json("jobs", "show", str(job["id"]))["events"]]
+        events = [e["kind"] for e in house.json("jobs", "show", str(job["id"]))["events"]]
         assert events.count("load.loaded") <= 1
         assert len(house.json("jobs", "list")) == 9

@@ -166,7 +166,7 @@ def test_serve_takes_ten_drops_in_order_and_stops_cleanly(house: House) -> None:
         shutil.copytree(source, house.folder / "data/acme" / str(FIRST + number))
     house.await_("the last is live", lambda: house.live("acme") == f"acme-{FIRST + 10}")
     assert stop(service) == 0
-    targets = [row["to"] for row in house.json("switches", "acme")]
+    targets = [row["target"] for row in house.json("switches", "acme")]
     assert sorted(targets) in (targets, targets[::-1]), "never backwards"
     assert house.leftovers() == []
 
@@ -176,6 +176,7 @@ def test_a_second_ctrl_c_ends_at_once_and_the_load_goes_on_later(house: House) -
     house.drop("acme", FIRST)
     house.await_("a load is running", lambda: house.states().get(FIRST) == "loading")
     service.send_signal(signal.SIGINT)
+    house.await_("the first was heard", lambda: "stopping" in (house.folder / "log").read_text())
     service.send_signal(signal.SIGINT)
     service.wait(30)
     house.run("run", "--timeout", "60")

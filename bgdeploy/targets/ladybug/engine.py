@@ -64,6 +64,7 @@ def open_engine(
 
     ``room`` is how large the file may become, in bytes. The engine keeps that much address space,
     so it is never left at its default of 8 TiB: some fifteen readers would use up a process.
+    Checkpoints stay automatic: without them a COPY that had answered was gone after a kill.
     """
     import ladybug  # late: moving an alias must not wait for the engine
 
@@ -71,7 +72,7 @@ def open_engine(
     options |= {"throw_on_wal_replay_failure": True, "enable_checksums": True}
     try:
         database = ladybug.Database(
-            graph, read_only=read_only, max_db_size=_power(room), auto_checkpoint=False, **options
+            graph, read_only=read_only, max_db_size=_power(room), **options
         )
     except RuntimeError as error:
         raise QueryFailed(f"{graph} does not open: {error}") from error
