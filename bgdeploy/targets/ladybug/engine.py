@@ -71,9 +71,7 @@ def open_engine(
     options: dict[str, Any] = {"buffer_pool_size": pool_mb << 20, "max_num_threads": threads}
     options |= {"throw_on_wal_replay_failure": True, "enable_checksums": True}
     try:
-        database = ladybug.Database(
-            graph, read_only=read_only, max_db_size=_power(room), **options
-        )
+        database = ladybug.Database(graph, read_only=read_only, max_db_size=_power(room), **options)
     except RuntimeError as error:
         raise QueryFailed(f"{graph} does not open: {error}") from error
     try:
