@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from bgdeploy.errors import BgdeployError
 
+_ONE_AT_A_TIME = threading.Lock()
 _SMALLEST = 1 << 34  # bytes of address space kept for one database: 16 GiB
 
 
@@ -66,22 +68,28 @@ def open_engine(
     so it is never left at its default of 8 TiB: some fifteen readers would use up a process.
     Checkpoints stay automatic: without them a COPY that had answered was gone after a kill.
     """
-    import ladybug  # late: moving an alias must not wait for the engine
-
     options: dict[str, Any] = {"buffer_pool_size": pool_mb << 20, "max_num_threads": threads}
     options |= {"throw_on_wal_replay_failure": True, "enable_checksums": True}
     try:
-        database = ladybug.Database(graph, read_only=read_only, max_db_size=_power(room), **options)
+        database, connect = _open(graph, read_only=read_only, max_db_size=_power(room), **options)
     except RuntimeError as error:
         raise QueryFailed(f"{graph} does not open: {error}") from error
     try:
-        connection = ladybug.Connection(database)
+        connection = connect(database)
         try:
             yield Engine(connection)
         finally:
             connection.close()
     finally:
         database.close()
+
+
+def _open(graph: Path | str, **options: Any) -> tuple[Any, Any]:
+    """Open one database at a time: the engine finds its library at first use, and threads meet there."""
+    with _ONE_AT_A_TIME:
+        import ladybug  # late: moving an alias must not wait for the engine
+
+        return ladybug.Database(graph, **options), ladybug.Connection
 
 
 def _power(room: int) -> int:
