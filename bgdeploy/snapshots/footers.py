@@ -77,15 +77,18 @@ def id_range(snapshot: Path, files: Sequence[str], column: str) -> tuple[Any, An
     return (min(one.min for one in known), max(one.max for one in known)) if known else None
 
 
-def null_count(snapshot: Path, files: Sequence[str], column: str) -> int | None:
-    """Return how many values of a plain column are null over some files, or None where unknown."""
-    total = 0
-    for file in files:
-        found = column_statistics(snapshot / file, column)
-        if found is None or found.nulls is None:
+def read_nulls(parquet: pq.ParquetFile, column_name: str) -> int | None:
+    """Return how many values of a plain column are null in one open file, or None where unknown."""
+    number = _find_leaf(parquet, column_name)
+    if number is None:
+        return None
+    nulls = 0
+    for index in range(parquet.metadata.num_row_groups):
+        statistics = parquet.metadata.row_group(index).column(number).statistics
+        if statistics is None or not statistics.has_null_count:
             return None
-        total += found.nulls
-    return total
+        nulls += statistics.null_count
+    return nulls
 
 
 def _find_leaf(parquet: pq.ParquetFile, name: str) -> int | None:

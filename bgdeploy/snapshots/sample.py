@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from bgdeploy.snapshots.footers import read_nulls
 from bgdeploy.snapshots.source import Snapshot, Table
 
 _BATCH = 1024  # rows decoded at a time
@@ -34,32 +35,9 @@ def present(snapshot: Snapshot, table: Table) -> Counter[str]:
     for file in table.files:
         with pq.ParquetFile(snapshot.path / file.path) as parquet:
             for name in names:
-                nulls = _nulls_by_footer(parquet, name)
+                nulls = read_nulls(parquet, name)
                 total[name] += file.rows - (_nulls_by_reading(parquet, name) if nulls is None else nulls)
     return total
-
-
-def _nulls_by_footer(parquet: pq.ParquetFile, name: str) -> int | None:
-    index = _flat_index(parquet, name)
-    if index is None:
-        return None
-    nulls = 0
-    for number in range(parquet.metadata.num_row_groups):
-        statistics = parquet.metadata.row_group(number).column(index).statistics
-        if statistics is None or not statistics.has_null_count:
-            return None
-        nulls += statistics.null_count
-    return nulls
-
-
-def _flat_index(parquet: pq.ParquetFile, name: str) -> int | None:
-    """The leaf's number where the column is a plain one, else None."""
-    schema = parquet.schema
-    for index in range(len(schema)):
-        leaf = schema.column(index)
-        if leaf.path == name and leaf.max_repetition_level == 0:
-            return index
-    return None
 
 
 def _nulls_by_reading(parquet: pq.ParquetFile, name: str) -> int:

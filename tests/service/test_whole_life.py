@@ -66,6 +66,16 @@ def test_a_broken_snapshot_fails_by_name_and_leaves_what_is_live(
     assert house.leftovers() == []
 
 
+def test_a_relationship_without_an_end_is_bad_input_at_once_and_never_a_crash(house: House) -> None:
+    house.drop("acme", FIRST, rows=20_000, broken="dangling")
+    assert house.run("run", "--timeout", "60", ok=False).returncode == 1
+    job = house.json("jobs", "list")[0]
+    assert job["error_code"] == "bad-input"
+    assert "signal" not in job["error"]
+    events = house.json("jobs", "show", str(job["id"]))["events"]
+    assert "load.retry" not in [event["kind"] for event in events]
+
+
 def test_rollback_and_switch_and_reload(house: House) -> None:
     house.drop("acme", FIRST)
     house.drop("acme", SECOND)

@@ -21,7 +21,7 @@ from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.source import Snapshot, Table
 from bgdeploy.targets.base import Group, Ledger
 from bgdeploy.targets.ladybug import statements
-from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote
+from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
 from bgdeploy.targets.ladybug.paths import GRAPH, NEED, sync, write_durably
 from bgdeploy.targets.ladybug.plan import disk_needed, plan_groups
 from bgdeploy.targets.ladybug.refusals import explain
@@ -150,7 +150,6 @@ def _create_tables(work: Build, engine: Engine, groups: Sequence[Group]) -> Type
     for table in work.snapshot.tables:
         if table.name not in types and (file := next((f for f in table.files if f.rows), None)):
             types[table.name] = _types(work, engine, table, file.path)
-    keys = {table.name: types[table.name] for table in work.snapshot.nodes if table.name in types}
     for name in types:
         table = next(one for one in work.snapshot.tables if one.name == name and one.rows)
         if table.kind == "node":
@@ -158,7 +157,7 @@ def _create_tables(work: Build, engine: Engine, groups: Sequence[Group]) -> Type
             continue
         pairs = [(g.source_label or "", g.target_label or "") for g in groups if g.name == name]
         engine.run(statements.create_relationship(table, list(dict.fromkeys(pairs)), types[name]))
-    return types | keys
+    return types
 
 
 def _types(work: Build, engine: Engine, table: Table, file: str) -> Mapping[str, str]:
@@ -230,6 +229,7 @@ def _copy(work: Build, engine: Engine, group: Group, types: Types) -> None:
     try:
         engine.run(statement)
     except QueryFailed as error:
+        engine.abandon()
         _give_up(work, group, error)
     reach("load.group.copied")
     work.ledger.confirmed(group.number, group.rows)
@@ -282,5 +282,5 @@ def _check_alone(work: Build) -> None:
         raise TargetError(
             f"The engine closed {work.graph} but left {', '.join(sorted(beside))} beside it.",
             kept="It is not published.",
-            cure=f"It is opened again at the next try ({quote(work.folder.name)}).",
+            cure="It is opened and closed again at the next try.",
         )

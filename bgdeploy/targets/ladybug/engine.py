@@ -11,6 +11,7 @@ from typing import Any
 from bgdeploy.errors import BgdeployError
 
 _ONE_AT_A_TIME = threading.Lock()
+_ABANDONED: list[object] = []
 _SMALLEST = 1 << 34  # bytes of address space kept for one database: 16 GiB
 
 
@@ -23,8 +24,22 @@ class QueryFailed(BgdeployError):
 class Engine:
     """One connection to one database file."""
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    def __init__(self, connection: Any, database: Any) -> None:
+        self._connection, self._database = connection, database
+        self.abandoned = False
+
+    def close(self) -> None:
+        """Close the connection, then the database."""
+        self._connection.close()
+        self._database.close()
+
+    def abandon(self) -> None:
+        """Never close this database: a COPY failed, and closing was seen to crash after that.
+
+        For a process that ends at once; the engine's objects are kept from being collected.
+        """
+        self.abandoned = True
+        _ABANDONED.append(self)
 
     def rows(self, statement: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Return the rows of a statement by column name; raises QueryFailed."""
@@ -75,13 +90,15 @@ def open_engine(
     except RuntimeError as error:
         raise QueryFailed(f"{graph} does not open: {error}") from error
     try:
-        connection = connect(database)
-        try:
-            yield Engine(connection)
-        finally:
-            connection.close()
-    finally:
+        engine = Engine(connect(database), database)
+    except BaseException:
         database.close()
+        raise
+    try:
+        yield engine
+    finally:
+        if not engine.abandoned:
+            engine.close()
 
 
 def _open(graph: Path | str, **options: Any) -> tuple[Any, Any]:

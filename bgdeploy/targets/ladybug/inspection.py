@@ -13,8 +13,6 @@ from bgdeploy.targets.base import Counts, Group, Rows, TableCount
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote, text
 
-_RESERVED = ("ID", "LABEL", "SRC", "DST")
-
 
 @dataclass(frozen=True)
 class Inspection:
