@@ -33,7 +33,6 @@ EVENTS: dict[str, tuple[int, str]] = {
     "scan.waits": (logging.INFO, "{job} is not ready: {reason}"),
     "scan.queued": (logging.INFO, "queued {job}: {tables} tables, {rows:,} rows, {size}"),
     "scan.unsettled": (logging.WARNING, "{job} goes back to discovered: {reason}"),
-    "scan.refused": (logging.ERROR, "{job} cannot be loaded: {reason}"),
     "scan.overtaken": (logging.INFO, "{job} is overtaken: {reason}"),
     "scan.changed": (logging.WARNING, "{job} changed after it was loaded; what is live stays. {cure}"),
     "scan.again": (logging.INFO, "{job} has changed since it failed and is looked at anew"),
@@ -43,7 +42,6 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "no scan has succeeded for {seconds:.0f} s (every {interval:g} s is asked for)",
     ),
-    "scan.done": (logging.DEBUG, "scanned {customers} customers in {took:.2f} s: {new} new"),
     "customer.added": (logging.INFO, "new customer {customer}, alias {alias}"),
     # load
     "load.claimed": (
@@ -69,7 +67,6 @@ EVENTS: dict[str, tuple[int, str]] = {
     "load.failed": (logging.ERROR, "{job} failed: {reason}"),
     "load.waits": (logging.WARNING, "{job} waits: {reason}"),
     "load.returned": (logging.INFO, "{job} was given back unfinished and will resume: {reason}"),
-    "load.cancelled": (logging.WARNING, "{job} was cancelled"),
     "load.renamed": (logging.WARNING, "{job}: {old} is held by a living process; building {new} instead"),
     "rescue.returned": (
         logging.WARNING,
@@ -80,8 +77,7 @@ EVENTS: dict[str, tuple[int, str]] = {
         "{job} failed: its worker died {limit} times in a row without progress (last step: {step})",
     ),
     "rescue.released": (logging.WARNING, "took back the lease on {job} from {holder}, which is gone"),
-    "health.waits": (logging.WARNING, "nothing new is started: {reason}"),
-    "health.fine": (logging.INFO, "the target is well again: {reason}"),
+    "health.fine": (logging.INFO, "{job} may start: the target is well; {reason}"),
     # switch
     "switch.moved": (logging.INFO, "{alias} -> {database} ({kind}, from {source}, {took:.1f} ms): {why}"),
     "switch.found": (
@@ -114,6 +110,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     "store.migrated": (
         logging.INFO,
         "job table moved from revision {old} to {new}; the old file is kept as {backup}",
+    ),
+    "store.log_grows": (
+        logging.ERROR,
+        "the write-ahead log of the job table has {size} MiB and cannot be folded in; look for a long reader",
     ),
     "store.full": (
         logging.ERROR,

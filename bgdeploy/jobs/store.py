@@ -48,10 +48,14 @@ class Store:
         with _translated(self.path), self._reader.begin() as connection:
             yield connection
 
-    def truncate_log(self) -> None:
-        """Fold the write-ahead log into the file; only the leased housekeeper calls this."""
+    def truncate_log(self) -> int:
+        """Fold the write-ahead log into the file; return the bytes of it that a reader or writer held back."""
         with _translated(self.path), self._reader.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except FileNotFoundError:
+            return 0
 
     def close(self) -> None:
         """Close every connection of this process."""

@@ -105,7 +105,7 @@ def _judge(site: Site, job: Row, report: Report) -> list[Ready]:
     if verdict.state != "ready":
         report.look_again |= verdict.marker
         new = {"fingerprint": found.text, "fingerprint_at": site.clock()} if verdict.first else {}
-        return _not_yet(site, job, verdict.reason, report, **new)
+        return _not_yet(site, job, verdict.reason, report, quiet=verdict.marker, **new)
     try:
         snapshot = open_folder(site, job, found.text)
     except NotReadable as error:
@@ -134,11 +134,16 @@ def open_folder(site: Site, job: Row, found: str) -> Snapshot:
     return open_snapshot(job["customer"], job["timestamp"], folder_of(site, job), columns, found)
 
 
-def _not_yet(site: Site, job: Row, reason: str, report: Report, **changes: Any) -> list[Any]:
+def _not_yet(
+    site: Site, job: Row, reason: str, report: Report, *, quiet: bool = False, **changes: Any
+) -> list[Any]:
+    """Write the reason down; it is told too, unless half a second will settle it."""
     report.waiting.append((title(job), reason))
     if reason != job["reason"] or changes:
         with site.transaction(Actor.SCAN) as tx:
             write(tx, job, reason=reason, **changes)
+            if reason != job["reason"] and not quiet:
+                tx.say("scan.waits", job, reason=reason)
     return []
 
 

@@ -257,6 +257,8 @@ def _mark_databases(tx: Tx, customer: Row, wish: Move) -> None:
         if bad:
             tx.say("database.bad", customer=wish.customer, database=left, why=wish.why)
     cleared = {"bad_at": None, "bad_why": None} if wish.kind in ("switch", "found", "rollback") else {}
+    if cleared and get_database(tx.connection, reached)["bad_at"] is not None:
+        tx.say("database.cleared", customer=wish.customer, database=reached)
     here = databases.update().where(databases.c.name == reached)
     tx.connection.execute(here.values(left_at=None, **cleared))
 

@@ -44,6 +44,7 @@ def _doomed(site: Site) -> Iterable[tuple[Row, Doomed]]:
 
 
 def _drop(site: Site, customer: Row, doomed: Doomed) -> bool:
+    reach("clean.decided")
     fence = _intend(site, customer, doomed)
     if fence is None:
         return False

@@ -9,15 +9,21 @@ from types import TracebackType
 import sqlalchemy as sa
 
 from bgdeploy.errors import LeaseLost, StoreError
-from bgdeploy.jobs.lease import KILL_CHILD, RENEW_EVERY, Lease
+from bgdeploy.jobs.lease import KILL_CHILD, RENEW_EVERY, STOP_CLAIMING, Lease
 from bgdeploy.jobs.rows import jobs
 from bgdeploy.service.child import Child
 from bgdeploy.service.shutdown import Stop
 
 LOOK_EVERY = 1.0  # seconds between two looks at cancel and stop
+_BEATING: set[Heartbeat] = set()  # every load of this process
 
 
-@dataclass
+def may_claim() -> bool:
+    """False while any load of this process has not been renewed for half its lease: the job table is out of reach."""
+    return all(heart.lease.share_used() < STOP_CLAIMING for heart in tuple(_BEATING))
+
+
+@dataclass(eq=False)
 class Heartbeat:
     """Runs beside a load, on a thread and a connection of its own.
 
@@ -36,11 +42,13 @@ class Heartbeat:
     def __enter__(self) -> Heartbeat:
         self._thread = threading.Thread(target=self._run, name=f"heartbeat-{self.lease.job_id}", daemon=True)
         self._thread.start()
+        _BEATING.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _BEATING.discard(self)
         self._done.set()
         if self._thread is not None:
             self._thread.join()

@@ -16,6 +16,8 @@ from bgdeploy.service.ballast import keep_ballast
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
 
+LARGEST_LOG = 64 << 20  # bytes of the job table's write-ahead log
+
 
 @dataclass
 class House:
@@ -102,8 +104,10 @@ def _tell(house: House, report: Report) -> None:
 
 def _tidy(house: House) -> None:
     """Now and then: the reserve, the write-ahead log, and what nobody owns."""
-    keep_ballast(house.site.settings.state_dir)
-    house.site.store.truncate_log()
+    keep_ballast(house.site.settings.database_path.parent)
+    held_back = house.site.store.truncate_log()
+    if held_back > LARGEST_LOG:
+        log.emit("store.log_grows", size=held_back >> 20)
     for name in clean.orphans(house.site):
         if house.told.get(name) != "orphan":
             house.told[name] = "orphan"

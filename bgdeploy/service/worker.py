@@ -21,13 +21,14 @@ from bgdeploy.failpoints import reach
 from bgdeploy.jobs import ledger
 from bgdeploy.jobs.lease import KILL_CHILD, Lease
 from bgdeploy.jobs.rescue import rescue
-from bgdeploy.jobs.rows import Row, Tx, get_job, jobs, select_jobs, title, write
-from bgdeploy.jobs.states import Actor, State
+from bgdeploy.jobs.rows import Row, Tx, get_job, title, write
+from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline import admit, load
 from bgdeploy.pipeline.claim import Rules, claim, peek
+from bgdeploy.pipeline.room import find_needs
 from bgdeploy.service import child as children
 from bgdeploy.service.ballast import free_ballast
-from bgdeploy.service.heartbeat import Heartbeat
+from bgdeploy.service.heartbeat import Heartbeat, may_claim
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
 
@@ -47,6 +48,8 @@ def work_once(site: Site, stop: Stop) -> bool:
     """Rescue, claim and load one job; False when there is nothing to do now."""
     orchestrator = site.settings.orchestrator
     rescue(site.store, now=site.clock(), owner=site.owner, max_interruptions=orchestrator.max_interruptions)
+    if not may_claim():
+        return False
     rules = claim_rules(site)
     next_one = peek(site.store, rules, now=site.clock())
     if next_one is None or stop.asked.is_set() or not _may_start(site, next_one):
@@ -89,11 +92,11 @@ def _may_start(site: Site, job: Row) -> bool:
         snapshot = admit.open_folder(site, job, job["fingerprint"])
     except (BadInput, NotReadable, LeaseLost) as error:
         return False if isinstance(error, LeaseLost) else _wait(site, job, str(error))
-    with site.store.read() as connection:
-        running = [row["database"] for row in select_jobs(connection, jobs.c.state == State.LOADING)]
-    short = [need for need in site.target.plan(snapshot, running) if not need.met]
+    needs = find_needs(site, job, snapshot)
+    short = [need for need in needs if not need.met]
     if short:
         return _wait(site, job, "waits for room: " + "; ".join(need.sum for need in short))
+    log.emit("health.fine", job=title(job), reason="; ".join(need.sum for need in needs))
     return True
 
 
@@ -159,7 +162,10 @@ def _stage(run: Run, stage: str) -> dict[str, Any]:
         run.heart.adopt(child)
         recorded = {"child_pid": child.process.pid, "child_started": child.process.started}
         _persist(run, lambda tx: write(tx, run.job, **recorded))
-        child.send(_ticket(run, stage))
+        ticket = _ticket(run, stage)
+        if stage == "load" and ticket["done"]:
+            _tell_resume(run, ticket)
+        child.send(ticket)
         for message in child.messages():
             if "done" in message:
                 return dict(message["done"])
@@ -170,6 +176,17 @@ def _stage(run: Run, stage: str) -> dict[str, Any]:
             child.send({"ok": True})
         _raise_if_ended(run)
         raise child.died()
+
+
+def _tell_resume(run: Run, ticket: dict[str, Any]) -> None:
+    done, groups = len(ticket["done"]), len(ticket["plan"])
+    rows = run.job["rows_confirmed"]
+
+    def tell(tx: Tx) -> None:
+        write(tx, run.job)
+        tx.say("load.resumed", run.job, done=done, groups=groups, rows=rows)
+
+    _persist(run, tell)
 
 
 def _ticket(run: Run, stage: str) -> dict[str, Any]:
@@ -274,7 +291,7 @@ def _persist(run: Run, act: Callable[[Tx], None]) -> None:
                 act(tx)
             return
         except StoreError as error:
-            if isinstance(error, StoreFull) and free_ballast(run.site.settings.state_dir):
+            if isinstance(error, StoreFull) and free_ballast(run.site.settings.database_path.parent):
                 log.emit("store.full")
             if run.heart.lease.share_used() >= KILL_CHILD or run.heart.lost:
                 raise LeaseLost(f"The job table was out of reach for too long: {error.what}") from error

@@ -1,0 +1,26 @@
+"""Room: what a load needs before it may start, each need with its sum, so that it never fails half-way."""
+
+from __future__ import annotations
+
+from bgdeploy.jobs import lineage
+from bgdeploy.jobs.rows import Row, jobs, select_jobs
+from bgdeploy.jobs.states import State
+from bgdeploy.site import Site
+from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.targets.base import Need
+
+
+def find_needs(site: Site, job: Row, snapshot: Snapshot) -> list[Need]:
+    """Return what loading this job's snapshot takes beside all that exists and all that runs."""
+    with site.store.read() as connection:
+        running = [row["database"] for row in select_jobs(connection, jobs.c.state == State.LOADING)]
+        others = [row for row in lineage.kept_databases(connection) if row["job_id"] != job["id"]]
+    return [*site.target.plan(snapshot, running), *_slots(site, len(others))]
+
+
+def _slots(site: Site, others: int) -> list[Need]:
+    limit = site.settings.orchestrator.max_databases
+    if limit is None:
+        return []
+    words = f"databases: {others} exist + 1 to load = {others + 1}, max_databases is {limit}"
+    return [Need("databases", others + 1, limit, words)]

@@ -1,0 +1,70 @@
+"""A disk that is too small, or fills up in the middle of a load: the job waits, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+
+from tests.house import House, make_house, stop
+from tests.tmpfs import small_disk
+
+FIRST = 1700000001
+
+
+def house_on(disk: Path, folder: Path) -> House:
+    """Databases on the small disk, the job table and the data beside it."""
+    house = make_house(folder, "health_check_retry_delay: 0.3")
+    config = (house.folder / "config.yaml").read_text()
+    config = config.replace("state_dir: state", f"state_dir: {disk}/state\ndatabase_url: sqlite:///jobs.db")
+    (house.folder / "config.yaml").write_text(config)
+    return house
+
+
+def test_too_little_room_is_said_with_the_sum_before_anything_is_written(tmp_path: Path) -> None:
+    with small_disk(10) as disk:
+        house = house_on(disk, tmp_path)
+        house.drop("acme", FIRST)
+        house.run("run", "--timeout", "4", ok=False)
+        job = house.json("jobs", "list")[0]
+        assert job["state"] == "queued"
+        assert "waits for room: disk:" in job["reason"]
+        assert "MiB free" in job["reason"]
+        assert (job["attempt"], job["interruptions"]) == (0, 0)
+        assert os.listdir(disk / "state/builds") == []
+
+
+def test_a_disk_that_fills_during_the_load_uses_no_attempt_and_the_load_goes_on(tmp_path: Path) -> None:
+    with small_disk(120) as disk:
+        house = house_on(disk, tmp_path)
+        service = house.start("serve", failpoint="load.group.before:2:stop")
+        house.drop("acme", FIRST, rows=30_000)
+        house.await_("the child holds still", lambda: bool(_stopped_child(service.pid)))
+        filler = _fill(disk)
+        _stopped_child(service.pid)[0].send_signal(signal.SIGCONT)
+        house.await_("it noticed", lambda: "disk is full" in str(house.json("jobs", "list")[0]["reason"]))
+        assert house.json("jobs", "list")[0]["attempt"] == 0
+        filler.unlink()
+        house.await_("the next try holds still too", lambda: bool(_stopped_child(service.pid)))
+        _stopped_child(service.pid)[0].send_signal(signal.SIGCONT)
+        house.await_("the load went on", lambda: house.live("acme") == f"acme-{FIRST}")
+        assert stop(service) == 0
+        job = house.json("jobs", "show", "1")
+        assert job["rows_confirmed"] == job["rows_expected"] == 30_000
+        assert job["attempt"] == 0
+
+
+def _stopped_child(parent: int) -> list[psutil.Process]:
+    return [one for one in psutil.Process(parent).children() if one.status() == "stopped"]
+
+
+def _fill(disk: Path) -> Path:
+    filler = disk / "filler"
+    with open(filler, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+        except OSError:
+            return filler
