@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bgdeploy.connect import connect
+    from pathlib import Path
+
+    from bgdeploy.targets.ladybug import Reader
 
 __all__ = ["connect"]
 
 
-def __getattr__(name: str) -> Any:
-    # Imported when asked for: the commands must not pay for it.
-    if name == "connect":
-        from bgdeploy.connect import connect
+def connect(customer: str, *, config: str | Path | None = None) -> Reader:
+    """Return a reader of the customer's live database; close it, or use it in a ``with`` block.
 
-        return connect
-    raise AttributeError(name)
+    ``reader.query(cypher, params)`` returns a list of dictionaries, ``reader.database`` names what it
+    reads, and ``reader.stale()`` says whether the alias has moved on since. The configuration is
+    found as the commands find it. Raises NotFound where nothing is live yet.
+    """
+    # Imported when called: the commands must not pay for it.
+    from pathlib import Path
+
+    from bgdeploy.config import load_settings
+    from bgdeploy.naming import alias_name
+    from bgdeploy.targets.ladybug import open_reader
+
+    settings = load_settings(Path(config) if config is not None else None)
+    return open_reader(settings.target_settings(), alias_name(customer))

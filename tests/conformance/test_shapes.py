@@ -1,0 +1,210 @@
+"""Snapshots of every shape, loaded for real and read back value by value."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import bgdeploy
+from tests.house import House
+from tests.snapshots.folders import write
+
+FIRST = 1700000001
+MOMENT = datetime(2026, 1, 7, 12, 30, 15, 123456)
+
+
+def load(house: House, files: dict[str, Any], ok: bool = True) -> dict[str, Any]:
+    """Drop a snapshot, run to the end and return its job."""
+    write(house.folder / "data/acme" / str(FIRST), files)
+    house.run("run", "--timeout", "60", ok=ok)
+    job: dict[str, Any] = house.json("jobs", "show", "1")
+    return job
+
+
+def ask(house: House, cypher: str) -> list[dict[str, Any]]:
+    with bgdeploy.connect("acme", config=house.folder / "config.yaml") as reader:
+        return reader.query(cypher)
+
+
+def counts(house: House) -> Any:
+    return house.json("customers")[0]["counts"]
+
+
+EVERY_TYPE = {
+    "int8": pa.array([-128, None, 127], pa.int8()),
+    "int16": pa.array([-32768, None, 32767], pa.int16()),
+    "int32": pa.array([-(2**31), None, 2**31 - 1], pa.int32()),
+    "int64": pa.array([-(2**63), None, 2**63 - 1], pa.int64()),
+    "uint8": pa.array([0, None, 255], pa.uint8()),
+    "uint16": pa.array([0, None, 65535], pa.uint16()),
+    "uint32": pa.array([0, None, 2**32 - 1], pa.uint32()),
+    "uint64": pa.array([0, None, 2**64 - 1], pa.uint64()),
+    "float32": pa.array([1.5, None, float("inf")], pa.float32()),
+    "float64": pa.array([5e-324, None, 1.7976931348623157e308]),
+    "text": pa.array(["", None, "Grüße 'quoted' \\ \"zwei\"\n日本 🎈"]),
+    "large": pa.array(["a", None, "b"], pa.large_string()),
+    "coded": pa.array(["a", None, "a"]).dictionary_encode(),
+    "truth": pa.array([True, None, False]),
+    "day": pa.array([date(1, 1, 1), None, date(9999, 12, 31)]),
+    "moment_us": pa.array([datetime(1, 1, 1), None, MOMENT], pa.timestamp("us")),
+    "moment_ms": pa.array([datetime(1970, 1, 1), None, datetime(2026, 1, 7)], pa.timestamp("ms")),
+    "moment_s": pa.array([datetime(1970, 1, 1), None, datetime(2026, 1, 7)], pa.timestamp("s")),
+    "texts": pa.array([["a", None, ""], None, []], pa.list_(pa.string())),
+    "numbers": pa.array([[1, -2], None, []], pa.list_(pa.int64())),
+    "floats": pa.array([[1.5], None, []], pa.list_(pa.float64())),
+    "deep": pa.array([[[1], []], None, []], pa.list_(pa.list_(pa.int64()))),
+    "nothing": pa.nulls(3),
+    "odd `name` 'x' $1 {y}": pa.array(["a", None, "c"]),
+    "MATCH": pa.array([1, None, 3]),
+}
+
+
+def test_every_type_on_the_allow_list_arrives_unharmed(house: House) -> None:
+    table = pa.table({"key": ["a", "b", "c"], **EVERY_TYPE})
+    zoned = pa.array(
+        [MOMENT.replace(tzinfo=UTC), None, MOMENT.replace(tzinfo=UTC)], pa.timestamp("us", "UTC")
+    )
+    table = table.append_column("zoned", zoned)
+    load(house, {"nodes/Thing/a.parquet": table.rename_columns(["id", *table.column_names[1:]])})
+    rows = ask(house, "MATCH (n:Thing) RETURN n ORDER BY n.id")
+    for number, row in enumerate(rows):
+        for name, values in EVERY_TYPE.items():
+            assert row["n"][name] == values[number].as_py(), name
+    assert [row["n"]["zoned"] for row in rows] == zoned.to_pylist()
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.6"])
+def test_timestamps_arrive_however_they_are_marked(house: House, version: str) -> None:
+    folder = house.folder / "data/acme" / str(FIRST)
+    (folder / "nodes/Thing").mkdir(parents=True)
+    table = pa.table({"id": [1], "at": pa.array([MOMENT], pa.timestamp("us"))})
+    pq.write_table(table, folder / "nodes/Thing/a.parquet", version=version, store_schema=False)
+    load(house, {})
+    assert ask(house, "MATCH (n:Thing) RETURN n.at AS at") == [{"at": MOMENT}]
+
+
+def test_nodes_keep_all_their_labels(house: House) -> None:
+    files = {
+        "nodes/Person/a.parquet": {"id": ["p1", "p2"], "labels": ["Person,Boss", "Person"]},
+        "nodes/Person:Employee/b.parquet": {"id": ["p3"], "labels": ["Boss"]},
+        "nodes/City/a.parquet": {"id": ["c1"], "labels": pa.array([["City", "Capital"]])},
+    }
+    load(house, files)
+    assert counts(house)["labels"] == {"Person": 3, "Boss": 2, "Employee": 1, "City": 1, "Capital": 1}
+    found = ask(house, "MATCH (n:Person) RETURN n.id AS id, n.labels AS labels ORDER BY id")
+    assert [row["labels"] for row in found] == [
+        ["Person", "Boss"],
+        ["Person"],
+        ["Person", "Employee", "Boss"],
+    ]
+
+
+def test_one_type_may_join_several_pairs_of_labels(house: House) -> None:
+    files = {
+        "nodes/Person/a.parquet": {"id": ["p1", "p2"]},
+        "nodes/Firm/a.parquet": {"id": ["f1", "f2"]},
+        "nodes/City/a.parquet": {"id": ["c1"]},
+        "relationships/LIVES_IN/a.parquet": {
+            "source": ["p1", "f1", "p2", "f2", "p1"],
+            "target": ["c1", "c1", "f1", "f1", "p2"],
+            "since": [1, 2, 3, 4, 5],
+        },
+    }
+    load(house, files)
+    assert counts(house)["types"] == {"LIVES_IN": 5}
+    found = ask(
+        house, "MATCH (a)-[r:LIVES_IN]->(b) RETURN a.id AS a, r.since AS since, b.id AS b ORDER BY since"
+    )
+    assert [tuple(row.values()) for row in found] == [
+        ("p1", 1, "c1"), ("f1", 2, "c1"), ("p2", 3, "f1"), ("f2", 4, "f1"), ("p1", 5, "p2"),
+    ]  # fmt: skip
+
+
+def test_ids_that_two_labels_share_need_declared_ends(house: House) -> None:
+    nodes = {
+        "nodes/Person/a.parquet": {"id": [1, 2], "name": ["Ada", "Bo"]},
+        "nodes/City/a.parquet": {"id": [1, 2], "name": ["Paris", "Rome"]},
+    }
+    ends = {"source": [1, 2], "target": [2, 1]}
+    job = load(house, {**nodes, "relationships/LIVES_IN/a.parquet": ends}, ok=False)
+    assert job["state"] == "failed"
+    assert "several labels share" in job["error"]
+    assert "relationships/LIVES_IN/from=<Label>/to=<Label>" in job["error"]
+    folder = house.folder / "data/acme" / str(FIRST)
+    (folder / "relationships/LIVES_IN/a.parquet").unlink()
+    load(house, {"relationships/LIVES_IN/from=Person/to=City/a.parquet": ends})
+    found = ask(house, "MATCH (a)-[:LIVES_IN]->(b) RETURN a.name AS a, b.name AS b ORDER BY a")
+    assert found == [{"a": "Ada", "b": "Rome"}, {"a": "Bo", "b": "Paris"}]
+
+
+def test_two_relationships_between_one_pair_and_a_loop_are_kept(house: House) -> None:
+    files = {
+        "nodes/Person/a.parquet": {"id": [7]},
+        "relationships/KNOWS/a.parquet": {"source": [7, 7], "target": [7, 7], "w": [1, 1]},
+    }
+    load(house, files)
+    assert counts(house) == {"labels": {"Person": 1}, "types": {"KNOWS": 2}}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"nodes/Person/a.parquet": {"id": ["p", None]}}, "null"),
+        ({"nodes/Person/a.parquet": {"id": ["p", "p"]}}, "occurs 2 times"),
+        ({"nodes/Person/a.parquet": {"id": ["p"]}, "nodes/Person/b.parquet": {"id": ["p"]}}, "occurs 2 times"),
+        (
+            {"nodes/Person/a.parquet": {"id": ["p"]}, "relationships/K/a.parquet": {"source": ["p"], "target": ["q"]}},
+            "points at the id 'q'",
+        ),
+        (
+            {"nodes/Person/a.parquet": {"id": ["p"]}, "relationships/K/a.parquet": {"source": ["p"], "target": pa.nulls(1, pa.string())}},
+            "null",
+        ),
+        (
+            {
+                "nodes/Person/a.parquet": {"id": ["p"]},
+                "nodes/City/a.parquet": {"id": ["c"]},
+                "relationships/K/a.parquet": {"source": ["p", "p"], "target": ["c", "q"]},
+            },
+            "no node has: 'q' in row 2",
+        ),
+        (
+            {
+                "nodes/Person/a.parquet": {"id": ["p"]},
+                "relationships/K/a.parquet": {"source": ["p"], "target": ["p"], "type": ["OTHER"]},
+            },
+            "the folder says 'K'",
+        ),
+    ],
+)  # fmt: skip
+def test_keys_that_do_not_fit_fail_by_name_at_once(house: House, files: dict[str, Any], said: str) -> None:
+    job = load(house, files, ok=False)
+    assert (job["state"], job["error_code"]) == ("failed", "bad-input"), job["error"]
+    assert said in job["error"]
+    assert "What is live stays live" in job["error"]
+
+
+def test_names_that_are_patterns_or_statements_are_only_names(house: House) -> None:
+    folder = house.folder / "data/acme" / str(FIRST)
+    for label in ("st*r", "c[1]", "a`b'c", "drop table"):
+        write(folder, {f"nodes/{label}/part *[0]?.parquet": {"id": [f"{label}{n}" for n in range(3)]}})
+    write(folder, {"nodes/star/a.parquet": {"id": ["s1", "s2"]}})
+    load(house, {})
+    expected = {"st*r": 3, "c[1]": 3, "a`b'c": 3, "drop table": 3, "star": 2}
+    assert counts(house)["labels"] == expected
+
+
+def test_files_without_rows_are_no_obstacle(house: House) -> None:
+    none = pa.table({"source": pa.array([], pa.string()), "target": pa.array([], pa.string())})
+    files = {
+        "nodes/Person/a.parquet": {"id": ["p"]},
+        "nodes/Person/b.parquet": {"id": pa.array([], pa.string())},
+        "nodes/City/a.parquet": {"id": pa.array([], pa.string())},
+        "relationships/LIVES_IN/a.parquet": none,
+    }
+    load(house, files)
+    assert counts(house)["labels"] == {"Person": 1}

@@ -1,0 +1,144 @@
+"""When a folder is complete: by marker, by manifest, or by settling."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgdeploy.snapshots.readiness import Readiness, assess, fingerprint
+from tests.snapshots.folders import KNOWS, PEOPLE, write
+
+NOW = 1_800_000_000.0
+
+
+def look(folder: Path, *, now: float = NOW, seen: str | None = None, at: float | None = None) -> Readiness:
+    return assess(folder, fingerprint(folder), now=now, seen=seen, seen_at=at, settle_seconds=30)
+
+
+def twice(folder: Path, pause: float) -> Readiness:
+    """The verdict of a second look, ``pause`` seconds after a first that saw the same."""
+    return look(folder, now=NOW + pause, seen=fingerprint(folder).text, at=NOW)
+
+
+def manifest(folder: Path, **changes: Any) -> None:
+    """Write a manifest of what is there, with one entry changed."""
+    files = []
+    for path in sorted(folder.rglob("*.parquet")):
+        entry = {"path": str(path.relative_to(folder)), "size": path.stat().st_size}
+        entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        files.append({**entry, **changes} if not files else entry)
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+
+
+def test_a_marker_counts_at_the_second_look_half_a_second_later(tmp_path: Path) -> None:
+    write(tmp_path, PEOPLE)
+    first = look(tmp_path)
+    assert (first.state, first.marker, first.first) == ("settling", True, True)
+    assert twice(tmp_path, 0.4).state == "settling"
+    assert twice(tmp_path, 0.5).state == "ready"
+
+
+def test_a_marker_older_than_the_data_is_only_a_folder_that_settles(tmp_path: Path) -> None:
+    write(tmp_path, PEOPLE)
+    os.utime(tmp_path / "_SUCCESS", (1, 1))
+    assert "_SUCCESS is older than nodes/Person/a.parquet" in twice(tmp_path, 1).reason
+    assert twice(tmp_path, 30).state == "ready"
+
+
+def test_without_a_marker_it_settles(tmp_path: Path) -> None:
+    write(tmp_path, PEOPLE, marker=False)
+    assert look(tmp_path).state == "settling"
+    assert twice(tmp_path, 29.9).state == "settling"
+    verdict = twice(tmp_path, 30)
+    assert (verdict.state, verdict.marker) == ("ready", False)
+
+
+@pytest.mark.parametrize("change", ["rewritten", "grown", "added", "removed", "renamed"])
+def test_any_change_starts_the_waiting_anew(tmp_path: Path, change: str) -> None:
+    write(tmp_path, {**PEOPLE, **KNOWS}, marker=False)
+    seen = fingerprint(tmp_path).text
+    file = tmp_path / "nodes/Person/a.parquet"
+    if change == "rewritten":
+        content, times = file.read_bytes(), file.stat()
+        file.unlink()
+        file.with_name("other").write_bytes(b"takes the inode")
+        file.write_bytes(content)
+        file.with_name("other").unlink()
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    elif change == "grown":
+        os.truncate(file, file.stat().st_size + 1)
+    elif change == "added":
+        write(tmp_path, {"nodes/Person/b.parquet": {"id": ["p3"]}}, marker=False)
+    elif change == "removed":
+        (tmp_path / "relationships/KNOWS/a.parquet").unlink()
+    else:
+        file.rename(file.with_name("b.parquet"))
+    assert look(tmp_path, now=NOW + 99, seen=seen, at=NOW).first
+
+
+@pytest.mark.parametrize(
+    "name", [".part.parquet.swp", "_temporary/0.parquet", "a.parquet.tmp", ".a.parquet.crc"]
+)
+def test_what_is_never_data_does_not_disturb(tmp_path: Path, name: str) -> None:
+    write(tmp_path, PEOPLE, marker=False)
+    seen = fingerprint(tmp_path).text
+    write(tmp_path, {f"nodes/Person/{name}": b"x"}, marker=False)
+    assert fingerprint(tmp_path).text == seen
+
+
+def test_a_clock_that_went_back_starts_anew_and_an_empty_folder_waits(tmp_path: Path) -> None:
+    write(tmp_path, PEOPLE)
+    assert look(tmp_path, now=NOW - 3600, seen=fingerprint(tmp_path).text, at=NOW).first
+    (tmp_path / "empty").mkdir()
+    assert look(tmp_path / "empty").reason == "no data files yet"
+
+
+def test_a_manifest_that_matches_is_complete_at_once(tmp_path: Path) -> None:
+    write(tmp_path, {**PEOPLE, **KNOWS}, marker=False)
+    manifest(tmp_path, rows=2)
+    assert look(tmp_path).state == "ready"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"size": 1}, "says 1 bytes"),
+        ({"rows": 99}, "says 99 rows"),
+        ({"sha256": "0" * 64}, "has another sha256"),
+        ({"path": "nodes/Person/c.parquet"}, "which is missing"),
+        ({"path": "../x.parquet"}, "no path relative to the snapshot"),
+        ({"path": "/etc/passwd"}, "no path relative to the snapshot"),
+        ({"size": "big"}, "has no size in bytes"),
+        ({"size": True}, "has no size in bytes"),
+        ({"rows": -1}, "rows that are no number"),
+        ({"sha256": "xyz"}, "not 64 hexadecimal digits"),
+        ({"path": "relationships/KNOWS/a.parquet"}, "twice"),
+    ],
+)
+def test_a_manifest_that_does_not_match_waits_and_says_why(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    write(tmp_path, {**PEOPLE, **KNOWS}, marker=True)
+    manifest(tmp_path, **changes)
+    verdict = twice(tmp_path, 99)
+    assert verdict.state == "waiting"
+    assert said in verdict.reason
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', '{"files": [3]}', "[" * 100_000, "\xff"])
+def test_a_manifest_that_is_none_waits_and_says_so(tmp_path: Path, text: str) -> None:
+    write(tmp_path, PEOPLE)
+    (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
+    assert "manifest.json is malformed" in look(tmp_path).reason
+
+
+def test_a_file_that_the_manifest_does_not_know_waits(tmp_path: Path) -> None:
+    write(tmp_path, PEOPLE)
+    manifest(tmp_path)
+    write(tmp_path, KNOWS)
+    assert "relationships/KNOWS/a.parquet is not in manifest.json" in look(tmp_path).reason

@@ -1,0 +1,182 @@
+"""What a snapshot may look like, and what is refused by name instead of being loaded wrong."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from bgdeploy.errors import BadInput, NotReadable
+from bgdeploy.snapshots.schema import label_counts
+from tests.snapshots.folders import KNOWS, PEOPLE, opened
+
+MOMENT = datetime(2026, 1, 7, tzinfo=UTC)
+
+
+def node(**columns: Any) -> dict[str, Any]:
+    return {"nodes/Person/a.parquet": {"id": ["p1"], **columns}}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"relationships/KNOWS/a.parquet": KNOWS["relationships/KNOWS/a.parquet"]}, "has no folder nodes/"),
+        ({"nodes/a.parquet": {"id": [1]}}, "lies directly in nodes/"),
+        ({**PEOPLE, "relationships/a.parquet": {"source": [1], "target": [1]}}, "directly in relationships/"),
+        ({**PEOPLE, "nodes/Person/more/a.parquet": {"id": [1]}}, "tables have no folders of their own"),
+        ({**PEOPLE, "a.parquet": {"id": [1]}}, "own folder holds Parquet files"),
+        ({**PEOPLE, "nodes/City/a.csv": b"id\n1\n"}, "none ends in .parquet"),
+        ({**PEOPLE, "nodes/City/a.parquet.gz": b"x"}, "packed or half copied"),
+        ({**PEOPLE, "nodes/Person:/b.parquet": {"id": ["x"]}}, "empty label"),
+        ({**PEOPLE, "relationships/KNOWS/from=Person/a.parquet": {"source": ["p1"], "target": ["p2"]}}, "both ends"),
+        ({**PEOPLE, "relationships/KNOWS/from=/to=Person/a.parquet": {"source": ["p1"], "target": ["p2"]}}, "declares no label"),
+        ({**PEOPLE, "relationships/KNOWS/from=City/to=Person/a.parquet": {"source": ["p1"], "target": ["p2"]}}, "'City'; nodes/ has no such folder"),
+        ({**PEOPLE, "relationships/Person/a.parquet": {"source": ["p1"], "target": ["p2"]}}, "both named 'Person'"),
+        ({**PEOPLE, "nodes/person/a.parquet": {"id": ["x"]}}, "differ only in case"),
+        ({**PEOPLE, "relationships/KNOWS/a.parquet": {"source": [1], "target": [2]}}, "nodes it could join have string ids"),
+        ({"nodes/Person/a.parquet": {"id": pa.array([], pa.string())}}, "Empty snapshot"),
+        (node(Name=["a"], name=["b"]), "differ only in case"),
+        (node(_id=["a"]), "is reserved by the database"),
+        (node(Labels=["a"]), "meets the property 'labels'"),
+        (node(labels=[3]), "is the labels but holds int64"),
+        ({"nodes/Person/a.parquet": {"id": [1.5]}}, "Ids are strings or integers"),
+        ({"nodes/Person/a.parquet": pa.table([["p1"], ["x"], ["y"]], ["id", "a", "a"])}, "two columns 'a'"),
+        ({"nodes/Person/a.parquet": pa.table([["p1"], ["x"]], ["id", " "])}, "is empty or holds characters"),
+        ({**PEOPLE, "relationships/KNOWS/a.parquet": {"source": ["p1"]}}, "no column for the target id"),
+    ],
+)  # fmt: skip
+def test_what_can_never_be_loaded_is_refused_by_name(
+    tmp_path: Path, files: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        opened(tmp_path, files)
+    assert said in str(caught.value)
+    assert caught.value.kept
+
+
+@pytest.mark.parametrize(
+    ("values", "instead"),
+    [
+        (pa.array([Decimal("1.5")]), "float64"),
+        (pa.array([1.5], pa.float16()), "float32"),
+        (pa.array([time(1, 2)]), "a whole number in the unit"),
+        (pa.array([timedelta(1)]), "a whole number in the unit"),
+        (pa.array([MOMENT], pa.timestamp("ns")), "microseconds"),
+        (pa.array([MOMENT], pa.timestamp("us", "Europe/Berlin")), "in UTC"),
+        (pa.array([b"x"]), "a string"),
+        (pa.array([{"a": 1}]), "one column for each field"),
+        (pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())), "one column for each field"),
+        (pa.array([[b"x"]]), "a list of"),
+        (pa.array([[1]], pa.list_(pa.uint8())), "a list of signed integers"),
+        (pa.array([[None]]), "a list with a type"),
+    ],
+    ids=lambda value: str(getattr(value, "type", "")),
+)
+def test_a_type_that_would_not_arrive_unharmed_is_refused_with_its_column(
+    tmp_path: Path, values: pa.Array, instead: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        opened(tmp_path, node(price=values))
+    assert "column 'price'" in str(caught.value)
+    assert instead in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"id": ["p9"], "city": ["x"], "name": ["y"]},
+        {"id": ["p9"], "name": ["y"]},
+        {"id": ["p9"], "name": [1], "city": ["x"]},
+        {"id": [9], "name": ["y"], "city": ["x"]},
+    ],
+    ids=["order", "absent", "type", "id"],
+)
+def test_files_of_one_table_that_differ_are_refused_and_both_are_named(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    files = {
+        "nodes/Person/a.parquet": {"id": ["p1"], "name": ["Ada"], "city": ["Paris"]},
+        "nodes/Person/b.parquet": other,
+    }
+    with pytest.raises(BadInput, match=r"nodes/Person/a\.parquet and nodes/Person/b\.parquet"):
+        opened(tmp_path, files)
+
+
+def test_texts_stored_in_different_ways_are_one_type(tmp_path: Path) -> None:
+    plain, coded = pa.array(["x"]), pa.array(["x"]).dictionary_encode()
+    snapshot = opened(
+        tmp_path,
+        {
+            "nodes/Person/a.parquet": {"id": ["p1"], "name": plain},
+            "nodes/Person/b.parquet": {"id": ["p2"], "name": coded},
+            "nodes/Person/c.parquet": {"id": ["p3"], "name": plain.cast(pa.large_string())},
+        },
+    )
+    assert snapshot.rows == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "roles"),
+    [
+        (["nodeId", "x"], ["id", "property"]),
+        ([":ID", ":LABEL", "x"], ["id", "labels", "property"]),
+        (["x", "labels", "id"], ["property", "labels", "id"]),
+        (["key", "kind", "x"], ["id", "labels", "property"]),
+    ],
+)
+def test_columns_of_nodes_are_found_by_name_and_else_by_place(
+    tmp_path: Path, columns: list[str], roles: list[str]
+) -> None:
+    table = pa.table([["Ada" if name == "x" else "Person"] for name in columns], columns)
+    snapshot = opened(tmp_path, {"nodes/Person/a.parquet": table})
+    assert [column.role for column in snapshot.tables[0].columns] == roles
+
+
+def test_a_text_in_the_place_of_labels_that_names_no_label_is_a_property(tmp_path: Path) -> None:
+    table = pa.table([["p1"], ["Ada"]], ["key", "name"])
+    snapshot = opened(tmp_path, {"nodes/Person/a.parquet": table})
+    assert [column.role for column in snapshot.tables[0].columns] == ["id", "property"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "roles"),
+    [
+        (["source", "target", "x"], ["source", "target", "property"]),
+        (["x", ":END_ID", ":START_ID"], ["property", "target", "source"]),
+        (["from", "to", "type"], ["source", "target", "type"]),
+        (["a", "b", "c"], ["source", "target", "type"]),
+    ],
+)
+def test_columns_of_relationships_likewise(tmp_path: Path, columns: list[str], roles: list[str]) -> None:
+    table = pa.table([["Ada" if name == "x" else "KNOWS"] for name in columns], columns)
+    snapshot = opened(tmp_path, {**PEOPLE, "relationships/KNOWS/a.parquet": table})
+    assert [column.role for column in snapshot.relationships[0].columns] == roles
+
+
+@pytest.mark.parametrize(
+    ("folder", "labels", "counted"),
+    [
+        ("Person", None, {"Person": 2}),
+        ("Person:Employee", None, {"Person": 2, "Employee": 2}),
+        ("Person", ["Person", "Person,Employee"], {"Person": 2, "Employee": 1}),
+        ("Person", [["Person", "Boss"], ["Boss", "Boss", None]], {"Person": 2, "Boss": 2}),
+        ("Person", [None, "Employee , Boss"], {"Person": 2, "Employee": 1, "Boss": 1}),
+    ],
+)
+def test_a_node_counts_once_for_each_of_its_labels(
+    tmp_path: Path, folder: str, labels: Any, counted: dict[str, int]
+) -> None:
+    columns = {"id": ["p1", "p2"]} | ({} if labels is None else {"labels": labels})
+    assert label_counts(opened(tmp_path, {f"nodes/{folder}/a.parquet": columns})) == counted
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PAR1", b"PAR1" * 100, b"\0" * 4096], ids=["empty", "magic", "magics", "zeros"]
+)
+def test_a_file_that_does_not_open_is_named(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(NotReadable, match=r"nodes/Person/z\.parquet does not open"):
+        opened(tmp_path, {**PEOPLE, "nodes/Person/z.parquet": content})
