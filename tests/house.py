@@ -75,6 +75,12 @@ class House:
         return [path.name for path in (self.folder / "state/builds").iterdir()]
 
 
+def make_removable(folder: Path) -> None:
+    """Published folders are read-only; let the temporary folder be removed all the same."""
+    for path, _, _ in os.walk(folder):
+        os.chmod(path, 0o755)
+
+
 def environ(failpoint: str) -> dict[str, str]:
     return {**os.environ, "BGDEPLOY_FAILPOINT": failpoint}
 

@@ -137,8 +137,8 @@ def test_ids_that_two_labels_share_need_declared_ends(house: House) -> None:
     folder = house.folder / "data/acme" / str(FIRST)
     (folder / "relationships/LIVES_IN/a.parquet").unlink()
     load(house, {"relationships/LIVES_IN/from=Person/to=City/a.parquet": ends})
-    found = ask(house, "MATCH (a)-[:LIVES_IN]->(b) RETURN a.name AS a, b.name AS b ORDER BY a")
-    assert found == [{"a": "Ada", "b": "Rome"}, {"a": "Bo", "b": "Paris"}]
+    found = ask(house, "MATCH (a)-[:LIVES_IN]->(b) RETURN a.name AS one, b.name AS other ORDER BY one")
+    assert found == [{"one": "Ada", "other": "Rome"}, {"one": "Bo", "other": "Paris"}]
 
 
 def test_two_relationships_between_one_pair_and_a_loop_are_kept(house: House) -> None:

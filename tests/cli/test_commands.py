@@ -1,0 +1,255 @@
+"""What scripts rely on: JSON keys, exit codes, and errors that go to stderr with their cure."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgdeploy.config import load_settings
+from bgdeploy.errors import NotReadable
+from bgdeploy.pipeline.scan import scan
+from bgdeploy.site import open_site
+from bgdeploy.snapshots import folders
+from tests.house import House, make_house, make_removable, stop
+
+FIRST, SECOND = 1700000001, 1700000002
+JOB = {
+    "id", "customer", "timestamp", "build", "state", "database", "attempt", "interruptions", "rows_expected",
+    "rows_confirmed", "reason", "error", "lease_owner", "created_at", "updated_at",
+}  # fmt: skip
+CUSTOMER = {
+    "customer", "live", "standby", "candidate", "rolled_back", "paused", "pinned", "live_since",
+    "snapshot_timestamp",
+}  # fmt: skip
+TABLE = {"kind", "name", "files", "rows_expected", "rows_confirmed"}
+
+
+@pytest.fixture(scope="module")
+def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Two customers, one of them with a standby, and one snapshot that failed. Read only."""
+    house = make_house(tmp_path_factory.mktemp("house"))
+    house.drop("acme", FIRST)
+    house.drop("acme", SECOND)
+    house.drop("borealis", FIRST, broken="duplicate-id")
+    house.run("run", "--timeout", "60", ok=False)
+    yield house
+    make_removable(house.folder)
+
+
+def test_jobs_list_has_its_keys_newest_first_and_its_filters(lived_in: House) -> None:
+    jobs = lived_in.json("jobs", "list")
+    assert all(set(job) >= JOB for job in jobs)
+    assert [job["id"] for job in jobs] == sorted((job["id"] for job in jobs), reverse=True)
+    assert {job["state"] for job in lived_in.json("jobs", "list", "--state", "failed")} == {"failed"}
+    assert {job["customer"] for job in lived_in.json("jobs", "list", "--customer", "acme")} == {"acme"}
+    assert len(lived_in.json("jobs", "list", "--limit", "1")) == 1
+    assert lived_in.json("jobs", "list", "--customer", "nobody") == []
+
+
+def test_customers_have_their_keys(lived_in: House) -> None:
+    acme, borealis = lived_in.json("customers")
+    assert set(acme) >= CUSTOMER
+    assert (acme["live"], acme["standby"], acme["candidate"]) == (f"acme-{SECOND}", f"acme-{FIRST}", None)
+    assert (borealis["live"], borealis["standby"], borealis["candidate"]) == (None, None, None)
+    assert (acme["snapshot_timestamp"], borealis["snapshot_timestamp"]) == (SECOND, None)
+
+
+def test_jobs_show_tells_the_whole_story(lived_in: House) -> None:
+    job = lived_in.json("jobs", "show", "1")
+    assert set(job) >= JOB | {"tables", "events"}
+    assert all(set(table) >= TABLE for table in job["tables"])
+    path = [event["target"] for event in job["events"] if event["target"]]
+    assert path == ["discovered", "queued", "loading", "loaded", "switched"]
+    readable = lived_in.run("jobs", "show", "1").stdout
+    assert "HAS_ADDRESS" in readable
+    assert "Entity -> Address" in readable
+
+
+def test_query_gives_one_object_per_row(lived_in: House) -> None:
+    rows = lived_in.json(
+        "query", "acme", "MATCH (n:Entity) RETURN count(*) AS entities, min(n.nodeId) AS first"
+    )
+    assert rows == [{"entities": 200, "first": "E0"}]
+    assert lived_in.json("query", "acme", "MATCH (n:Entity) WHERE n.nodeId = 'no' RETURN n.name") == []
+
+
+def test_config_shows_value_and_origin_of_each_key(lived_in: House) -> None:
+    rows = {row["key"]: row for row in lived_in.json("config")}
+    assert rows["dataset.settle_seconds"]["value"] == "0.2"
+    assert rows["dataset.settle_seconds"]["origin"].endswith("config.yaml:2")
+    assert rows["orchestrator.num_workers"]["origin"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["jobs", "show", "999"], 4, "There is no job 999"),
+        (["jobs", "log", "999"], 4, "There is no job 999"),
+        (["retry", "999"], 4, "There is no job 999"),
+        (["retry", "1"], 5, "is switched, not failed"),
+        (["retry", "3", "--reload"], 5, "is failed; only a loaded, switched or cleaned one is reloaded"),
+        (["jobs", "list", "--state", "loadign"], 2, "no state 'loadign'"),
+        (["query", "acm", "MATCH (n) RETURN n"], 4, "There are: acme, borealis"),
+        (["query", "borealis", "MATCH (n) RETURN n"], 4, "Nothing is live"),
+        (["query", "acme", "MATCH (n"], 1, "Parser exception"),
+        (["query", "acme", "CREATE (:Entity {nodeId: 'x'})"], 1, "read-only"),
+        (["query", "acme", "MATCH (n) DETACH DELETE n"], 1, "read-only"),
+        (["switch", "acme"], 4, "no loaded database that waits"),
+        (["switch", "acme", "--to", "nonsense"], 4, "There is no database 'nonsense'"),
+        (["switch", "nobody"], 4, "There is no customer 'nobody'"),
+        (["rollback", "borealis", "--reason", "x"], 5, "nothing to go back to"),
+        (["rollback", "acme"], 2, "--reason"),
+        (["rollback", "acme", "--to", f"acme-{SECOND}", "--reason", "x"], 5, "is live already"),
+        (["pause", "nobody"], 4, "There is no customer 'nobody'"),
+        (["simulate", "--customer", "../etc"], 5, "cannot be a customer's folder"),
+        (["simulate", "--customer", "acme", "--timestamp", str(FIRST)], 5, "exists"),
+        (["serve", "--workers", "0"], 2, "--workers"),
+        (["--set", "orchestrator.num_workers=0", "customers"], 3, "must be at least 1"),
+        (["--set", "nonsense=0", "customers"], 3, "unknown key"),
+        (["--set", "nonsense", "customers"], 2, "not KEY=VALUE"),
+        (["nonsense"], 2, "No such command"),
+    ],
+    ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else None,
+)
+def test_a_refusal_has_its_exit_code_and_says_why_on_stderr(
+    lived_in: House, words: list[str], code: int, said: str
+) -> None:
+    done = lived_in.run(*words, ok=False)
+    assert done.returncode == code, done.stderr + done.stdout
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_closed_pipe_is_no_error(lived_in: House) -> None:
+    command = lived_in.command("jobs", "list", "--json")
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", '"$@" | head -c 1 > /dev/null', "-", *command],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_colours_only_on_a_terminal(lived_in: House) -> None:
+    assert "\x1b" not in lived_in.run("jobs", "list").stdout
+    assert "\x1b[" in on_a_terminal(lived_in.command("jobs", "list"))
+
+
+def on_a_terminal(command: list[str]) -> str:
+    """Return what a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "140"}
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=environ)
+    os.close(theirs)
+    written = b""
+    try:
+        while some := os.read(ours, 4096):
+            written += some
+    except OSError:
+        pass  # the other end is closed
+    assert process.wait(60) == 0
+    return written.decode()
+
+
+def test_scan_says_a_line_for_each_folder_and_leaves_loading_to_others(house: House) -> None:
+    house.drop("acme", FIRST)
+    for name in ("acme/017000", "acme/1767741427000", "acme/latest"):
+        (house.folder / "data" / name).mkdir()
+    done = house.run("scan", "--once").stdout
+    assert f"discovered  acme/{FIRST}" in done
+    assert f"queued      acme/{FIRST}" in done
+    for name, reason in (
+        ("017000", "begins with a zero"),
+        ("1767741427000", "milliseconds"),
+        ("latest", "not a number"),
+    ):
+        assert f"skipped     acme/{name}: " in done
+        assert reason in done
+    assert house.states() == {FIRST: "queued"}
+    again = house.run("scan", "--once").stdout
+    assert "1 customer(s): 0 new, 0 queued" in again
+
+
+def test_scan_of_nothing_is_fine_and_of_a_lost_mount_is_not(house: House) -> None:
+    assert "0 customer(s)" in house.run("scan", "--once").stdout
+    (house.folder / "data").rmdir()
+    lost = house.run("scan", "--once", ok=False)
+    assert lost.returncode == 1
+    assert "cannot be listed" in lost.stderr
+
+
+def test_one_unreadable_customer_never_stops_the_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for customer in ("acme", "bad", "zebra"):
+        house.drop(customer, FIRST)
+    site = open_site(load_settings(house.folder / "config.yaml"))
+    scan(site)
+    listed = folders.list_timestamps
+
+    def list_timestamps(folder: Path, *, now: float) -> folders.Listing:
+        if folder.name == "bad":
+            raise NotReadable(f"The folder {folder} cannot be listed: Input/output error.")
+        return listed(folder, now=now)
+
+    monkeypatch.setattr(folders, "list_timestamps", list_timestamps)
+    for customer in ("acme", "bad", "zebra"):
+        house.drop(customer, SECOND)
+    report = scan(site)
+    assert report.discovered == [f"acme/{SECOND}", f"zebra/{SECOND}"]
+    assert report.errors == [
+        ("bad", f"The folder {house.folder}/data/bad cannot be listed: Input/output error.")
+    ]
+    assert {job["state"] for job in house.json("jobs", "list", "--customer", "bad")} == {"discovered"}
+
+
+def test_the_log_is_json_lines_when_asked(house: House) -> None:
+    service = house.start("serve", "--log-format", "json")
+    house.drop("acme", FIRST)
+    house.await_("it is live", lambda: house.live("acme") is not None)
+    assert stop(service) == 0
+    lines: list[dict[str, Any]] = [
+        json.loads(line) for line in (house.folder / "log").read_text().splitlines()
+    ]
+    assert all({"at", "level", "event", "message"} <= set(line) for line in lines)
+    told = [line["event"] for line in lines]
+    for event in ("service.started", "scan.discovered", "scan.queued", "health.fine", "load.claimed",
+                  "load.progress", "load.loaded", "switch.moved", "service.stopping", "service.stopped"):  # fmt: skip
+        assert event in told
+    progress = next(line for line in lines if line["event"] == "load.progress")
+    assert {"rows", "expected", "rate", "left"} <= set(progress)
+
+
+def test_init_makes_a_place_that_works_and_rebind_moves_it(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+
+    def run(*words: str, at: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "bgdeploy", *words]
+        return subprocess.run(command, cwd=at, capture_output=True, text=True, timeout=60, check=False)
+
+    assert run("init", at=first).returncode == 0
+    assert (first / "config.yaml").exists()
+    assert run("init", at=first).returncode == 0, "twice is fine"
+    first.rename(tmp_path / "second")
+    moved = run("customers", at=tmp_path / "second")
+    assert moved.returncode == 5
+    assert "init --rebind" in moved.stderr
+    assert run("init", "--rebind", at=tmp_path / "second").returncode == 0
+    assert run("customers", at=tmp_path / "second").returncode == 0
+
+
+def test_nonsense_in_the_configuration_is_told_by_every_command(house: House) -> None:
+    (house.folder / "config.yaml").write_text("orchestrator: {num_workers: none}\nnonsense: 1\n")
+    for words in (["serve"], ["run"], ["scan"], ["customers"], ["jobs", "list"], ["db", "current"], ["init"]):
+        done = house.run(*words, ok=False)
+        assert done.returncode == 3, words
+        assert "config.yaml:1" in done.stderr
+        assert "config.yaml:2" in done.stderr
