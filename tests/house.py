@@ -78,7 +78,7 @@ class House:
 def make_removable(folder: Path) -> None:
     """Published folders are read-only; let the temporary folder be removed all the same."""
     for path, _, _ in os.walk(folder):
-        os.chmod(path, 0o755)
+        Path(path).chmod(0o755)
 
 
 def environ(failpoint: str) -> dict[str, str]:
