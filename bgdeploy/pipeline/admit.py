@@ -105,7 +105,8 @@ def _judge(site: Site, job: Row, report: Report) -> list[Ready]:
     if verdict.state != "ready":
         report.look_again |= verdict.marker
         new = {"fingerprint": found.text, "fingerprint_at": site.clock()} if verdict.first else {}
-        return _not_yet(site, job, verdict.reason, report, quiet=verdict.marker, **new)
+        quiet = verdict.marker or (verdict.state == "settling" and not verdict.first)
+        return _not_yet(site, job, verdict.reason, report, quiet=quiet, **new)
     try:
         snapshot = open_folder(site, job, found.text)
     except NotReadable as error:
@@ -137,7 +138,7 @@ def open_folder(site: Site, job: Row, found: str) -> Snapshot:
 def _not_yet(
     site: Site, job: Row, reason: str, report: Report, *, quiet: bool = False, **changes: Any
 ) -> list[Any]:
-    """Write the reason down; it is told too, unless half a second will settle it."""
+    """Write the reason down; it is told too, unless it goes on settling as was told before."""
     report.waiting.append((title(job), reason))
     if reason != job["reason"] or changes:
         with site.transaction(Actor.SCAN) as tx:

@@ -1,0 +1,231 @@
+"""One claimed job in a worker's hands: load, verify, publish, each in a process of its own; and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bgdeploy import log
+from bgdeploy.clock import monotonic
+from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, LeaseLost, StoreError, StoreFull
+from bgdeploy.jobs import ledger
+from bgdeploy.jobs.lease import KILL_CHILD, Lease
+from bgdeploy.jobs.rows import Row, Tx, get_job, title, write
+from bgdeploy.jobs.states import Actor
+from bgdeploy.pipeline import admit, load
+from bgdeploy.service import child as children
+from bgdeploy.service.ballast import free_ballast
+from bgdeploy.service.heartbeat import Heartbeat
+from bgdeploy.service.shutdown import Stop
+from bgdeploy.site import Site
+
+PROGRESS_EVERY = 5.0  # seconds between two lines about one load
+
+
+@dataclass
+class Run:
+    """One claimed job in this worker's hands; ``job`` is the row as last written."""
+
+    site: Site
+    job: Row
+    heart: Heartbeat
+    began: float
+    rows_before: int = 0
+    told_at: float = 0.0  # when progress was last logged
+
+
+def run_job(site: Site, job: Row, stop: Stop) -> None:
+    """Take a claimed job to loaded, or to wherever its failure belongs; never raises what belongs to the job."""
+    seconds = site.settings.orchestrator.lease_seconds
+    lease = Lease(site.store, job["id"], job["fence"], site.owner, seconds, monotonic())
+    with Heartbeat(lease, stop) as heart:
+        run = Run(site, job, heart, monotonic(), job["rows_confirmed"])
+        try:
+            counts = _build(run)
+            _check_unchanged(run)
+            rows = job["rows_expected"]
+            _persist(run, lambda tx: load.finish(tx, run.job, counts=counts, rows=rows))
+        except LeaseLost as error:
+            log.emit("service.trouble", what=f"loading {title(job)}", error=error)
+        except BgdeployError as error:
+            _end_badly(run, error)
+
+
+def _build(run: Run) -> dict[str, Any]:
+    """Build, then verify and publish in a fresh process; return the counts it found."""
+    if not children.end_recorded(run.job["child_pid"], run.job["child_started"]):
+        _persist(run, lambda tx: _rename(run, tx))
+    try:
+        _stage(run, "load")
+    except BuildLocked:
+        _persist(run, lambda tx: _rename(run, tx))
+        _stage(run, "load")
+    counts: dict[str, Any] = _stage(run, "verify")["counts"]
+    return counts
+
+
+def _rename(run: Run, tx: Tx) -> None:
+    run.job = load.rename_build(tx, run.job)
+
+
+def _check_unchanged(run: Run) -> None:
+    found = admit.look_at(run.site, run.job)
+    if found is None or found.text != run.job["fingerprint"]:
+        raise BadInput(
+            f"The snapshot {title(run.job)} {'changed' if found else 'was removed'} while it was loaded.",
+            kept="What is live stays live.",
+            cure="It is taken up again by itself when the folder has settled.",
+        )
+
+
+def _stage(run: Run, stage: str) -> dict[str, Any]:
+    """Run one stage in a process of its own and do what it asks; return what it reports."""
+    with children.started() as child:
+        run.heart.adopt(child)
+        recorded = {"child_pid": child.process.pid, "child_started": child.process.started}
+        _persist(run, lambda tx: write(tx, run.job, **recorded))
+        ticket = _ticket(run, stage)
+        if stage == "load" and ticket["done"]:
+            _tell_resume(run, ticket)
+        child.send(ticket)
+        for message in child.messages():
+            if "done" in message:
+                return dict(message["done"])
+            if "error" in message:
+                _raise_if_ended(run)
+                raise children.as_error(message["error"])
+            _persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
+            child.send({"ok": True})
+        _raise_if_ended(run)
+        raise child.died()
+
+
+def _tell_resume(run: Run, ticket: dict[str, Any]) -> None:
+    done, groups = len(ticket["done"]), len(ticket["plan"])
+    rows = run.job["rows_confirmed"]
+
+    def tell(tx: Tx) -> None:
+        write(tx, run.job)
+        tx.say("load.resumed", run.job, done=done, groups=groups, rows=rows)
+
+    _persist(run, tell)
+
+
+def _ticket(run: Run, stage: str) -> dict[str, Any]:
+    job, site = run.job, run.site
+    with site.store.read() as connection:
+        groups = ledger.read(connection, job["id"], job["database"])
+    names = ("number", "kind", "name", "source_label", "target_label", "files")
+    plan = [{**{name: row[name] for name in names}, "rows": row["rows_expected"]} for row in groups]
+    done = [row["number"] for row in groups if row["confirmed_at"] is not None]
+    snapshot = {
+        "customer": job["customer"],
+        "timestamp": job["timestamp"],
+        "path": str(admit.folder_of(site, job)),
+        "fingerprint": job["fingerprint"],
+    }
+    ticket = {"stage": stage, "job_id": job["id"], "database": job["database"], "fence": job["fence"]}
+    return {
+        **ticket,
+        "target": site.target.kind,
+        "settings": job["settings"],
+        "snapshot": snapshot,
+        "plan": plan or None,
+        "done": done,
+    }
+
+
+def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
+    """Write to the ledger what the child has done or is about to do."""
+    job, database = run.job, run.job["database"]
+    match message["op"]:
+        case "plan":
+            groups = [{**group, "rows_expected": group["rows"]} for group in message["groups"]]
+            ledger.store_plan(tx, job, database, groups)
+        case "restart":
+            ledger.restart(tx, job, database, message["reason"])
+        case "started":
+            ledger.started(tx, job, database, message["group"])
+        case "confirmed":
+            row = ledger.confirmed(
+                tx, job, database, message["group"], message["rows"], found=message["found"]
+            )
+            run.job = get_job(tx.connection, job["id"])
+            if _is_worth_telling(run):
+                tx.said.append(("load.progress", _progress(run, row)))
+        case "step":
+            write(tx, job, step=message["name"], **ledger.PROGRESS)
+            tx.say("load.step", job, step=message["name"])
+
+
+def _is_worth_telling(run: Run) -> bool:
+    """Every few seconds, and when the last group is in: many small tables must not fill the log."""
+    now, last = monotonic(), run.job["rows_confirmed"] == run.job["rows_expected"]
+    if not last and now - run.told_at < PROGRESS_EVERY:
+        return False
+    run.told_at = now
+    return True
+
+
+def _progress(run: Run, group: Row) -> dict[str, Any]:
+    rows, expected = run.job["rows_confirmed"], run.job["rows_expected"] or 1
+    rate = (rows - run.rows_before) / max(0.001, monotonic() - run.began)
+    left = f"{(expected - rows) / rate:,.0f} s" if rate > 0 else "unknown time"
+    shown = {"table": group["name"], "rows": rows, "expected": expected, "rate": rate, "left": left}
+    return {"job": title(run.job), "share": rows / expected, **shown}
+
+
+def _raise_if_ended(run: Run) -> None:
+    """The heartbeat ended the child: say why."""
+    if run.heart.lost:
+        raise LeaseLost(f"The lease on {title(run.job)} is lost.", kept="Nothing more was written.")
+    if run.heart.cancelled:
+        raise Cancelled(f"{title(run.job)} was cancelled.", cure=f"bgdeploy retry {run.job['id']}")
+    if run.heart.stopped:
+        raise Stopped("the service was stopped")
+
+
+class Cancelled(BgdeployError):
+    """An operator cancelled the job."""
+
+    code = "cancelled"
+
+
+class Stopped(BgdeployError):
+    """The service stops; the load goes back unfinished."""
+
+    code = "stopped"
+
+
+def _end_badly(run: Run, error: BgdeployError) -> None:
+    orchestrator = run.site.settings.orchestrator
+
+    def end(tx: Tx) -> None:
+        if isinstance(error, Stopped):
+            load.give_back(tx, run.job, error.what)
+        elif isinstance(error, Cancelled):
+            load.fail(tx, run.job, error)
+        else:
+            base, wait = orchestrator.retry_backoff_base, orchestrator.health_check_retry_delay
+            load.end_badly(tx, run.job, error, max_retries=orchestrator.max_retries, base=base, wait=wait)
+
+    try:
+        _persist(run, end)
+    except LeaseLost as lost:
+        log.emit("service.trouble", what=f"ending {title(run.job)}", error=lost)
+
+
+def _persist(run: Run, act: Callable[[Tx], None]) -> None:
+    """Write with patience: a locked or full job table is waited for until the lease runs out."""
+    while True:
+        try:
+            with run.site.transaction(Actor.WORKER) as tx:
+                act(tx)
+            return
+        except StoreError as error:
+            if isinstance(error, StoreFull) and free_ballast(run.site.settings.database_path.parent):
+                log.emit("store.full")
+            if run.heart.lease.share_used() >= KILL_CHILD or run.heart.lost:
+                raise LeaseLost(f"The job table was out of reach for too long: {error.what}") from error
+            run.heart.stop.hurry.wait(0.2)
