@@ -26,8 +26,9 @@ class Rules:
 
 
 # A customer's queued jobs go oldest first, one at a time, and the customer that was served longest
-# ago goes first. Only the newest ones count where a backlog is not wanted ("window"). What a
-# person asked for (retry, reload) is held back by neither window nor floor.
+# ago goes first. Only the newest ones count where a backlog is not wanted ("window"), and none that
+# is older than a database which waits to go live: it would be dropped as soon as it was verified.
+# What a person asked for (retry, reload) is held back by none of these.
 _ELIGIBLE = """
 SELECT j.id FROM jobs AS j JOIN customers AS c ON c.name = j.customer
 WHERE j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NULL
@@ -38,6 +39,9 @@ WHERE j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NULL
     AND NOT EXISTS (
       SELECT 1 FROM jobs AS d WHERE d.state = 'discovered' AND d.customer = j.customer
         AND d.timestamp < j.timestamp AND d.fingerprint_at > :settling_since)
+    AND NOT EXISTS (
+      SELECT 1 FROM jobs AS w WHERE w.state = 'loaded' AND w.customer = j.customer
+        AND w.timestamp > j.timestamp)
     AND (SELECT count(*) FROM (
       SELECT 1 FROM jobs AS n WHERE n.state = 'queued' AND n.customer = j.customer
         AND n.timestamp > j.timestamp AND n.requested = 0 LIMIT :keep)
@@ -45,6 +49,9 @@ WHERE j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NULL
     AND NOT EXISTS (
       SELECT 1 FROM jobs AS o WHERE o.state = 'queued' AND o.customer = j.customer
         AND o.timestamp < j.timestamp AND o.requested = 0 AND o.timestamp > c.floor_timestamp
+        AND NOT EXISTS (
+          SELECT 1 FROM jobs AS w WHERE w.state = 'loaded' AND w.customer = j.customer
+            AND w.timestamp > o.timestamp)
         AND (SELECT count(*) FROM (
           SELECT 1 FROM jobs AS n WHERE n.state = 'queued' AND n.customer = j.customer
             AND n.timestamp > o.timestamp AND n.requested = 0 LIMIT :keep)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Sequence
 
 from bgdeploy.clock import monotonic
 from bgdeploy.jobs import lineage
-from bgdeploy.jobs.rows import Row, customers, jobs, select_jobs
+from bgdeploy.jobs.rows import Row, age, customers, jobs, select_jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.service.serve import serve
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
-
-_MOVING = (State.QUEUED, State.LOADING)
 
 
 def run(site: Site, stop: Stop, *, workers: int, timeout: float) -> bool:
@@ -41,29 +39,34 @@ def _is_finished(site: Site) -> bool:
         ]
         kept = lineage.kept_databases(connection)
         owners = connection.execute(customers.select()).mappings().all()
-    if any(_still_moves(row) for row in open_jobs) or any(row["intent"] for row in owners):
-        return False
-    orchestrator = site.settings.orchestrator
-    for customer in owners:
-        mine = [row for row in kept if row["customer"] == customer["name"]]
-        rules: dict[str, Any] = {
-            "keep": orchestrator.keep_databases,
-            "grace": orchestrator.drop_grace_seconds,
-            "now": site.clock(),
-        }
-        if lineage.doomed(customer, mine, **rules):
-            return False
-    return True
-
-
-def _still_moves(row: Row) -> bool:
-    state = State(row["state"])
-    if row["lease_owner"] is not None or state in _MOVING:
-        return True
-    if state is State.DISCOVERED:
-        return bool(row["reason"] != "folder gone")
-    return (
-        state is State.LOADED
-        and not row["blocked"]
-        and not str(row["reason"]).endswith(f"resume {row['customer']}")
+    return not any(
+        customer["intent"]
+        or _moves(customer, [row for row in open_jobs if row["customer"] == customer["name"]])
+        or _drops(site, customer, [row for row in kept if row["customer"] == customer["name"]])
+        for customer in owners
     )
+
+
+def _moves(customer: Row, open_jobs: Sequence[Row]) -> bool:
+    """True while any job of a customer can still get further without a person."""
+    paused = customer["paused_at"] is not None
+    newest = max((age(row) for row in open_jobs if row["state"] == State.LOADED), default=(0, 0))
+    for row in open_jobs:
+        match State(row["state"]):
+            case State.LOADING:
+                return True
+            case State.DISCOVERED if row["reason"] != "folder gone":
+                return True
+            case State.QUEUED if not paused and (row["requested"] or age(row) > newest):
+                return True
+            case State.LOADED if not paused and not row["blocked"]:
+                return True
+        if row["lease_owner"] is not None:
+            return True
+    return False
+
+
+def _drops(site: Site, customer: Row, kept: Sequence[Row]) -> bool:
+    orchestrator = site.settings.orchestrator
+    keep, grace = orchestrator.keep_databases, orchestrator.drop_grace_seconds
+    return bool(lineage.doomed(customer, kept, keep=keep, grace=grace, now=site.clock()))

@@ -39,6 +39,16 @@ def test_a_first_start_takes_only_the_newest_that_will_be_kept(store: Store) -> 
     assert take(store) == 49  # the older one of the two that keep_databases leaves
 
 
+@pytest.mark.parametrize("live", [None, "acme-0"])
+def test_none_older_than_a_database_that_waits_is_loaded(store: Store, live: str | None) -> None:
+    add_customer(store, "acme", live=live)
+    add_job(store, "acme", 1)
+    add_job(store, "acme", 2, State.LOADED)
+    assert take(store) is None
+    add_job(store, "acme", 3)
+    assert take(store) == 3, "and it does not hold newer ones back"
+
+
 def test_with_an_alias_the_whole_backlog_goes_oldest_first(store: Store) -> None:
     add_customer(store, "acme", live="acme-0", floor_timestamp=0)
     for timestamp in (3, 1, 2):

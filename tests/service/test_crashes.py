@@ -52,6 +52,8 @@ def _attempts(house: House) -> int:
 def test_a_kill_while_dropping_is_finished_later(house: House, moment: str) -> None:
     for number in range(3):
         house.drop("acme", FIRST + number)
+        if number == 0:
+            house.run("run", "--timeout", "60")
     service = house.start("serve", failpoint=f"{moment}:kill")
     service.wait(60)
     house.run("run", "--timeout", "60")

@@ -112,6 +112,15 @@ def test_without_auto_switch_a_person_decides(tmp_path: Path) -> None:
     assert house.live("acme") == f"acme-{FIRST}"
 
 
+def test_run_does_not_wait_for_what_a_person_holds_back(house: House) -> None:
+    house.drop("acme", FIRST)
+    house.run("run", "--timeout", "60")
+    house.run("pause", "acme")
+    house.drop("acme", SECOND)
+    house.run("run", "--timeout", "60")
+    assert house.states()[SECOND] == "queued"
+
+
 def test_a_shrunken_snapshot_waits_for_a_person(house: House) -> None:
     house.drop("acme", FIRST, rows=1000)
     house.run("run", "--timeout", "60")
