@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from bgdeploy.errors import BgdeployError, ExitCode
+from bgdeploy.errors import BgdeployError, ExitCode, TargetError
 
 Result = TypeVar("Result")
 
@@ -92,6 +92,14 @@ def guarded(act: Callable[[], Result]) -> Result:
         raise SystemExit(ExitCode.OK) from None
     except KeyboardInterrupt:
         raise SystemExit(ExitCode.INTERRUPTED) from None
+    except OSError as error:
+        fail(_of_the_system(error))
+
+
+def _of_the_system(error: OSError) -> BgdeployError:
+    place = f"{error.filename}: " if error.filename else ""
+    cure = "Check that the disk is there, has room, and may be written to."
+    return TargetError(f"{place}{error.strerror or error}.", cure=cure)
 
 
 def fail(error: BgdeployError) -> NoReturn:

@@ -31,15 +31,26 @@ def move_link(paths: Paths, alias: str, database: str, generation: int) -> None:
     paths.create()
     with locked(paths.aliases / ".lock", _PATIENCE):
         _check(paths, alias, database, generation)
-        write_durably(_memory(paths, alias), f"{generation}\n")
-        aside = paths.aliases / f".{alias}.new"
-        aside.unlink(missing_ok=True)
-        os.symlink(f"../databases/{database}", aside)
-        os.replace(aside, paths.aliases / alias)
-        sync(paths.aliases)
+        try:
+            write_durably(_memory(paths, alias), f"{generation}\n")
+            _replace(paths, alias, database)
+        except OSError as error:
+            raise TargetError(
+                f"The link {paths.aliases / alias} cannot be moved: {error.strerror}.",
+                kept="It stays as it is.",
+                cure="What lies there must be a link; look at it, and put it away if it is not yours.",
+            ) from error
         found = read_link(paths, alias)
     if found != database:
         raise TargetError(f"The alias {alias} points at {found} after it was moved to {database}.")
+
+
+def _replace(paths: Paths, alias: str, database: str) -> None:
+    aside = paths.aliases / f".{alias}.new"
+    aside.unlink(missing_ok=True)
+    os.symlink(f"../databases/{database}", aside)
+    os.replace(aside, paths.aliases / alias)
+    sync(paths.aliases)
 
 
 def _check(paths: Paths, alias: str, database: str, generation: int) -> None:

@@ -1,0 +1,99 @@
+"""Which databases may be dropped: each rule that keeps one, alone and against the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bgdeploy.jobs.lineage import candidate, doomed, good, standby
+from bgdeploy.jobs.states import State
+
+NOW = 1000.0
+
+
+def customer(live: int | None, **more: Any) -> Any:
+    name = None if live is None else f"acme-{live}"
+    row = {"name": "acme", "live": name, "live_timestamp": live, "live_build": live and 1, "intent": None}
+    return {**row, "live_since": 500.0, **more}
+
+
+def database(timestamp: int, state: State = State.SWITCHED, **more: Any) -> Any:
+    row = {"name": f"acme-{timestamp}", "timestamp": timestamp, "build": 1, "state": state, "left_at": 0.0}
+    marks = dict.fromkeys(("pinned_at", "bad_at", "drop_at", "drop_why", "verified_at"))
+    return {**row, **marks, "loaded_at": 1.0, **more}
+
+
+def goes(owner: Any, *kept: Any, keep: int = 2, grace: float = 60.0) -> list[int]:
+    newest_first = sorted(kept, key=lambda row: -row["timestamp"])
+    found = doomed(owner, newest_first, keep=keep, grace=grace, now=NOW)
+    assert all(one.why for one in found)
+    return [one.database["timestamp"] for one in found]
+
+
+def test_the_newest_good_ones_stay_and_older_ones_go() -> None:
+    assert goes(customer(4), *map(database, (1, 2, 3, 4))) == [2, 1]
+    assert goes(customer(4), *map(database, (1, 2, 3, 4)), keep=1) == [3, 2, 1]
+    assert goes(customer(4), *map(database, (3, 4)), keep=9) == []
+
+
+def test_what_is_live_stays_however_old_it_is() -> None:
+    assert goes(customer(1), database(1), database(2, bad_at=9.0), keep=1) == []
+
+
+def test_what_an_intent_names_stays() -> None:
+    assert goes(customer(4, intent="acme-1"), *map(database, (1, 2, 3, 4))) == [2]
+
+
+def test_a_pinned_one_stays_and_costs_nobody_its_place() -> None:
+    assert goes(customer(4), database(1, pinned_at=1.0), *map(database, (2, 3, 4))) == [2]
+
+
+@pytest.mark.parametrize(("left", "expected"), [(NOW - 59, []), (NOW - 60, [1]), (None, [1])])
+def test_nothing_goes_before_its_grace_is_over(left: float | None, expected: list[int]) -> None:
+    """Without a time of its own the database counts from when the live one went live, here 500 s ago."""
+    assert goes(customer(3), database(1, left_at=left), database(2), database(3)) == expected
+
+
+def test_a_failed_load_never_costs_a_standby() -> None:
+    assert goes(customer(2), database(1), database(2), database(3, State.FAILED)) == [3]
+
+
+def test_a_candidate_never_costs_a_standby() -> None:
+    for state in (State.LOADED, State.LOADING, State.QUEUED):
+        assert goes(customer(2), database(1), database(2), database(3, state)) == []
+
+
+def test_a_bad_one_is_kept_until_something_newer_is_live_and_is_no_standby() -> None:
+    bad = database(3, bad_at=9.0)
+    assert goes(customer(2), database(1), database(2), bad) == []
+    assert standby(customer(2), [bad, database(2), database(1)])["timestamp"] == 1  # type: ignore[index]
+    assert goes(customer(4), database(1), database(2), bad, database(4)) == [3, 1]
+
+
+def test_of_several_that_wait_only_the_newest_stays() -> None:
+    waiting = [database(number, State.LOADED) for number in (2, 3, 4)]
+    assert goes(customer(1), database(1), *waiting) == [3, 2]
+
+
+def test_a_waiting_one_that_is_overtaken_goes_but_one_loaded_afterwards_on_purpose_stays() -> None:
+    assert goes(customer(3), database(3), database(2, State.LOADED, loaded_at=499.0)) == [2]
+    assert goes(customer(3), database(3), database(2, State.LOADED, loaded_at=501.0)) == []
+
+
+def test_an_intent_to_drop_is_carried_out_whatever_the_state() -> None:
+    given_up = database(2, State.QUEUED, drop_at=1.0, drop_why="its load failed")
+    assert goes(customer(1), database(1), given_up) == [2]
+
+
+def test_good_is_switched_not_bad_not_newer_than_live() -> None:
+    kept = [database(4), database(3, bad_at=1.0), database(2), database(1, State.LOADED)]
+    assert [row["timestamp"] for row in good(customer(2), kept)] == [2]
+    assert standby(customer(None), kept) is None
+
+
+def test_the_candidate_is_what_is_being_made_else_the_newest_that_waits() -> None:
+    loading, loaded = database(2, State.LOADING), database(3, State.LOADED)
+    assert candidate([loading, loaded])["timestamp"] == 2  # type: ignore[index]
+    assert candidate([loaded, database(1, State.LOADED)])["timestamp"] == 3  # type: ignore[index]
+    assert candidate([database(1)]) is None

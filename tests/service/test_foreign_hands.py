@@ -1,0 +1,76 @@
+"""Somebody else's hand in the state folder: aliases moved, links removed, folders nobody knows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.house import House
+
+FIRST, SECOND = 1700000001, 1700000002
+
+
+@pytest.fixture
+def lived_in(house: House) -> House:
+    for timestamp in (FIRST, SECOND):
+        house.drop("acme", timestamp)
+    house.run("run", "--timeout", "60")
+    return house
+
+
+def alias(house: House) -> Path:
+    return house.folder / "state/aliases/acme"
+
+
+def test_an_alias_moved_to_a_good_database_by_hand_is_recorded(lived_in: House) -> None:
+    alias(lived_in).unlink()
+    os.symlink(f"../databases/acme-{FIRST}", alias(lived_in))
+    lived_in.run("rollback", "acme", "--to", f"acme-{SECOND}", "--reason", "again")
+    kinds = [row["kind"] for row in lived_in.json("switches", "acme")]
+    assert kinds[:2] == ["rollback", "found"]
+
+
+@pytest.mark.parametrize("damage", ["removed", "nowhere", "elsewhere", "a folder"])
+def test_an_alias_that_leads_nowhere_good_is_put_back_by_the_next_move(lived_in: House, damage: str) -> None:
+    alias(lived_in).unlink()
+    if damage == "nowhere":
+        os.symlink("../databases/acme-999", alias(lived_in))
+    elif damage == "elsewhere":
+        os.symlink("/tmp", alias(lived_in))
+    elif damage == "a folder":
+        alias(lived_in).mkdir()
+    done = lived_in.run("rollback", "acme", "--reason", "wrong", ok=False)
+    if damage == "a folder":
+        assert done.returncode == 6
+        assert "aliases/acme" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    assert lived_in.live("acme") == f"acme-{FIRST}"
+    assert os.readlink(alias(lived_in)) == f"../databases/acme-{FIRST}"
+
+
+def test_what_bgdeploy_did_not_make_is_reported_and_never_touched(lived_in: House) -> None:
+    databases, builds = lived_in.folder / "state/databases", lived_in.folder / "state/builds"
+    shutil.copytree(databases / f"acme-{FIRST}", databases / "acme-1600000000")
+    (builds / "acme-1600000001").mkdir()
+    for number in range(3):
+        lived_in.drop("acme", SECOND + 1 + number)
+    lived_in.run("run", "--timeout", "60")
+    names = sorted(path.name for path in databases.iterdir())
+    assert names == ["acme-1600000000", f"acme-{SECOND + 2}", f"acme-{SECOND + 3}"]
+    assert (builds / "acme-1600000001").is_dir()
+
+
+def test_a_live_database_that_was_removed_by_hand_is_said_and_can_be_left(lived_in: House) -> None:
+    place = lived_in.folder / "state/databases" / f"acme-{SECOND}"
+    place.chmod(0o755)
+    shutil.rmtree(place)
+    asked = lived_in.run("query", "acme", "MATCH (n) RETURN count(*)", ok=False)
+    assert asked.returncode == 6
+    assert f"acme-{SECOND}" in asked.stderr
+    assert "rollback" in asked.stderr
+    lived_in.run("rollback", "acme", "--reason", "it is gone")
+    assert lived_in.json("query", "acme", "MATCH (n) RETURN count(*) AS n") == [{"n": 300}]
