@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 
 _hits: dict[str, int] = {}
 
@@ -32,7 +33,8 @@ def _act(action: str) -> None:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this very thread: another one could take the signal a little later.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         case "full":
             raise OSError(errno.ENOSPC, "No space left on device (failpoint)")
         case _:

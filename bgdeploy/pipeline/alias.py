@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import LeaseLost, Refused, TargetError
+from bgdeploy.errors import LeaseLost, Refused, StaleGeneration, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs.lease import known_dead
 from bgdeploy.jobs.models import Switch
@@ -55,10 +55,21 @@ def move_alias(site: Site, wish: Move) -> float:
     settle(site, wish.customer)
     generation = _intend(site, wish)
     reach("switch.intended")
-    took = _act(site, wish, generation)
+    try:
+        took = _act(site, wish, generation)
+    except StaleGeneration:
+        raise
+    except TargetError as error:
+        raise _unfinished(wish, error) from error
     reach("switch.moved")
     _record(site, wish, generation, took)
     return took
+
+
+def _unfinished(wish: Move, error: TargetError) -> TargetError:
+    kept = f"The move of {wish.customer} to {wish.database} is on record as intended, and not done."
+    cure = f"A running service finishes it by itself; else give the command again. {error.cure}".rstrip()
+    return TargetError(error.what, kept=kept, cure=cure)
 
 
 def settle(site: Site, name: str) -> None:
@@ -200,8 +211,7 @@ def _act(site: Site, wish: Move, generation: int) -> float:
     if found != wish.database:
         raise TargetError(
             f"The alias {alias} points at {found} right after it was moved to {wish.database}.",
-            kept="The move is recorded as intended, not as done.",
-            cure="The next scan looks again; see: bgdeploy customers",
+            cure="See: bgdeploy customers",
         )
     return took
 

@@ -44,7 +44,7 @@ def test_a_disk_that_fills_during_the_load_uses_no_attempt_and_the_load_goes_on(
         house.await_("the child holds still", lambda: bool(_stopped_child(service.pid)))
         filler = _fill(disk)
         _stopped_child(service.pid)[0].send_signal(signal.SIGCONT)
-        house.await_("it noticed", lambda: "disk is full" in str(house.json("jobs", "list")[0]["reason"]))
+        house.await_("it noticed", lambda: "The disk is full" in str(house.json("jobs", "log", "1")))
         assert house.json("jobs", "list")[0]["attempt"] == 0
         filler.unlink()
         house.await_("the next try holds still too", lambda: bool(_stopped_child(service.pid)))

@@ -1,0 +1,52 @@
+"""The documentation speaks of what is there: tests, files, commands, settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bgdeploy.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def test_every_test_a_promise_rests_on_exists() -> None:
+    named = re.findall(r"`([a-z/_]+\.py)::(test_[a-z_]+)`", (ROOT / "docs/guarantees.md").read_text())
+    assert len(named) > 50
+    missing = [
+        (file, name) for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_are_shown_exist(page: Path) -> None:
+    known = {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    known |= {group.name for group in app.registered_groups}
+    shown = re.findall(r"(?:^|`)bgdeploy ([a-z]+)", page.read_text(), re.MULTILINE)
+    assert set(shown) <= known
+
+
+def test_nothing_of_this_machine_is_in_the_repository() -> None:
+    pages = [
+        *PAGES,
+        *(ROOT / "bgdeploy").rglob("*.py"),
+        ROOT / "config.yaml",
+        *ROOT.glob("requirements*.lock"),
+    ]
+    for page in pages:
+        text = page.read_text()
+        assert "index-url" not in text, page
+        assert "find-links" not in text, page
+        assert str(Path.home()) not in text, page
