@@ -27,6 +27,10 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "stopping at once: running loads are given back and resume at the next start",
     ),
+    "service.abandoned": (
+        logging.ERROR,
+        "{threads} did not end and is left behind (a disk that hangs?); what ran resumes at the next start",
+    ),
     "service.trouble": (logging.ERROR, "{what} failed and will be tried again: {error}"),
     # scan
     "scan.discovered": (logging.INFO, "discovered {job}"),

@@ -1,4 +1,7 @@
-"""The housekeeping thread: scans, rescues, switches, cleans, checkpoints; one per process."""
+"""Housekeeping, in two threads per process: one scans, one rescues, switches and cleans.
+
+They are apart because a hanging disk under the snapshots must not keep an alias from being moved.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ class House:
     stop: Stop
     scans: bool = True
     wake: threading.Event = field(default_factory=threading.Event)
+    look: threading.Event = field(default_factory=threading.Event)
     scan_due: threading.Event = field(default_factory=threading.Event)
     watch: watch.Watch = field(default_factory=watch.Watch)
     last_scan: float = field(default_factory=monotonic)
@@ -34,12 +38,22 @@ class House:
 
     def poke(self) -> None:
         """A round is due; called by the scheduler and by workers, never blocks."""
+        self.look.set()
         self.wake.set()
 
     def poke_scan(self) -> None:
         """A whole scan is due."""
         self.scan_due.set()
-        self.wake.set()
+        self.look.set()
+
+
+def keep_scanning(house: House) -> None:
+    """Scan and look until the stop is asked for; what fails is tried again at the next poke."""
+    while not house.stop.asked.is_set():
+        _duty(house, "scan", lambda: _scan(house))
+        house.wake.set()
+        house.look.wait(house.site.settings.orchestrator.watch_interval)
+        house.look.clear()
 
 
 def keep_house(house: House) -> None:
@@ -59,8 +73,6 @@ def round_once(house: House) -> None:
         "rescue",
         lambda: rescue(site.store, now=site.clock(), owner=site.owner, max_interruptions=limit),
     )
-    if house.scans:
-        _duty(house, "scan", lambda: _scan(house))
     _duty(house, "switch", lambda: switch.switch_ready(site))
     _duty(house, "clean", lambda: clean.clean(site))
 

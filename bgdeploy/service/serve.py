@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from importlib.metadata import version
 
@@ -9,15 +10,17 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from bgdeploy import log
-from bgdeploy.errors import BgdeployError, StoreError
+from bgdeploy.clock import monotonic
+from bgdeploy.errors import BgdeployError, ExitCode, StoreError
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import jobs
-from bgdeploy.service.housekeeper import House, complain_when_late, keep_house
+from bgdeploy.service.housekeeper import House, complain_when_late, keep_house, keep_scanning
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.service.worker import work_once
 from bgdeploy.site import Site
 
 IDLE = 0.5  # seconds between two looks for work when there is none
+LAST_WAIT = 10.0  # seconds a thread gets after everything was told to end
 
 
 def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
@@ -30,6 +33,7 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
     log.emit("service.started", place=place, **started)
     scheduler = _schedule(house) if scans else None
     threads = [_thread("housekeeper", keep_house, house)]
+    threads += [_thread("scanner", keep_scanning, house)] if scans else []
     threads += [_thread(f"worker-{number + 1}", work, house) for number in range(workers)]
     while not stop.asked.wait(1.0):
         complain_when_late(house)
@@ -82,15 +86,24 @@ def _end(house: House, scheduler: BackgroundScheduler | None, threads: list[thre
     if scheduler is not None:
         scheduler.shutdown(wait=False)  # waiting can deadlock; it only pokes anyway
     house.poke()
-    hurried = False
-    while any(thread.is_alive() for thread in threads):
-        if stop.must_end() and not hurried:
-            hurried = True
-            log.emit("service.hurried")
-        for thread in threads:
-            thread.join(0.2)
+    _join(stop, threads)
     _release(house.site)
     log.emit("service.stopped")
+
+
+def _join(stop: Stop, threads: list[threading.Thread]) -> None:
+    """Wait for the threads; one that hangs in the system is left behind, with the whole process."""
+    last = float("inf")
+    while alive := [thread for thread in threads if thread.is_alive()]:
+        if stop.must_end() and last == float("inf"):
+            last = monotonic() + LAST_WAIT
+            log.emit("service.hurried")
+        if monotonic() > last:
+            log.emit("service.abandoned", threads=", ".join(thread.name for thread in alive))
+            os._exit(
+                ExitCode.INTERRUPTED
+            )  # its loading processes end with it, its leases are rescued at once
+        alive[0].join(0.2)
 
 
 def _running(site: Site) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,8 +48,11 @@ class Manifest:
 
 def read_manifest(root: str, entries: Sequence[Entry]) -> Manifest | None:
     """Return the manifest below ``root`` compared with the files found, or None where there is none."""
+    path = os.path.join(root, MANIFEST)
     try:
-        with open(os.path.join(root, MANIFEST), "rb") as file:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return Manifest("", f"{MANIFEST} is not a file")  # reading a pipe would never end
+        with open(path, "rb") as file:
             text = file.read()
     except FileNotFoundError:
         return None

@@ -137,6 +137,12 @@ def test_a_manifest_that_is_none_waits_and_says_so(tmp_path: Path, text: str) ->
     assert "manifest.json is malformed" in look(tmp_path).reason
 
 
+def test_a_manifest_that_is_a_pipe_or_a_folder_never_blocks(tmp_path: Path) -> None:
+    write(tmp_path, PEOPLE)
+    os.mkfifo(tmp_path / "manifest.json")
+    assert look(tmp_path).reason == "manifest.json is not a file"
+
+
 def test_a_file_that_the_manifest_does_not_know_waits(tmp_path: Path) -> None:
     write(tmp_path, PEOPLE)
     manifest(tmp_path)
