@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bgdeploy import log
 from bgdeploy.errors import StoreError
+from bgdeploy.jobs.store import RESTORE
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -103,5 +104,5 @@ def _unusable(path: Path, error: Exception) -> StoreError:
     return StoreError(
         f"The job table {path} cannot be read ({error}).",
         kept="Nothing was changed; databases and aliases are untouched.",
-        cure="If it is damaged, restore the newest jobs.db.backup-* beside it.",
+        cure=RESTORE,
     )

@@ -20,6 +20,10 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from bgdeploy.errors import StoreError, StoreFull
 
 LOCK_DEADLINE = 30.0  # seconds a writer waits for its turn before it says so
+RESTORE = (
+    "Stop bgdeploy and put a copy back (your own, or a jobs.db.backup-* beside it). Without one, move it "
+    "away and start again: what is live stays live, and the newest snapshots are loaded anew."
+)
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -148,7 +152,7 @@ def _translated(path: Path) -> Iterator[None]:
             raise StoreError(
                 f"The job table {path} is damaged ({text}).",
                 kept="Nothing was changed; databases and aliases are untouched.",
-                cure="Restore the newest jobs.db.backup-* beside it.",
+                cure=RESTORE,
             ) from error
         if "unable to open" in text or "readonly" in text:
             raise StoreError(

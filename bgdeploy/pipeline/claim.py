@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 import sqlalchemy as sa
@@ -88,11 +90,13 @@ def claim(
     now: float,
     lease_seconds: float,
     settings: dict[str, Any],
+    existing: Collection[str] = (),
 ) -> Row | None:
     """Take one queued job, if it is still the next one: one winner, a new fence, its event.
 
     The same transaction names the database it will be loaded into, so that ownership is on record
-    before anything exists. ``settings`` are kept with the job unless an earlier run left its own.
+    before anything exists. ``settings`` are kept with the job unless an earlier run left its own;
+    ``existing`` are the names of all databases at the target, none of which a new one may take.
     """
     find(State.QUEUED, State.LOADING, Actor.WORKER)
     binds = {**_binds(rules, now, job_id), "owner": owner, "until": now + lease_seconds}
@@ -102,7 +106,7 @@ def claim(
         served = customers.update().values(served_at=now)
         job = get_job(tx.connection, job_id)
         tx.connection.execute(served.where(customers.c.name == job["customer"]))
-        database = _database_of(tx, job) or own_database(tx, job)
+        database = _database_of(tx, job) or own_database(tx, job, existing)
         write(tx, job, database=database, settings=job["settings"] or settings)
         fields = {key: job[key] for key in ("fence", "attempt", "interruptions")}
         tx.say("load.claimed", job, edge=(State.QUEUED, State.LOADING), database=database, **fields)
@@ -119,12 +123,12 @@ def _database_of(tx: Tx, job: Row) -> str | None:
     return tx.connection.execute(sa.select(databases.c.name).where(*usable)).scalars().first()
 
 
-def own_database(tx: Tx, job: Row) -> str:
+def own_database(tx: Tx, job: Row, existing: Collection[str]) -> str:
     """Record ownership of a new name for this job's database and return it; no name is used twice."""
-    customer = get_customer(tx.connection, job["customer"])
-    name = database_name(customer["alias"], job["timestamp"], job["build"])
-    if _is_taken(tx, name):
-        name = database_name(customer["alias"], job["timestamp"], job["build"], job["fence"])
+    alias = get_customer(tx.connection, job["customer"])["alias"]
+    marks = chain([None], count(job["fence"]))
+    names = (database_name(alias, job["timestamp"], job["build"], mark) for mark in marks)
+    name = next(name for name in names if name not in existing and not _is_taken(tx, name))
     owned = {key: job[key] for key in ("customer", "timestamp", "build")}
     row = databases.insert().values(name=name, job_id=job["id"], created_at=tx.now, **owned)
     tx.connection.execute(row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
 from bgdeploy.errors import BadInput, BgdeployError, TargetFull, VerifyFailed
@@ -73,11 +75,11 @@ def intend_drop(tx: Tx, job: Row, why: str) -> None:
     tx.connection.execute(databases.update().where(*owned).values(drop_at=tx.now, drop_why=why))
 
 
-def rename_build(tx: Tx, job: Row) -> Row:
+def rename_build(tx: Tx, job: Row, existing: Collection[str]) -> Row:
     """Build under another name, since a living process may hold the old one; return the new row."""
     old = job["database"]
     intend_drop(tx, job, "a living process held it, so the load went on under another name")
-    new = own_database(tx, job)
+    new = own_database(tx, job, existing)
     write(tx, job, database=new, rows_confirmed=0, step=None)
     tx.say("load.renamed", job, old=old, new=new)
     return tx.connection.execute(sa.select(jobs).where(jobs.c.id == job["id"])).mappings().one()

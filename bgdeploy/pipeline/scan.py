@@ -133,7 +133,9 @@ def _add_customer(site: Site, name: str) -> Row:
         if other is not None:
             what = f"Its alias {alias!r} is in use by customer {other!r}."
             raise BadInput(what, kept="Nothing of it was loaded.", cure="Rename the folder.")
-        tx.connection.execute(customers.insert().values(name=name, alias=alias, created_at=tx.now))
+        # Begun with the time, so that an alias moved by a job table that was lost obeys this one too.
+        born = {"created_at": tx.now, "generation": int(tx.now)}
+        tx.connection.execute(customers.insert().values(name=name, alias=alias, **born))
         tx.say("customer.added", customer=name, alias=alias)
         return tx.connection.execute(of_name).mappings().one()
 

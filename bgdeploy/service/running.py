@@ -55,18 +55,23 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
 def _build(run: Run) -> dict[str, Any]:
     """Build, then verify and publish in a fresh process; return the counts it found."""
     if not children.end_recorded(run.job["child_pid"], run.job["child_started"]):
-        _persist(run, lambda tx: _rename(run, tx))
+        _rename(run)
     try:
         _stage(run, "load")
     except BuildLocked:
-        _persist(run, lambda tx: _rename(run, tx))
+        _rename(run)
         _stage(run, "load")
     counts: dict[str, Any] = _stage(run, "verify")["counts"]
     return counts
 
 
-def _rename(run: Run, tx: Tx) -> None:
-    run.job = load.rename_build(tx, run.job)
+def _rename(run: Run) -> None:
+    existing = {found.name for found in run.site.target.databases()}
+
+    def rename(tx: Tx) -> None:
+        run.job = load.rename_build(tx, run.job, existing)
+
+    _persist(run, rename)
 
 
 def _check_unchanged(run: Run) -> None:

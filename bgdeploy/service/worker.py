@@ -36,6 +36,7 @@ def work_once(site: Site, stop: Stop) -> bool:
         now=site.clock(),
         lease_seconds=orchestrator.lease_seconds,
         settings=settings,
+        existing={found.name for found in site.target.databases()},
     )
     if job is not None:
         reach("claim.done")

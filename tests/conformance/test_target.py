@@ -13,6 +13,7 @@ from bgdeploy.targets.ladybug import open_reader, open_target
 from tests.house import House
 
 FIRST = 1700000001
+LATER = 2**40  # generations that no run has come to
 
 
 @pytest.fixture
@@ -30,21 +31,21 @@ def target(settings: dict[str, object]) -> Target:
 
 def test_the_alias_moves_and_reads_back(target: Target) -> None:
     assert target.alias("acme") == f"acme-{FIRST + 2}"
-    target.switch("acme", f"acme-{FIRST + 1}", 100)
+    target.switch("acme", f"acme-{FIRST + 1}", LATER)
     assert target.alias("acme") == f"acme-{FIRST + 1}"
     assert target.alias("nobody") is None
 
 
 def test_an_older_generation_is_refused_and_changes_nothing(target: Target) -> None:
-    target.switch("acme", f"acme-{FIRST + 1}", 100)
+    target.switch("acme", f"acme-{FIRST + 1}", LATER)
     with pytest.raises(StaleGeneration):
-        target.switch("acme", f"acme-{FIRST + 2}", 99)
+        target.switch("acme", f"acme-{FIRST + 2}", LATER - 1)
     assert target.alias("acme") == f"acme-{FIRST + 1}"
 
 
 def test_an_alias_never_points_at_what_is_not_there(target: Target) -> None:
     with pytest.raises(TargetError):
-        target.switch("acme", "acme-1", 100)
+        target.switch("acme", "acme-1", LATER)
     assert target.alias("acme") == f"acme-{FIRST + 2}"
 
 
@@ -92,7 +93,7 @@ def test_readers_see_neither_error_nor_mixture_during_a_thousand_switches(
         reader.start()
     names = list(sizes)
     for generation in range(1000):
-        target.switch("acme", names[generation % 2], 100 + generation)
+        target.switch("acme", names[generation % 2], LATER + generation)
     over.set()
     for reader in readers:
         reader.join()
@@ -103,7 +104,7 @@ def test_readers_see_neither_error_nor_mixture_during_a_thousand_switches(
 def test_an_open_reader_outlives_a_switch_and_a_drop(target: Target, settings: dict[str, object]) -> None:
     with open_reader(settings, "acme") as reader:
         assert not reader.stale()
-        target.switch("acme", f"acme-{FIRST + 1}", 100)
+        target.switch("acme", f"acme-{FIRST + 1}", LATER)
         target.drop(f"acme-{FIRST + 2}", 7)
         assert reader.stale()
         assert reader.query("MATCH (n) RETURN count(*) AS n")[0]["n"] == 90

@@ -74,3 +74,21 @@ def test_a_live_database_that_was_removed_by_hand_is_said_and_can_be_left(lived_
     assert "rollback" in asked.stderr
     lived_in.run("rollback", "acme", "--reason", "it is gone")
     assert lived_in.json("query", "acme", "MATCH (n) RETURN count(*) AS n") == [{"n": 300}]
+
+
+def test_without_its_job_table_what_is_live_stays_live_and_the_newest_are_loaded_anew(
+    lived_in: House,
+) -> None:
+    for path in (lived_in.folder / "state").glob("jobs.db*"):
+        path.unlink()
+    (lived_in.folder / "state/databases/acme-1600000000").mkdir()
+    lived_in.run("scan", "--once")
+    assert os.readlink(alias(lived_in)) == f"../databases/acme-{SECOND}", "readers go on"
+    lived_in.run("run", "--timeout", "60")
+    assert str(lived_in.live("acme")).startswith(f"acme-{SECOND}-f"), "no name is used twice"
+    names = sorted(path.name for path in (lived_in.folder / "state/databases").iterdir())
+    assert {f"acme-{FIRST}", f"acme-{SECOND}", "acme-1600000000"} <= set(names), (
+        "nothing it does not own is dropped"
+    )
+    assert len(names) == 5
+    assert lived_in.json("query", "acme", "MATCH (n) RETURN count(*) AS n") == [{"n": 300}]
