@@ -89,7 +89,10 @@ EVENTS: dict[str, tuple[int, str]] = {
         "{alias} points at {database}, not at {expected}: moved by someone else",
     ),
     "switch.blocked": (logging.WARNING, "{job} stays loaded: {reason}"),
-    "switch.finished": (logging.WARNING, "finished a move of {alias} to {database} that a crash had cut off"),
+    "switch.finished": (
+        logging.WARNING,
+        "recorded a move of {alias} to {database} for its mover, which had not done so yet",
+    ),
     "switch.failed": (
         logging.ERROR,
         "{alias} could not be moved to {database} and stays where it was: {reason}",

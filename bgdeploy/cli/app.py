@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,4 +66,15 @@ for group in (run, jobs, customers, setup):
 
 def main() -> None:
     """The console script's entry."""
+    _open_output()
     app()
+
+
+def _open_output() -> None:
+    """Let every name be printed, whatever the terminal's character set, and let output be closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
+        else:
+            stream.reconfigure(errors="backslashreplace")

@@ -192,6 +192,8 @@ def _check(tx: Tx, customer: Row, wish: Move) -> None:
             kept=f"{customer['alias']} stays where it is.",
             cure=f"Load its snapshot again: bgdeploy retry {database['job_id']} --reload",
         )
+    if wish.kind == "rollback" and customer["intent"] is None and customer["live"] == wish.database:
+        raise Refused(f"{wish.database} is live already.", kept="Nothing was changed.")
     if wish.kind != "deploy":
         return
     if customer["paused_at"] is not None:
@@ -224,7 +226,9 @@ def _record(site: Site, wish: Move, generation: int, took: float | None) -> None
             if customer["live"] == wish.database and customer["intent"] is None:
                 return  # another process finished this very move
             raise LeaseLost(
-                f"A newer move of {customer['alias']} replaced this one.", kept="Nothing was written."
+                f"A newer move of {customer['alias']} replaced this one.",
+                kept="Nothing was written.",
+                cure=f"See: bgdeploy switches {wish.customer}",
             )
         if took is None:
             tx.say("switch.finished", customer=wish.customer, alias=customer["alias"], database=wish.database)

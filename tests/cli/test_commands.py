@@ -137,6 +137,21 @@ def test_a_closed_pipe_is_no_error(lived_in: House) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(lived_in: House, redirection: str) -> None:
+    command = ["bash", "-c", f'"$@" {redirection}', "-", *lived_in.command("customers")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_names_are_printed_whatever_the_character_set(house: House) -> None:
+    (house.folder / "data/Größe/1700000001").mkdir(parents=True)
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    for words in (["scan", "--once"], ["customers"], ["jobs", "list"]):
+        done = subprocess.run(house.command(*words), capture_output=True, env=environ, timeout=60, check=True)
+        assert b"Gr\\xf6\\xdfe" in done.stdout
+
+
 def test_colours_only_on_a_terminal(lived_in: House) -> None:
     assert "\x1b" not in lived_in.run("jobs", "list").stdout
     assert "\x1b[" in on_a_terminal(lived_in.command("jobs", "list"))

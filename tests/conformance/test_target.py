@@ -49,6 +49,16 @@ def test_an_alias_never_points_at_what_is_not_there(target: Target) -> None:
     assert target.alias("acme") == f"acme-{FIRST + 2}"
 
 
+def test_an_alias_never_points_at_what_was_damaged_since(target: Target, house: House) -> None:
+    graph = house.folder / "state/databases" / f"acme-{FIRST + 1}" / "graph.lbug"
+    graph.chmod(0o644)
+    with open(graph, "r+b") as file:
+        file.truncate(40_000)
+    with pytest.raises(TargetError, match="damaged"):
+        target.switch("acme", f"acme-{FIRST + 1}", LATER)
+    assert target.alias("acme") == f"acme-{FIRST + 2}"
+
+
 def test_what_an_alias_points_at_is_not_dropped(target: Target) -> None:
     with pytest.raises(Refused):
         target.drop(f"acme-{FIRST + 2}", 1)

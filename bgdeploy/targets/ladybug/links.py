@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from bgdeploy.errors import Refused, StaleGeneration, TargetError
-from bgdeploy.targets.ladybug.paths import GRAPH, Paths, locked, sync, write_durably
+from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, Paths, locked, sync, write_durably
 
 _PATIENCE = 10.0  # seconds; a move takes milliseconds
 
@@ -60,12 +61,23 @@ def _check(paths: Paths, alias: str, database: str, generation: int) -> None:
             f"The alias {alias} was moved with generation {seen} already; {generation} is older.",
             kept="It stays where it is.",
         )
-    if not (paths.databases / database / GRAPH).is_file():
-        raise TargetError(
-            f"There is no published database {database} to point {alias} at.",
-            kept=f"{alias} stays where it is.",
-            cure="Load its snapshot again: bgdeploy retry <id> --reload",
-        )
+    folder = paths.databases / database
+    again = "Load its snapshot again: bgdeploy retry <id> --reload"
+    if not (folder / GRAPH).is_file():
+        what = f"There is no published database {database} to point {alias} at."
+        raise TargetError(what, kept=f"{alias} stays where it is.", cure=again)
+    published, found = _read_size(folder), (folder / GRAPH).stat().st_size
+    if published != found:
+        what = f"{database} is damaged: it was published with {published:,} bytes and has {found:,} now."
+        raise TargetError(what, kept=f"{alias} stays where it is.", cure=again)
+
+
+def _read_size(folder: Path) -> int:
+    """The size a database had when it was published; what nobody knows is never right."""
+    try:
+        return int(json.loads((folder / FACTS).read_text(encoding="utf-8"))["bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return -1
 
 
 def _memory(paths: Paths, alias: str) -> Path:

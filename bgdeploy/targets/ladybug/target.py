@@ -99,7 +99,10 @@ class Ladybug:
         with self._paths.hold(ticket.database):
             if not place.exists():
                 _strip(draft)
-                write_durably(draft / FACTS, json.dumps({**version(), **facts}, indent=1, default=str))
+                size = {"bytes": (draft / GRAPH).stat().st_size}
+                write_durably(
+                    draft / FACTS, json.dumps({**version(), **facts, **size}, indent=1, default=str)
+                )
                 (draft / GRAPH).chmod(0o444)
                 sync(draft / GRAPH)
                 sync(draft)
