@@ -12,8 +12,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy import log
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import LeaseLost, Refused, StaleGeneration, TargetError
+from bgdeploy.errors import BgdeployError, LeaseLost, Refused, StaleGeneration, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs.lease import known_dead
 from bgdeploy.jobs.models import Switch
@@ -49,8 +50,9 @@ class Move:
 def move_alias(site: Site, wish: Move) -> float:
     """Move an alias and record it; return the milliseconds the target took.
 
-    Raises Refused where the move would break a promise, TargetError where the target failed (the
-    intent stays and is finished later), LeaseLost where a newer wish replaced this one.
+    Raises Refused where the move would break a promise, TargetError where the target failed (where
+    it then still points elsewhere the intent is void, else it is finished later), LeaseLost where a
+    newer wish replaced this one.
     """
     settle(site, wish.customer)
     generation = _intend(site, wish)
@@ -60,16 +62,23 @@ def move_alias(site: Site, wish: Move) -> float:
     except StaleGeneration:
         raise
     except TargetError as error:
-        raise _unfinished(wish, error) from error
+        raise _take_back(site, wish, generation, error) from error
     reach("switch.moved")
     _record(site, wish, generation, took)
     return took
 
 
-def _unfinished(wish: Move, error: TargetError) -> TargetError:
-    kept = f"The move of {wish.customer} to {wish.database} is on record as intended, and not done."
-    cure = f"A running service finishes it by itself; else give the command again. {error.cure}".rstrip()
-    return TargetError(error.what, kept=kept, cure=cure)
+def _take_back(site: Site, wish: Move, generation: int, error: TargetError) -> TargetError:
+    """The target failed: where the alias is seen not to have moved, nobody shall try this move again."""
+    with site.store.read() as connection:
+        customer = get_customer(connection, wish.customer)
+    found = site.target.alias(customer["alias"])
+    if found == wish.database or customer["generation"] != generation:
+        return error
+    _forget_intent(site, customer)
+    return TargetError(
+        error.what, kept=f"{customer['alias']} stays at {found or 'nothing'}.", cure=error.cure
+    )
 
 
 def settle(site: Site, name: str) -> None:
@@ -90,7 +99,10 @@ def repeat_cut_off_moves(site: Site) -> None:
         pending = connection.execute(open_ones).mappings().all()
     for customer in pending:
         if known_dead(customer["intent_by"]) or customer["intent_at"] < site.clock() - INTENT_TRUST:
-            _repeat(site, customer)
+            try:
+                _repeat(site, customer)
+            except BgdeployError as error:  # one customer's trouble must not hold up the others
+                log.emit("service.trouble", what=f"moving {customer['alias']}", error=error)
 
 
 def _repeat(site: Site, customer: Row) -> None:
@@ -107,14 +119,18 @@ def _repeat(site: Site, customer: Row) -> None:
 
 
 def _void(site: Site, customer: Row) -> None:
-    """Take an intent back; raising the generation at the target shuts its mover out."""
-    generation = customer["generation"] + 1
-    with site.transaction(Actor.WORKER) as tx:
-        same = (customers.c.name == customer["name"], customers.c.generation == customer["generation"])
-        tx.connection.execute(customers.update().where(*same).values(generation=generation, **NO_INTENT))
+    """Take another process's intent back; raising the generation at the target shuts a frozen mover out."""
+    _forget_intent(site, customer)
     found = site.target.alias(customer["alias"])
     if found is not None:
-        site.target.switch(customer["alias"], found, generation)
+        site.target.switch(customer["alias"], found, customer["generation"] + 1)
+
+
+def _forget_intent(site: Site, customer: Row) -> None:
+    with site.transaction(Actor.WORKER) as tx:
+        same = (customers.c.name == customer["name"], customers.c.generation == customer["generation"])
+        void = customers.update().where(*same).values(generation=customers.c.generation + 1, **NO_INTENT)
+        tx.connection.execute(void)
 
 
 def _finish(site: Site, customer: Row) -> None:

@@ -90,6 +90,8 @@ def scan_customer(site: Site, name: str, known: Known, report: Report) -> None:
         _unlisted(report, name, error)
     except BadInput as error:
         report.skipped.append((name, str(error)))
+    except OSError as error:  # a disk that fails under one customer stops nobody else
+        _unlisted(report, name, NotReadable(f"{error.filename or name}: {error.strerror or error}"))
 
 
 def _unlisted(report: Report, folder: str, error: NotReadable) -> None:

@@ -98,15 +98,21 @@ def main() -> int:
         return 1
     except Exception as error:  # the process's edge: whatever it is, the parent must hear of it
         what = f"The loading process met an unexpected {type(error).__name__}: {error}"
-        line.tell({"error": {"code": "full" if _is_full(error) else "target", "what": what}})
+        line.tell({"error": {"code": _kind_of(error), "what": what}})
         return 1
     return 0
 
 
-def _is_full(error: Exception) -> bool:
+def _kind_of(error: Exception) -> str:
     import errno
 
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    import pyarrow as pa
+
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "full"
+    # Arrow tells of damaged Parquet by its own errors, and by system errors without a number.
+    damaged = isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None)
+    return "bad-input" if damaged else "target"
 
 
 def _open_line() -> Line:

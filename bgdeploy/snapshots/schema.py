@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +81,11 @@ def read_footer(path: Path, file: str, folder: TableFolder, columns: Mapping[str
         return Footer(data, found, tuple((field.name, stored(field.type, written_by)) for field in schema))
 
 
-def _open(path: Path, file: str) -> pq.ParquetFile:
+@contextmanager
+def _open(path: Path, file: str) -> Iterator[pq.ParquetFile]:
     try:
-        return pq.ParquetFile(path)
+        with pq.ParquetFile(path) as parquet:
+            yield parquet
     except pa.ArrowNotImplementedError as error:
         raise BadInput(f"{file} uses what bgdeploy cannot read: {error}.", kept=_KEPT) from error
     except (OSError, pa.ArrowException) as error:

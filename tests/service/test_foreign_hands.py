@@ -52,6 +52,21 @@ def test_an_alias_that_leads_nowhere_good_is_put_back_by_the_next_move(lived_in:
     assert os.readlink(alias(lived_in)) == f"../databases/acme-{FIRST}"
 
 
+def test_a_database_that_cannot_go_live_again_holds_up_nobody(lived_in: House) -> None:
+    graph = lived_in.folder / "state/databases" / f"acme-{FIRST}" / "graph.lbug"
+    graph.chmod(0o644)
+    graph.write_bytes(b"damaged")
+    done = lived_in.run("rollback", "acme", "--reason", "wrong", ok=False)
+    assert done.returncode == 6
+    assert "is damaged" in done.stderr
+    assert f"acme stays at acme-{SECOND}." in done.stderr
+    lived_in.drop("borealis", FIRST)
+    lived_in.drop("acme", SECOND + 1)
+    lived_in.run("run", "--timeout", "60")
+    assert lived_in.live("borealis") == f"borealis-{FIRST}"
+    assert lived_in.live("acme") == f"acme-{SECOND + 1}"
+
+
 def test_what_bgdeploy_did_not_make_is_reported_and_never_touched(lived_in: House) -> None:
     databases, builds = lived_in.folder / "state/databases", lived_in.folder / "state/builds"
     shutil.copytree(databases / f"acme-{FIRST}", databases / "acme-1600000000")

@@ -104,6 +104,21 @@ def test_a_failed_snapshot_that_is_mended_is_taken_up_by_itself(house: House) ->
     assert house.live("acme") == f"acme-{FIRST}"
 
 
+def test_a_file_whose_pages_are_damaged_fails_as_bad_input(house: House) -> None:
+    folder = house.drop("acme", FIRST, rows=30_000)
+    file = folder / "nodes/Address/part-0.parquet"
+    content = bytearray(file.read_bytes())
+    content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
+    file.write_bytes(content)
+    (folder / "_SUCCESS").touch()
+    assert house.run("run", "--timeout", "60", ok=False).returncode == 1
+    job = house.json("jobs", "list")[0]
+    assert job["state"] == "failed"
+    assert job["error"].startswith("nodes/Address/part-0.parquet is damaged")
+    assert job["error_code"] == "bad-input"
+    assert house.live("acme") is None
+
+
 def test_a_folder_that_vanishes_before_it_is_loaded_waits_as_discovered(house: House) -> None:
     folder = house.drop("acme", FIRST)
     house.run("scan", "--once")

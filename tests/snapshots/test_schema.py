@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from bgdeploy.errors import BadInput, NotReadable
-from bgdeploy.snapshots.schema import label_counts
-from tests.snapshots.folders import KNOWS, PEOPLE, opened
+from bgdeploy.snapshots.schema import label_counts, open_snapshot
+from tests.snapshots.folders import KNOWS, PEOPLE, opened, write
 
 MOMENT = datetime(2026, 1, 7, tzinfo=UTC)
 
@@ -172,6 +172,22 @@ def test_a_node_counts_once_for_each_of_its_labels(
 ) -> None:
     columns = {"id": ["p1", "p2"]} | ({} if labels is None else {"labels": labels})
     assert label_counts(opened(tmp_path, {f"nodes/{folder}/a.parquet": columns})) == counted
+
+
+@pytest.mark.parametrize("columns", [["id", "labels"], ["key", "kind"]])
+def test_damage_behind_a_footer_that_opens_is_never_a_surprise(tmp_path: Path, columns: list[str]) -> None:
+    table = pa.table([[f"p{number}" for number in range(9000)], ["Person"] * 9000], columns)
+    folder = write(tmp_path, {"nodes/Person/a.parquet": table})
+    file = folder / "nodes/Person/a.parquet"
+    content = bytearray(file.read_bytes())
+    data = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[4:data] = bytes(data - 4)
+    file.write_bytes(content)
+    if columns == ["id", "labels"]:
+        assert open_snapshot("acme", 1700000001, folder, {}, "").rows == 9000
+        return
+    with pytest.raises(NotReadable, match=r"nodes/Person/a\.parquet does not open"):
+        open_snapshot("acme", 1700000001, folder, {}, "")
 
 
 @pytest.mark.parametrize(

@@ -217,23 +217,24 @@ def _key(group: Group) -> tuple[str, str | None, str | None]:
 def _copy(work: Build, engine: Engine, group: Group, types: Types) -> None:
     reach("load.group.before")
     work.ledger.started(group.number)
-    read = _read_types(work, engine, group.files)
-    links = _link(work, group.files)
-    table = _table_of(work, group)
-    if group.kind == "node":
-        labels = statements.labels_of(table, work.snapshot.path, group.files, read)
-        statement = statements.copy_nodes(table, links, labels, read, types[table.name])
-    else:
-        key_types = _end_types(work, table, group, types)
-        statement = statements.copy_relationships(table, group, links, read, key_types)
     try:
-        engine.run(statement)
+        engine.run(_statement(work, engine, group, types))
     except QueryFailed as error:
         engine.abandon()
         _give_up(work, group, error)
     reach("load.group.copied")
     work.ledger.confirmed(group.number, group.rows)
     reach("load.group.confirmed")
+
+
+def _statement(work: Build, engine: Engine, group: Group, types: Types) -> str:
+    read = _read_types(work, engine, group.files)
+    links = _link(work, group.files)
+    table = _table_of(work, group)
+    if group.kind == "node":
+        labels = statements.labels_of(table, work.snapshot.path, group.files, read)
+        return statements.copy_nodes(table, links, labels, read, types[table.name])
+    return statements.copy_relationships(table, group, links, read, _end_types(work, table, group, types))
 
 
 def _table_of(work: Build, group: Group) -> Table:

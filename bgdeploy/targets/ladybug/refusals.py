@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,7 +48,25 @@ def explain(error: QueryFailed, group: Group | None, snapshot: Snapshot) -> Bgde
         word in low for word in ("conversion exception", "overflow exception", "cast")
     ):
         return BadInput(f"{where} holds a value that does not fit its column: {said}", kept=_KEPT)
+    if (damaged := _find_damaged(group, snapshot)) is not None:
+        return BadInput(f"{damaged} is damaged: {said}", kept=_KEPT, cure="Write it again.")
     return TargetError(f"The engine could not load {where}: {said}", kept=_KEPT)
+
+
+def _find_damaged(group: Group | None, snapshot: Snapshot) -> str | None:
+    """The first file that another reader cannot read either; split files were written by ourselves."""
+    every = [file.path for table in snapshot.tables for file in table.files]
+    files = every if group is None else [file for file in group.files if file in every]
+    return next((file for file in files if not _reads(snapshot.path / file)), None)
+
+
+def _reads(path: Path) -> bool:
+    try:
+        with pq.ParquetFile(path) as parquet:
+            rows = sum(batch.num_rows for batch in parquet.iter_batches(65_536))
+            return rows == int(parquet.metadata.num_rows)
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _where(group: Group | None) -> str:
