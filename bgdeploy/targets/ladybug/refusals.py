@@ -64,7 +64,7 @@ def _reads(path: Path) -> bool:
     try:
         with pq.ParquetFile(path) as parquet:
             rows = sum(batch.num_rows for batch in parquet.iter_batches(65_536))
-            return rows == int(parquet.metadata.num_rows)
+            return bool(rows == parquet.metadata.num_rows)
     except (OSError, pa.ArrowException):
         return False
 
