@@ -55,7 +55,7 @@ EXAMPLES = {
     "list": _examples("bgdeploy jobs list", "bgdeploy jobs list --state failed --json"),
     "show": _examples("bgdeploy jobs show 7", "bgdeploy jobs show 7 --json"),
     "log": _examples("bgdeploy jobs log 7", "bgdeploy jobs log"),
-    "retry": _examples("bgdeploy retry 7", "bgdeploy retry 7 --reload"),
+    "retry": _examples("bgdeploy retry 7", "bgdeploy retry --all-failed", "bgdeploy retry 7 --reload"),
     "customers": _examples("bgdeploy customers", "bgdeploy customers --json"),
     "switches": _examples("bgdeploy switches", "bgdeploy switches acme --json"),
     "switch": _examples("bgdeploy switch acme", "bgdeploy switch acme --to acme-1767741427"),

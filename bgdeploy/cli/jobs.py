@@ -135,20 +135,31 @@ def _log(context: typer.Context, job_id: int | None, limit: int, as_json: bool) 
 
 def retry(
     context: typer.Context,
-    job: Annotated[list[int], typer.Argument(help="Ids of jobs.")],
+    job: Annotated[list[int] | None, typer.Argument(help="Ids of jobs.")] = None,
+    all_failed: Annotated[
+        bool,
+        typer.Option(
+            "--all-failed", help="Every failed one, but those cancelled or older than what was live."
+        ),
+    ] = False,
     reload: Annotated[
         bool, typer.Option("--reload", help="Load a loaded, switched or cleaned one again as a new build.")
     ] = False,
 ) -> None:
     """Queue failed jobs again, from zero; with --reload make a new build of a good one."""
+    if bool(job) == all_failed or (all_failed and reload):
+        raise typer.BadParameter("give ids of jobs, or --all-failed", param_hint="JOB")
     output.guarded(lambda: _retry(context, job, reload))
 
 
-def _retry(context: typer.Context, ids: list[int], again: bool) -> None:
+def _retry(context: typer.Context, ids: list[int] | None, again: bool) -> None:
     from bgdeploy.service import operate
 
     site = context.obj.site()
-    for job_id in ids:
+    found = operate.failed_jobs(site) if ids is None else ids
+    if not found:
+        print("No failed job to queue again. See: bgdeploy jobs list --state failed")
+    for job_id in found:
         if again:
             row = operate.reload(site, job_id, by=whoami())
             print(f"queued: job {row['id']}, build {row['build']} of {row['customer']}/{row['timestamp']}")

@@ -121,6 +121,7 @@ def _open_line() -> Line:
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
+    _be_the_first_to_go()
     replies: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(replies,), daemon=True).start()
     return Line(out, replies)
@@ -135,6 +136,14 @@ def _listen(replies: queue.Queue[str]) -> None:
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _be_the_first_to_go() -> None:
+    """Where memory runs out, the system shall take this process and not the service: it only costs a retry."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    except OSError:
+        return  # no Linux, or not allowed: the system then chooses for itself
 
 
 def _run(ticket: dict[str, Any], line: Line) -> dict[str, Any]:

@@ -7,7 +7,19 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.errors import Refused
-from bgdeploy.jobs.rows import Row, Tx, age, get_customer, get_job, insert_job, jobs, move, title
+from bgdeploy.jobs.rows import (
+    Row,
+    Tx,
+    age,
+    customers,
+    get_customer,
+    get_job,
+    insert_job,
+    jobs,
+    move,
+    select_jobs,
+    title,
+)
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.admit import look_at
 from bgdeploy.pipeline.load import intend_drop
@@ -43,6 +55,17 @@ def retry(site: Site, job_id: int, *, by: str) -> str:
             changes["fingerprint"] = found.text
         move(tx, job, State.QUEUED, "operator.retry", fields={"by": by}, **changes)
         return title(job)
+
+
+def failed_jobs(site: Site) -> list[int]:
+    """Return the failed jobs worth another try: not cancelled, and above what was ever live."""
+    with site.store.read() as connection:
+        failed = select_jobs(connection, jobs.c.state == State.FAILED, order=(jobs.c.id,))
+        owners = connection.execute(sa.select(customers)).mappings().all()
+    floors = {owner["name"]: (owner["floor_timestamp"], owner["floor_build"]) for owner in owners}
+    return [
+        row["id"] for row in failed if row["error_code"] != "cancelled" and age(row) > floors[row["customer"]]
+    ]
 
 
 def _refuse_retry(job: Row) -> None:

@@ -95,6 +95,8 @@ def test_config_shows_value_and_origin_of_each_key(lived_in: House) -> None:
         (["jobs", "log", "999"], 4, "There is no job 999"),
         (["retry", "999"], 4, "There is no job 999"),
         (["retry", "1"], 5, "is switched, not failed"),
+        (["retry"], 2, "give ids of jobs, or --all-failed"),
+        (["retry", "1", "--all-failed"], 2, "give ids of jobs, or --all-failed"),
         (["retry", "3", "--reload"], 5, "is failed; only a loaded, switched or cleaned one is reloaded"),
         (["jobs", "list", "--state", "loadign"], 2, "no state 'loadign'"),
         (["query", "acm", "MATCH (n) RETURN n"], 4, "There are: acme, borealis"),

@@ -119,6 +119,15 @@ def test_a_file_whose_pages_are_damaged_fails_as_bad_input(house: House) -> None
     assert house.live("acme") is None
 
 
+def test_retry_of_all_that_failed_leaves_out_what_is_older_than_live(house: House) -> None:
+    for timestamp, broken in ((FIRST, "dangling"), (SECOND, None), (SECOND + 1, "dangling")):
+        house.drop("acme", timestamp, broken=broken)
+        house.run("run", "--timeout", "60", ok=False)
+    assert house.states() == {FIRST: "failed", SECOND: "switched", SECOND + 1: "failed"}
+    house.run("retry", "--all-failed")
+    assert house.states() == {FIRST: "failed", SECOND: "switched", SECOND + 1: "queued"}
+
+
 def test_a_folder_that_vanishes_before_it_is_loaded_waits_as_discovered(house: House) -> None:
     folder = house.drop("acme", FIRST)
     house.run("scan", "--once")
