@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bgdeploy.durable import sync
 from bgdeploy.errors import Refused
 from bgdeploy.snapshots import fiction
 from bgdeploy.snapshots.files import MARKER, is_ignored
@@ -58,7 +59,7 @@ def write_snapshot(
         (draft / MARKER).touch()
     _sync(draft)
     final.parent.joinpath(draft.name).rename(final)
-    _sync_folder(home)
+    sync(home)
     return final
 
 
@@ -131,17 +132,5 @@ def _sync(folder: Path) -> None:
     # Files first, then the folders that name them, the deepest first.
     for path, _, files in os.walk(folder, topdown=False):
         for name in files:
-            _sync_path(os.path.join(path, name))
-        _sync_folder(Path(path))
-
-
-def _sync_folder(folder: Path) -> None:
-    _sync_path(str(folder))
-
-
-def _sync_path(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            sync(Path(path, name))
+        sync(Path(path))

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bgdeploy.durable import sync, write_durably
 from bgdeploy.errors import TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.source import Snapshot, Table
 from bgdeploy.targets.base import Group, Ledger
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
-from bgdeploy.targets.ladybug.paths import GRAPH, NEED, sync, write_durably
+from bgdeploy.targets.ladybug.paths import GRAPH, NEED
 from bgdeploy.targets.ladybug.plan import disk_needed, plan_groups
 from bgdeploy.targets.ladybug.refusals import explain
 

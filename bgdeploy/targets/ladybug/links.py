@@ -6,8 +6,9 @@ import json
 import os
 from pathlib import Path
 
+from bgdeploy.durable import sync, write_durably
 from bgdeploy.errors import Refused, StaleGeneration, TargetError
-from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, Paths, locked, sync, write_durably
+from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, Paths, locked
 
 _PATIENCE = 10.0  # seconds; a move takes milliseconds
 

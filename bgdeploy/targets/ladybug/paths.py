@@ -107,26 +107,6 @@ def _is_still(path: Path, handle: int) -> bool:
         return False
 
 
-def sync(path: Path) -> None:
-    """Make a file's content, or a folder's list of names, durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Replace a small file in one step."""
-    aside = path.with_name(path.name + ".new")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    sync(path.parent)
-
-
 def allocated(path: Path) -> int | None:
     """Bytes a file really takes on disk, or None when it is not there; holes cost nothing."""
     try:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bgdeploy.durable import sync, write_durably
 from bgdeploy.errors import TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.source import Snapshot
@@ -17,7 +18,7 @@ from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need,
 from bgdeploy.targets.ladybug import links
 from bgdeploy.targets.ladybug.engine import version
 from bgdeploy.targets.ladybug.inspection import inspected
-from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, NEED, Paths, allocated, sync, write_durably
+from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, NEED, Paths, allocated
 from bgdeploy.targets.ladybug.reader import open_reader
 
 
