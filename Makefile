@@ -35,6 +35,8 @@ check: $(VENV)/dev      ## style and types only
 
 bench: $(VENV)/user     ## speeds as ratios, written to the screen
 	$(BIN)/python benchmarks/load.py
+	$(BIN)/python benchmarks/disk.py
+	$(BIN)/python benchmarks/memory.py
 
 lock:            ## renew both lock files from pyproject.toml
 	sh tools/lock.sh
