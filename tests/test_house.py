@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,4 +49,12 @@ def test_help_of_every_command_ends_with_examples(command: str) -> None:
         [sys.executable, "-m", "bgdeploy", command, "--help"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert "bgdeploy" in done.stdout.rsplit("xample", 1)[-1]
+    assert "bgdeploy" in done.stdout.split("Examples:")[1]
+
+
+def test_the_overview_cuts_no_command_short() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bgdeploy", "--help"],
+        capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "COLUMNS": "80"},
+    )  # fmt: skip
+    assert "..." not in done.stdout.split("Commands:")[1]

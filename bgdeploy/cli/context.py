@@ -52,6 +52,8 @@ EXAMPLES = {
     "scan": _examples("bgdeploy scan --once", "bgdeploy scan --once --json"),
     "work": _examples("bgdeploy work --workers 2"),
     "run": _examples("bgdeploy run", "bgdeploy run --timeout 600 --workers 2"),
+    "jobs": _examples("bgdeploy jobs list", "bgdeploy jobs show 7"),
+    "db": _examples("bgdeploy db current", "bgdeploy db upgrade"),
     "list": _examples("bgdeploy jobs list", "bgdeploy jobs list --state failed --json"),
     "show": _examples("bgdeploy jobs show 7", "bgdeploy jobs show 7 --json"),
     "log": _examples("bgdeploy jobs log 7", "bgdeploy jobs log"),

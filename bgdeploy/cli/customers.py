@@ -69,7 +69,7 @@ def switches(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Show every move of an alias, newest first: from, to, kind, by whom, why."""
+    """Show every move of an alias: from, to, kind, by whom, why."""
     output.guarded(lambda: _switches(context, customer, limit, as_json))
 
 
@@ -107,7 +107,7 @@ def switch(
     to: To = None,
     reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "asked for",
 ) -> None:
-    """Move the alias to the database that waits, or to any verified one with --to."""
+    """Move the alias to the database that waits, or to any --to."""
     output.guarded(lambda: _switch(context, customer, to, reason))
 
 
@@ -127,7 +127,10 @@ def rollback(
         bool, typer.Option("--pause", help="Let nothing newer go live until: bgdeploy resume")
     ] = False,
 ) -> None:
-    """Go back to the standby at once; the database it leaves is marked bad and kept for a look."""
+    """Go back to the standby at once, and mark what it leaves as bad.
+
+    The bad one is kept for a look until something newer is live; only `switch --to` brings it back.
+    """
     output.guarded(lambda: _rollback(context, customer, to, reason, pause))
 
 
@@ -149,7 +152,7 @@ def pause(
     customer: Name,
     reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "asked for",
 ) -> None:
-    """Claim and switch nothing for this customer until it is resumed."""
+    """Claim and switch nothing for this customer until resumed."""
     output.guarded(lambda: _pause(context, customer, reason))
 
 
@@ -178,7 +181,7 @@ def query(
     cypher: Annotated[str, typer.Argument(help="A reading Cypher statement.")],
     as_json: AsJson = False,
 ) -> None:
-    """Ask the live database of a customer, read-only, through its alias."""
+    """Ask a customer's live database, read-only, through its alias."""
     output.guarded(lambda: _query(context, customer, cypher, as_json))
 
 

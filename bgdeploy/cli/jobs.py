@@ -10,7 +10,9 @@ from bgdeploy.cli import output
 from bgdeploy.cli.context import EXAMPLES, whoami
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-jobs_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Jobs: list, show, log.")
+jobs_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Jobs: list, show, log.", epilog=EXAMPLES["jobs"]
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -146,7 +148,7 @@ def retry(
         bool, typer.Option("--reload", help="Load a loaded, switched or cleaned one again as a new build.")
     ] = False,
 ) -> None:
-    """Queue failed jobs again, from zero; with --reload make a new build of a good one."""
+    """Queue failed jobs again; with --reload build a good one anew."""
     if bool(job) == all_failed or (all_failed and reload):
         raise typer.BadParameter("give ids of jobs, or --all-failed", param_hint="JOB")
     output.guarded(lambda: _retry(context, job, reload))

@@ -56,12 +56,15 @@ def serve(
     scan_interval: Annotated[float | None, typer.Option(help="Seconds between two whole scans.")] = None,
     log_format: Form = None,
 ) -> None:
-    """Scan, load, switch and clean until it is stopped (Ctrl+C: finish; twice: at once)."""
+    """Scan, load, switch and clean until it is stopped.
+
+    Ctrl+C or SIGTERM: running loads may end within shutdown_timeout; a second time: at once. Nothing is lost.
+    """
     output.guarded(lambda: _serve(context, workers, scan_interval, log_format, scans=True))
 
 
 def work(context: typer.Context, workers: Workers = None, log_format: Form = None) -> None:
-    """Like serve, but without scanning: more workers for the same job table."""
+    """Like serve, without scanning: more workers for one job table."""
     output.guarded(lambda: _serve(context, workers, None, log_format, scans=False))
 
 
@@ -82,7 +85,10 @@ def run(
     workers: Workers = None,
     log_format: Form = None,
 ) -> None:
-    """Scan, then finish all that is or becomes ready; exit 0 when nothing failed (for cron and CI)."""
+    """Scan, then finish all that is or becomes ready (cron, CI).
+
+    Exit 0 when nothing failed and nothing is left that could go on by itself.
+    """
     output.guarded(lambda: _run(context, timeout, workers, log_format))
 
 
@@ -110,7 +116,10 @@ def scan(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Find new snapshots and queue those that are ready; exit 0 when the scan itself worked."""
+    """Find new snapshots and queue the ready ones; loads nothing.
+
+    Exit 0 when the scan itself worked, even if it found nothing.
+    """
     output.guarded(lambda: _scan(context, as_json))
 
 

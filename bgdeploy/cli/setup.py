@@ -11,7 +11,12 @@ from bgdeploy.cli import output
 from bgdeploy.cli.context import EXAMPLES
 from bgdeploy.cli.jobs import AsJson
 
-db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The job table: upgrade, current.")
+db_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="The job table: upgrade, current.",
+    epilog=EXAMPLES["db"],
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +37,10 @@ def init(
         ),
     ] = False,
 ) -> None:
-    """Write a commented config.yaml where there is none, and make the folders and the job table."""
+    """Write config.yaml, make the folders and the job table.
+
+    A config.yaml that is there is left as it is.
+    """
     output.guarded(lambda: _init(context, rebind))
 
 
@@ -58,7 +66,7 @@ def _template() -> str:
 
 
 def show_config(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show the configuration in force, and where each value comes from; secrets stay hidden."""
+    """Show each setting in force and where it comes from, no secrets."""
     output.guarded(lambda: _show_config(context, as_json))
 
 
@@ -106,7 +114,10 @@ def simulate(
     seed: Annotated[int, typer.Option(help="The same seed writes the same data.")] = 1,
     timestamp: Annotated[int | None, typer.Option(help="The snapshot's timestamp [default: now]")] = None,
 ) -> None:
-    """Drop a made-up snapshot, as an ETL job would: written aside, then renamed."""
+    """Drop a made-up snapshot, as an ETL job would.
+
+    It is written into a hidden folder and then renamed, so that it is complete when it appears.
+    """
     output.guarded(lambda: _simulate(context, customer, rows, seed, timestamp))
 
 
@@ -125,7 +136,10 @@ def demo(
         bool, typer.Option("--keep", help="Keep the demo's folder to look around in it.")
     ] = False,
 ) -> None:
-    """See the main job: three customers, a broken snapshot, a worker killed in the middle of a load."""
+    """See the main job at work, with a broken snapshot and a kill -9.
+
+    Three customers, some 300,000 rows, readers that never stop; it needs a minute and leaves nothing behind.
+    """
 
     def act() -> None:
         from bgdeploy.cli.demo import run_demo
