@@ -20,7 +20,8 @@ from bgdeploy.jobs.rows import (
     write,
 )
 from bgdeploy.jobs.states import Actor, State
-from bgdeploy.pipeline.alias import Move, move_alias, repeat_cut_off_moves, settle
+from bgdeploy.pipeline.alias import move_alias, repeat_cut_off_moves, settle
+from bgdeploy.pipeline.moves import Move
 from bgdeploy.site import Site
 
 

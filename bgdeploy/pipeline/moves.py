@@ -1,0 +1,90 @@
+"""Moves: a wish to move an alias, and what it leaves in the job table once it has come true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from bgdeploy.jobs.models import Switch
+from bgdeploy.jobs.rescue import FREED
+from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_database, get_job, move
+from bgdeploy.jobs.states import Actor, State
+
+switches: sa.Table = Switch.__table__  # type: ignore[assignment]
+
+_INTENT = ("intent", "intent_kind", "intent_who", "intent_why", "intent_by", "intent_at")
+NO_INTENT = dict.fromkeys(_INTENT)
+
+
+@dataclass(frozen=True)
+class Move:
+    """One wish to move an alias; ``kind`` is deploy, switch or rollback."""
+
+    customer: str
+    database: str
+    kind: str
+    why: str
+    by: str  # the person, or "bgdeploy"
+    pause: bool = False
+
+    @property
+    def actor(self) -> Actor:
+        """Automation moves as a worker, people as operators."""
+        return Actor.WORKER if self.kind == "deploy" else Actor.OPERATOR
+
+
+def write_move(tx: Tx, customer: Row, wish: Move, generation: int, took: float | None) -> None:
+    """Write switch, floor, live, the marks of both databases and the job's state in this transaction.
+
+    ``customer`` is the row before the move; ``took`` milliseconds, None where nobody measured.
+    """
+    database = get_database(tx.connection, wish.database)
+    floor = max(age(database), (customer["floor_timestamp"], customer["floor_build"]))
+    live = {"live": wish.database, "live_timestamp": database["timestamp"], "live_build": database["build"]}
+    changes = {
+        "live_since": tx.now,
+        "floor_timestamp": floor[0],
+        "floor_build": floor[1],
+        **live,
+        **NO_INTENT,
+    }
+    tx.connection.execute(customers.update().where(customers.c.name == wish.customer).values(**changes))
+    _mark_databases(tx, customer, wish)
+    record = {
+        "source": customer["live"],
+        "target": wish.database,
+        "kind": wish.kind,
+        "by": wish.by,
+        "why": wish.why,
+    }
+    row = {"customer": wish.customer, "at": tx.now, "generation": generation, "took_ms": took, **record}
+    tx.connection.execute(switches.insert().values(job_id=database["job_id"], **row))
+    fields = {"alias": customer["alias"], "database": wish.database, "source": customer["live"] or "nothing"}
+    _tell(tx, database["job_id"], {"kind": wish.kind, "why": wish.why, "took": took or 0.0, **fields})
+
+
+def _mark_databases(tx: Tx, customer: Row, wish: Move) -> None:
+    left, reached = customer["live"], wish.database
+    if left is not None and left != reached:
+        bad = {"bad_at": tx.now, "bad_why": wish.why} if wish.kind == "rollback" else {}
+        tx.connection.execute(
+            databases.update().where(databases.c.name == left).values(left_at=tx.now, **bad)
+        )
+        if bad:
+            tx.say("database.bad", customer=wish.customer, database=left, why=wish.why)
+    cleared = {"bad_at": None, "bad_why": None} if wish.kind in ("switch", "found", "rollback") else {}
+    if cleared and get_database(tx.connection, reached)["bad_at"] is not None:
+        tx.say("database.cleared", customer=wish.customer, database=reached)
+    here = databases.update().where(databases.c.name == reached)
+    tx.connection.execute(here.values(left_at=None, **cleared))
+
+
+def _tell(tx: Tx, job_id: int, fields: dict[str, Any]) -> None:
+    job = get_job(tx.connection, job_id)
+    if job["state"] == State.LOADED:
+        changes = {"switched_at": tx.now, "blocked": False, "reason": None, "error": None, "error_code": None}
+        move(tx, job, State.SWITCHED, "switch.moved", fields=fields, **changes, **FREED)
+    else:
+        tx.say("switch.moved", job, **fields)
