@@ -49,7 +49,8 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     relationships = sum(counts.get("types", {}).values())
     labels = ", ".join(f"{name} {rows:,}" for name, rows in sorted(counts.get("labels", {}).items())[:4])
     rows = f"{labels}; {relationships:,} relationships" if counts else ""
-    notes = ["paused"] if one["paused"] else []
+    notes = [f"TROUBLE: {one['trouble']}"] if one["trouble"] else []
+    notes += ["paused"] if one["paused"] else []
     notes += [f"bad: {name}" for name in one["rolled_back"]]
     age = output.ago(one["snapshot_age_seconds"])
     return (

@@ -32,7 +32,10 @@ def move_alias(site: Site, wish: Move) -> float:
     newer wish replaced this one.
     """
     settle(site, wish.customer)
-    generation = _intend(site, wish)
+    return _carry_out(site, wish, _intend(site, wish))
+
+
+def _carry_out(site: Site, wish: Move, generation: int) -> float:
     reach("switch.intended")
     try:
         took = _act(site, wish, generation)
@@ -65,8 +68,34 @@ def settle(site: Site, name: str) -> None:
     found = site.target.alias(customer["alias"])
     if customer["intent"] is not None and found == customer["intent"]:
         _finish(site, customer)
-    elif customer["intent"] is None and found != customer["live"]:
-        _accept_or_undo(site, customer, found)
+    elif customer["intent"] is None and found != customer["live"] and _is_whole(site, name, found):
+        _accept(site, customer, str(found))
+
+
+def watch_aliases(site: Site) -> list[tuple[str, str]]:
+    """Put back every alias that points at nothing good; return (alias, trouble) where that failed."""
+    with site.store.read() as connection:
+        owners = (
+            connection.execute(sa.select(customers).where(customers.c.live.is_not(None))).mappings().all()
+        )
+    troubles = []
+    for customer in owners:
+        try:
+            settle(site, customer["name"])
+            _put_back(site, customer["name"])
+        except BgdeployError as error:
+            troubles.append((customer["alias"], str(error)))
+    return troubles
+
+
+def _put_back(site: Site, name: str) -> None:
+    with site.store.read() as connection:
+        customer = get_customer(connection, name)
+    found = site.target.alias(customer["alias"])
+    if customer["intent"] is not None or customer["live"] is None or found == customer["live"]:
+        return
+    back = Move(name, customer["live"], "repair", f"it pointed at {found or 'nothing'}", "bgdeploy")
+    _carry_out(site, back, _intend(site, back, seen=customer["generation"]))
 
 
 def repeat_cut_off_moves(site: Site) -> None:
@@ -120,24 +149,24 @@ def _finish(site: Site, customer: Row) -> None:
         return  # its mover lives and was faster
 
 
-def _accept_or_undo(site: Site, customer: Row, found: str | None) -> None:
-    """Somebody else moved the alias: take it as it is if it points at good data, else put it back."""
-    if found is not None and _is_whole(site, customer["name"], found):
-        by_hand = Move(customer["name"], found, "found", "moved by someone else", "unknown")
-        with site.transaction(Actor.OPERATOR) as tx:
-            fields = {"alias": customer["alias"], "database": found, "expected": customer["live"]}
-            tx.say("switch.found", customer=customer["name"], **fields)
-            write_move(tx, customer, by_hand, customer["generation"], None)
-            rescued = databases.update().where(databases.c.name == found, databases.c.dropped_at.is_(None))
-            tx.connection.execute(rescued.values(drop_at=None, drop_why=None))
-    elif customer["live"] is not None:
-        why = f"put back: it pointed at {found or 'nothing'}"
-        back = Move(customer["name"], customer["live"], "repair", why, "bgdeploy")
-        generation = _intend(site, back)
-        _record(site, back, generation, _act(site, back, generation))
+def _accept(site: Site, customer: Row, found: str) -> None:
+    """Somebody else moved the alias to good data: it is taken as it is."""
+    by_hand = Move(customer["name"], found, "found", "moved by someone else", "unknown")
+    with site.transaction(Actor.OPERATOR) as tx:
+        if not _is_undisturbed(get_customer(tx.connection, customer["name"]), customer["generation"]):
+            return  # it was one of us, between the look at the row and the look at the alias
+        fields = {"alias": customer["alias"], "database": found, "expected": customer["live"]}
+        tx.say("switch.found", customer=customer["name"], **fields)
+        write_move(tx, customer, by_hand, customer["generation"], None)
+        rescued = databases.update().where(databases.c.name == found, databases.c.dropped_at.is_(None))
+        tx.connection.execute(rescued.values(drop_at=None, drop_why=None))
 
 
-def _is_whole(site: Site, customer: str, name: str) -> bool:
+def _is_undisturbed(customer: Row, generation: int) -> bool:
+    return customer["generation"] == generation and customer["intent"] is None
+
+
+def _is_whole(site: Site, customer: str, name: str | None) -> bool:
     query = sa.select(databases.c.name).where(
         databases.c.name == name,
         databases.c.customer == customer,
@@ -148,10 +177,17 @@ def _is_whole(site: Site, customer: str, name: str) -> bool:
         return connection.execute(query).first() is not None
 
 
-def _intend(site: Site, wish: Move) -> int:
-    """Write the intent with the next generation, or refuse; nothing can drop its database from here on."""
+def _intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
+    """Write the intent with the next generation, or refuse; nothing can drop its database from here on.
+
+    With ``seen`` it is written only if nobody has moved or means to since that generation.
+    """
     with site.transaction(wish.actor) as tx:
         customer = get_customer(tx.connection, wish.customer)
+        if seen is not None and not _is_undisturbed(customer, seen):
+            raise LeaseLost(
+                f"{customer['alias']} is being moved by someone else.", kept="Nothing was written."
+            )
         _check(tx, customer, wish)
         generation: int = customer["generation"] + 1
         intent = {

@@ -13,7 +13,7 @@ from bgdeploy import log
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError
 from bgdeploy.jobs.rescue import rescue
-from bgdeploy.pipeline import clean, scan, switch, watch
+from bgdeploy.pipeline import alias, clean, scan, switch, watch
 from bgdeploy.pipeline.admit import Report
 from bgdeploy.service.ballast import keep_ballast
 from bgdeploy.service.shutdown import Stop
@@ -120,6 +120,8 @@ def _tidy(house: House) -> None:
     held_back = house.site.store.truncate_log()
     if held_back > LARGEST_LOG:
         log.emit("store.log_grows", size=held_back >> 20)
+    for name, trouble in alias.watch_aliases(house.site):
+        _say_once(house, f"keeping the alias {name}", trouble)
     for name in clean.orphans(house.site):
         if house.told.get(name) != "orphan":
             house.told[name] = "orphan"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -114,10 +114,22 @@ def list_customers(site: Site) -> list[View]:
     with site.store.read() as connection:
         owners = connection.execute(sa.select(customers).order_by(customers.c.name)).mappings().all()
         kept = lineage.kept_databases(connection)
+    there = {found.name for found in site.target.databases() if found.status == "online"}
     return [
-        _show_customer(owner, [row for row in kept if row["customer"] == owner["name"]], site)
+        {
+            **_show_customer(owner, [row for row in kept if row["customer"] == owner["name"]], site),
+            "trouble": _find_trouble(site, owner, there),
+        }
         for owner in owners
     ]
+
+
+def _find_trouble(site: Site, owner: Row, there: Collection[str]) -> str | None:
+    """What keeps readers from what is live, or None; asked of the target, not of memory."""
+    found = site.target.alias(owner["alias"])
+    if found != owner["live"] and owner["intent"] is None:
+        return f"the alias points at {found or 'nothing'}"
+    return f"{found} is gone" if found is not None and found not in there else None
 
 
 def _show_customer(owner: Row, kept: Sequence[Row], site: Site) -> View:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import House
+from tests.house import House, stop
 
 FIRST, SECOND = 1700000001, 1700000002
 
@@ -52,6 +52,19 @@ def test_an_alias_that_leads_nowhere_good_is_put_back_by_the_next_move(lived_in:
     assert os.readlink(alias(lived_in)) == f"../databases/acme-{FIRST}"
 
 
+@pytest.mark.parametrize("damage", ["removed", "nowhere"])
+def test_a_service_puts_back_an_alias_that_leads_nowhere(lived_in: House, damage: str) -> None:
+    alias(lived_in).unlink()
+    if damage == "nowhere":
+        os.symlink("../databases/acme-999", alias(lived_in))
+    assert "the alias points at" in lived_in.run("customers").stdout
+    service = lived_in.start("serve")
+    lived_in.await_("it is put back", lambda: lived_in.json("customers")[0]["trouble"] is None)
+    assert stop(service) == 0
+    assert os.readlink(alias(lived_in)) == f"../databases/acme-{SECOND}"
+    assert [row["kind"] for row in lived_in.json("switches", "acme")].count("repair") == 1
+
+
 def test_a_database_that_cannot_go_live_again_holds_up_nobody(lived_in: House) -> None:
     graph = lived_in.folder / "state/databases" / f"acme-{FIRST}" / "graph.lbug"
     graph.chmod(0o644)
@@ -83,6 +96,7 @@ def test_a_live_database_that_was_removed_by_hand_is_said_and_can_be_left(lived_
     place = lived_in.folder / "state/databases" / f"acme-{SECOND}"
     place.chmod(0o755)
     shutil.rmtree(place)
+    assert lived_in.json("customers")[0]["trouble"] == f"acme-{SECOND} is gone"
     asked = lived_in.run("query", "acme", "MATCH (n) RETURN count(*)", ok=False)
     assert asked.returncode == 6
     assert f"acme-{SECOND}" in asked.stderr

@@ -16,11 +16,7 @@ FIRST = 1700000001
 
 def house_on(disk: Path, folder: Path) -> House:
     """Databases on the small disk, the job table and the data beside it."""
-    house = make_house(folder, "health_check_retry_delay: 0.3")
-    config = (house.folder / "config.yaml").read_text()
-    config = config.replace("state_dir: state", f"state_dir: {disk}/state\ndatabase_url: sqlite:///jobs.db")
-    (house.folder / "config.yaml").write_text(config)
-    return house
+    return make_house(folder, state=f"{disk}/state", health_check_retry_delay=0.3)
 
 
 def test_too_little_room_is_said_with_the_sum_before_anything_is_written(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ FIRST, SECOND, THIRD = 1700000001, 1700000002, 1700000003
 @pytest.fixture
 def keen(tmp_path: Path) -> House:
     """A house that keeps one database only, so that the cleaner wants every older one."""
-    return make_house(tmp_path, "keep_databases: 1, auto_switch: false")
+    return make_house(tmp_path, keep_databases=1, auto_switch=False)
 
 
 def two_databases(house: House) -> None:

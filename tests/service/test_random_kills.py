@@ -39,7 +39,7 @@ def outcome(house: House) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    house = make_house(tmp_path_factory.mktemp("undisturbed"), "keep_databases: 2")
+    house = make_house(tmp_path_factory.mktemp("undisturbed"))
     drop_all(house)
     house.run("run", "--timeout", "80")
     return outcome(house)

@@ -17,7 +17,8 @@ def kinds(house: House, job: int = 1) -> list[str]:
     return [event["kind"] for event in house.json("jobs", "show", str(job))["events"]]
 
 
-def test_a_loading_process_that_always_dies_uses_up_its_tries_and_can_be_retried(house: House) -> None:
+def test_a_loading_process_that_always_dies_uses_up_its_tries_and_can_be_retried(tmp_path: Path) -> None:
+    house = make_house(tmp_path, max_retries=3)
     house.drop("acme", FIRST)
     died = house.run("run", "--timeout", "80", failpoint="child.started:1:kill", ok=False)
     assert died.returncode == 1
@@ -44,9 +45,7 @@ def test_a_loading_process_that_dies_after_progress_never_uses_up_its_tries(hous
 
 
 def test_a_job_that_always_kills_its_worker_fails_with_its_last_step(tmp_path: Path) -> None:
-    house = make_house(tmp_path, "max_interruptions: 2")
-    text = (house.folder / "config.yaml").read_text().replace("max_interruptions: 50, ", "")
-    (house.folder / "config.yaml").write_text(text)
+    house = make_house(tmp_path, max_interruptions=2)
     house.drop("acme", FIRST)
     for _ in range(2):
         service = house.start("serve", failpoint="claim.done:1:kill")
@@ -141,7 +140,7 @@ def test_a_folder_that_vanishes_before_it_is_loaded_waits_as_discovered(house: H
 
 
 def test_max_databases_makes_a_load_wait_with_the_sum(tmp_path: Path) -> None:
-    house = make_house(tmp_path, "max_databases: 2, health_check_retry_delay: 0.3")
+    house = make_house(tmp_path, max_databases=2, health_check_retry_delay=0.3)
     for number in range(2):
         house.drop("acme", FIRST + number)
         house.run("run", "--timeout", "60")

@@ -103,7 +103,7 @@ def test_rollback_and_switch_and_reload(house: House) -> None:
 
 
 def test_without_auto_switch_a_person_decides(tmp_path: Path) -> None:
-    house = make_house(tmp_path, "auto_switch: false")
+    house = make_house(tmp_path, auto_switch=False)
     house.drop("acme", FIRST)
     house.run("run", "--timeout", "60", ok=False)
     assert house.states() == {FIRST: "loaded"}
