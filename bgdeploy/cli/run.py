@@ -94,19 +94,23 @@ def run(
 
 def _run(context: typer.Context, timeout: float, workers: int | None, form: str | None) -> None:
     from bgdeploy.service.run_once import run as run_all
+    from bgdeploy.service.scan_once import scan_once
     from bgdeploy.service.views import list_jobs
 
     site, stop = _start(context, workers, None, form)
     before = {job["id"] for job in list_jobs(site, states=["failed"], limit=100_000)}
+    unread = scan_once(site).errors
     finished = run_all(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
     failed = [job for job in list_jobs(site, states=["failed"], limit=100_000) if job["id"] not in before]
     for job in failed:
         typer.echo(f"failed: job {job['id']} {job['customer']}/{job['timestamp']}: {job['error']}", err=True)
+    for name, reason in unread:
+        typer.echo(f"not scanned: {name}: {reason}", err=True)
     if stop.hurry.is_set():
         raise typer.Exit(ExitCode.INTERRUPTED)
     if not finished:
         typer.echo("not everything could be finished; see: bgdeploy jobs list", err=True)
-    raise typer.Exit(ExitCode.OK if finished and not failed else ExitCode.FAILED)
+    raise typer.Exit(ExitCode.OK if finished and not failed and not unread else ExitCode.FAILED)
 
 
 def scan(

@@ -15,7 +15,10 @@ from bgdeploy.site import Site
 
 
 def run(site: Site, stop: Stop, *, workers: int, timeout: float) -> bool:
-    """Work until nothing is left that could move by itself; False when the time ran out first."""
+    """Work until nothing is left that could move by itself; False when the time ran out first.
+
+    Call it after a scan: what nobody has found yet is not waited for.
+    """
     deadline = monotonic() + timeout
     service = threading.Thread(target=serve, args=(site, stop), kwargs={"workers": workers}, name="serve")
     service.start()

@@ -160,6 +160,9 @@ def test_a_lost_mount_changes_no_job(house: House) -> None:
     house.run("run", "--timeout", "60")
     (house.folder / "data").rename(house.folder / "gone")
     house.run("scan", "--once", ok=False)
+    told = house.run("run", "--timeout", "60", ok=False)
+    assert told.returncode == 1
+    assert "not scanned" in told.stderr
     assert house.states() == {FIRST: "switched"}
     assert house.live("acme") == f"acme-{FIRST}"
 
