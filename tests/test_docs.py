@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bgdeploy.cli.app import app
+from bgdeploy.errors import ExitCode
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -36,6 +37,11 @@ def test_commands_that_are_shown_exist(page: Path) -> None:
     known |= {group.name for group in app.registered_groups}
     shown = re.findall(r"(?:^|`)bgdeploy ([a-z]+)", page.read_text(), re.MULTILINE)
     assert set(shown) <= known
+
+
+def test_exit_codes_in_the_guide_are_those_in_the_code() -> None:
+    shown = re.findall(r"^\| (\d+) \|", (ROOT / "docs/guide.md").read_text(), re.MULTILINE)
+    assert [int(code) for code in shown] == sorted(ExitCode)
 
 
 def test_nothing_of_this_machine_is_in_the_repository() -> None:
