@@ -81,7 +81,7 @@ EVENTS: dict[str, tuple[int, str]] = {
         "{job} failed: its worker died {limit} times in a row without progress (last step: {step})",
     ),
     "rescue.released": (logging.WARNING, "took back the lease on {job} from {holder}, which is gone"),
-    "health.fine": (logging.INFO, "{job} may start: the target is well; {reason}"),
+    "health.fine": (logging.INFO, "{job} started, since the target is well; {reason}"),
     # switch
     "switch.moved": (logging.INFO, "{alias} -> {database} ({kind}, from {source}, {took:.1f} ms): {why}"),
     "switch.found": (

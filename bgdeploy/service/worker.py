@@ -15,6 +15,7 @@ from bgdeploy.service.heartbeat import may_claim
 from bgdeploy.service.running import run_job
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
+from bgdeploy.targets.base import Need
 
 
 def work_once(site: Site, stop: Stop) -> bool:
@@ -25,7 +26,8 @@ def work_once(site: Site, stop: Stop) -> bool:
         return False
     rules = claim_rules(site)
     next_one = peek(site.store, rules, now=site.clock())
-    if next_one is None or stop.asked.is_set() or not _may_start(site, next_one):
+    needs = None if next_one is None or stop.asked.is_set() else _may_start(site, next_one)
+    if next_one is None or needs is None:
         return False
     settings = site.settings.target_settings()
     job = claim(
@@ -39,6 +41,7 @@ def work_once(site: Site, stop: Stop) -> bool:
         existing={found.name for found in site.target.databases()},
     )
     if job is not None:
+        log.emit("health.fine", job=title(job), reason="; ".join(need.sum for need in needs))
         reach("claim.done")
         run_job(site, job, stop)
     return True
@@ -55,26 +58,33 @@ def claim_rules(site: Site) -> Rules:
     )
 
 
-def _may_start(site: Site, job: Row) -> bool:
-    """The target is well, the folder is as it was, and there is room; else the row says why not."""
+def _may_start(site: Site, job: Row) -> list[Need] | None:
+    """Return what was found to be enough, or None: the row then says what is missing."""
+    needs, missing = _look_for_room(site, job)
+    if missing:
+        _wait(site, job, missing)
+    return needs
+
+
+def _look_for_room(site: Site, job: Row) -> tuple[list[Need] | None, str]:
+    """The target is well, the folder is as it was, and there is room; else why not, in words."""
     health = site.target.health()
     if health.state != "ok":
-        return _wait(site, job, f"the target is not well: {'; '.join(health.reasons)}")
+        return None, f"the target is not well: {'; '.join(health.reasons)}"
     try:
         if not admit.recheck(site, job):
-            return False
+            return None, ""
         snapshot = admit.open_folder(site, job, job["fingerprint"])
-    except (BadInput, NotReadable, LeaseLost) as error:
-        return False if isinstance(error, LeaseLost) else _wait(site, job, str(error))
+    except LeaseLost:
+        return None, ""
+    except (BadInput, NotReadable) as error:
+        return None, str(error)
     needs = find_needs(site, job, snapshot)
-    short = [need for need in needs if not need.met]
-    if short:
-        return _wait(site, job, "waits for room: " + "; ".join(need.sum for need in short))
-    log.emit("health.fine", job=title(job), reason="; ".join(need.sum for need in needs))
-    return True
+    short = [need.sum for need in needs if not need.met]
+    return (None, f"waits for room: {'; '.join(short)}") if short else (needs, "")
 
 
-def _wait(site: Site, job: Row, reason: str) -> bool:
+def _wait(site: Site, job: Row, reason: str) -> None:
     """Put a queued job off without using an attempt; visible in the row and in the log."""
     pause = min(10.0, site.settings.orchestrator.health_check_retry_delay)
     try:
@@ -83,5 +93,4 @@ def _wait(site: Site, job: Row, reason: str) -> bool:
             if reason != job["reason"]:
                 tx.say("load.waits", job, reason=reason)
     except LeaseLost:
-        pass  # another worker took it
-    return False
+        return  # another worker took it

@@ -17,7 +17,6 @@ from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Rows, Status, Ticket
 from bgdeploy.targets.ladybug import links
 from bgdeploy.targets.ladybug.engine import version
-from bgdeploy.targets.ladybug.inspection import inspected
 from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, NEED, Paths, allocated
 from bgdeploy.targets.ladybug.reader import open_reader
 
@@ -83,6 +82,8 @@ class Ladybug:
             yield inspection
 
     def _inspected(self, folder: Path) -> AbstractContextManager[Inspector]:
+        from bgdeploy.targets.ladybug.inspection import inspected  # late, as above
+
         pool, threads = int(self._settings["buffer_pool_mb"]), int(self._settings["threads"])
         return inspected(folder / GRAPH, pool_mb=pool, threads=threads)
 
