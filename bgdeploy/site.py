@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -12,6 +13,7 @@ from bgdeploy.clock import Clock, wall
 from bgdeploy.config import Settings
 from bgdeploy.errors import Refused
 from bgdeploy.jobs import migrate
+from bgdeploy.jobs.ballast import with_reserve
 from bgdeploy.jobs.lease import new_owner
 from bgdeploy.jobs.models import Identity
 from bgdeploy.jobs.rows import Tx, transaction
@@ -20,6 +22,7 @@ from bgdeploy.jobs.store import Store, open_store
 from bgdeploy.targets import open_target
 from bgdeploy.targets.base import Target
 
+Result = TypeVar("Result")
 identity: sa.Table = Identity.__table__  # type: ignore[assignment]
 
 
@@ -39,12 +42,22 @@ class Site:
         with transaction(self.store, now=self.clock(), actor=actor, owner=self.owner) as tx:
             yield tx
 
+    def persist(self, actor: Actor, act: Callable[[Tx], Result]) -> Result:
+        """Write in one transaction; where the disk is full the reserve is given up for it."""
+
+        def write() -> Result:
+            with self.transaction(actor) as tx:
+                return act(tx)
+
+        return with_reserve(self.store.path.parent, write)
+
 
 def open_site(settings: Settings, *, clock: Clock = wall, rebind: bool = False) -> Site:
     """Open job table and target; refuses a job table that speaks of another base folder or target."""
-    migrate.ensure(settings.database_path)
+    path = settings.database_path
+    with_reserve(path.parent, lambda: migrate.ensure(path))
     target = open_target(settings)
-    site = Site(settings, open_store(settings.database_path), target, new_owner(), clock)
+    site = Site(settings, open_store(path), target, new_owner(), clock)
     _check_identity(site, rebind=rebind)
     return site
 

@@ -83,12 +83,14 @@ def environ(failpoint: str) -> dict[str, str]:
     return {**os.environ, "BGDEPLOY_FAILPOINT": failpoint}
 
 
-def make_house(folder: Path, *, state: str = "state", **orchestrator: Any) -> House:
+def make_house(
+    folder: Path, *, state: str = "state", database_url: str = "sqlite:///state/jobs.db", **orchestrator: Any
+) -> House:
     """Make an installation; keywords are settings of the orchestrator."""
     (folder / "data").mkdir()
     config = {
         "state_dir": state,
-        "database_url": "sqlite:///state/jobs.db",
+        "database_url": database_url,
         "dataset": {"base_path": "data", "settle_seconds": 0.2},
         "ladybug": {"buffer_pool_mb": 64, "threads": 1},
         "orchestrator": {**ORCHESTRATOR, **orchestrator},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bgdeploy import log
 from bgdeploy.errors import StoreError
-from bgdeploy.jobs.store import RESTORE
+from bgdeploy.jobs.store import RESTORE, disk_full, is_full
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -101,6 +101,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _unusable(path: Path, error: Exception) -> StoreError:
+    if is_full(error):
+        return disk_full(path, error)
     return StoreError(
         f"The job table {path} cannot be read ({error}).",
         kept="Nothing was changed; databases and aliases are untouched.",

@@ -129,6 +129,20 @@ def is_busy(error: Exception) -> bool:
     return "database is locked" in text or "database table is locked" in text
 
 
+def is_full(error: object) -> bool:
+    """True for a disk that is full; SQLite calls it an I/O error where its shared memory finds no room."""
+    return "disk is full" in str(error) or "disk I/O error" in str(error)
+
+
+def disk_full(path: Path, error: object) -> StoreFull:
+    """The error for a disk that takes no more."""
+    return StoreFull(
+        f"The disk under the job table {path} is full or fails ({error}).",
+        kept="Nothing was changed.",
+        cure="Free some space; work goes on by itself.",
+    )
+
+
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
     """Turn the driver's errors into ones that name the file and the cure."""
@@ -136,12 +150,8 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except DatabaseError as error:
         text = str(error.orig)
-        if "disk is full" in text or "disk I/O error" in text:
-            raise StoreFull(
-                f"The disk under the job table {path} is full ({text}).",
-                kept="Nothing was changed.",
-                cure="Free some space; work goes on by itself.",
-            ) from error
+        if is_full(error.orig):
+            raise disk_full(path, error.orig) from error
         if is_busy(error):
             raise StoreError(
                 f"The job table {path} stayed locked for {LOCK_DEADLINE:.0f} s.",

@@ -182,7 +182,8 @@ def _intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
 
     With ``seen`` it is written only if nobody has moved or means to since that generation.
     """
-    with site.transaction(wish.actor) as tx:
+
+    def intend(tx: Tx) -> int:
         customer = get_customer(tx.connection, wish.customer)
         if seen is not None and not _is_undisturbed(customer, seen):
             raise LeaseLost(
@@ -204,7 +205,9 @@ def _intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
             tx.say("customer.paused", customer=wish.customer, why=wish.why)
         here = customers.update().where(customers.c.name == wish.customer)
         tx.connection.execute(here.values(**changes))
-    return generation
+        return generation
+
+    return site.persist(wish.actor, intend)
 
 
 def _check(tx: Tx, customer: Row, wish: Move) -> None:
@@ -249,7 +252,8 @@ def _act(site: Site, wish: Move, generation: int) -> float:
 
 def _record(site: Site, wish: Move, generation: int, took: float | None) -> None:
     """Record switch, floor, live and state in one transaction, if this intent is still the one."""
-    with site.transaction(wish.actor) as tx:
+
+    def record(tx: Tx) -> None:
         customer = get_customer(tx.connection, wish.customer)
         if customer["generation"] != generation or customer["intent"] != wish.database:
             if customer["live"] == wish.database and customer["intent"] is None:
@@ -262,3 +266,5 @@ def _record(site: Site, wish: Move, generation: int, took: float | None) -> None
         if took is None:
             tx.say("switch.finished", customer=wish.customer, alias=customer["alias"], database=wish.database)
         write_move(tx, customer, wish, generation, took)
+
+    site.persist(wish.actor, record)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from bgdeploy import log
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError
+from bgdeploy.jobs.ballast import keep_ballast
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.pipeline import alias, clean, scan, switch, watch
 from bgdeploy.pipeline.admit import Report
-from bgdeploy.service.ballast import keep_ballast
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
 

@@ -10,12 +10,12 @@ from bgdeploy import log
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, LeaseLost, StoreError, StoreFull
 from bgdeploy.jobs import ledger
+from bgdeploy.jobs.ballast import free_ballast
 from bgdeploy.jobs.lease import KILL_CHILD, Lease
 from bgdeploy.jobs.rows import Row, Tx, get_job, title, write
 from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline import admit, load
 from bgdeploy.service import child as children
-from bgdeploy.service.ballast import free_ballast
 from bgdeploy.service.heartbeat import Heartbeat
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site

@@ -52,6 +52,20 @@ def test_a_disk_that_fills_during_the_load_uses_no_attempt_and_the_load_goes_on(
         assert job["attempt"] == 0
 
 
+def test_a_rollback_works_on_a_full_disk_by_giving_up_the_reserve(tmp_path: Path) -> None:
+    with small_disk(160) as disk:
+        house = make_house(tmp_path, state=f"{disk}/state", database_url=f"sqlite:///{disk}/state/jobs.db")
+        for number in range(2):
+            house.drop("acme", FIRST + number)
+        house.run("run", "--timeout", "60")
+        assert (disk / "state/ballast").stat().st_size == 16 << 20
+        _fill(disk)
+        done = house.run("rollback", "acme", "--reason", "wrong")
+        assert "please make room" in done.stderr
+        assert house.live("acme") == f"acme-{FIRST}"
+        assert not (disk / "state/ballast").exists()
+
+
 def _stopped_child(parent: int) -> list[psutil.Process]:
     return [one for one in psutil.Process(parent).children() if one.status() == "stopped"]
 

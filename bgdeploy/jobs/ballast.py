@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+from bgdeploy import log
+from bgdeploy.errors import StoreFull
+
+Result = TypeVar("Result")
 
 SIZE = 16 * 2**20  # bytes
 _PLENTY = 4 * SIZE  # free bytes beside it before it is made again
@@ -28,3 +35,14 @@ def free_ballast(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def with_reserve(folder: Path, act: Callable[[], Result]) -> Result:
+    """Act, and where the disk is full give the reserve up and act once more; for acts that failed whole."""
+    try:
+        return act()
+    except StoreFull:
+        if not free_ballast(folder):
+            raise
+    log.emit("store.full")
+    return act()
