@@ -138,14 +138,14 @@ def rollback(
 def _rollback(context: typer.Context, customer: str, to: str | None, reason: str, pause: bool) -> None:
     from bgdeploy.pipeline.switch import roll_back
 
-    wish = roll_back(context.obj.site(), customer, to=to, why=reason, by=whoami(), pause=pause)
+    wish, left = roll_back(context.obj.site(), customer, to=to, why=reason, by=whoami(), pause=pause)
     print(f"{customer} -> {wish.database}")
     newer = (
         f"nothing goes live until: bgdeploy resume {customer}"
         if pause
         else "the next newer snapshot will go live"
     )
-    print(f"{newer}; to undo: bgdeploy switches {customer}, then bgdeploy switch {customer} --to DATABASE")
+    print(newer + (f"; to undo: bgdeploy switch {customer} --to {left}" if left else ""))
 
 
 def pause(

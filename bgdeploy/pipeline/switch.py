@@ -145,8 +145,10 @@ def _waiting(site: Site, name: str) -> Row:
     return waiting[0]
 
 
-def roll_back(site: Site, name: str, *, to: str | None, why: str, by: str, pause: bool) -> Move:
-    """Go back to the standby (or to ``to``): under a second, with or without workers.
+def roll_back(
+    site: Site, name: str, *, to: str | None, why: str, by: str, pause: bool
+) -> tuple[Move, str | None]:
+    """Go back to the standby (or to ``to``), with or without workers; return the move and what it left.
 
     The database it leaves is marked bad; the floor stays, so only something newer comes by itself.
     """
@@ -163,7 +165,7 @@ def roll_back(site: Site, name: str, *, to: str | None, why: str, by: str, pause
         )
     wish = Move(name, goal, "rollback", why, by, pause=pause)
     move_alias(site, wish)
-    return wish
+    return wish, customer["live"]
 
 
 def pause(site: Site, name: str, *, why: str) -> None:
