@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from bgdeploy.errors import BadInput, NotReadable
-from bgdeploy.jobs.rows import Row, customers, databases, insert_job, jobs, move, write
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_job, jobs, move, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.naming import alias_name
 from bgdeploy.pipeline.admit import BATCH, Report, admit, for_each, look_at
@@ -102,11 +102,11 @@ def _discover(site: Site, name: str, new: Sequence[int], known: Known, report: R
     """Insert a job for every snapshot that has none, and return the new rows."""
     if not new:
         return []
-    if name not in known.customers:
-        known.customers[name] = _add_customer(site, name)
     inserted: list[Row] = []
     for start in range(0, len(new), BATCH):
         with site.transaction(Actor.SCAN) as tx:
+            if name not in known.customers:
+                known.customers[name] = _add_customer(tx, name)
             for timestamp in new[start : start + BATCH]:
                 values = {
                     "customer": name,
@@ -120,26 +120,25 @@ def _discover(site: Site, name: str, new: Sequence[int], known: Known, report: R
     return inserted
 
 
-def _add_customer(site: Site, name: str) -> Row:
+def _add_customer(tx: Tx, name: str) -> Row:
     of_name = sa.select(customers).where(customers.c.name == name)
-    with site.transaction(Actor.SCAN) as tx:
-        row = tx.connection.execute(of_name).mappings().one_or_none()
-        if row is not None:
-            return row
-        alias = alias_name(name)
-        taken = sa.union_all(
-            sa.select(customers.c.name).where(customers.c.alias == alias),
-            sa.select(databases.c.customer).where(databases.c.name == alias),
-        )
-        other = tx.connection.execute(taken).scalars().first()
-        if other is not None:
-            what = f"Its alias {alias!r} is in use by customer {other!r}."
-            raise BadInput(what, kept="Nothing of it was loaded.", cure="Rename the folder.")
-        # Begun with the time, so that an alias moved by a job table that was lost obeys this one too.
-        born = {"created_at": tx.now, "generation": int(tx.now)}
-        tx.connection.execute(customers.insert().values(name=name, alias=alias, **born))
-        tx.say("customer.added", customer=name, alias=alias)
-        return tx.connection.execute(of_name).mappings().one()
+    row = tx.connection.execute(of_name).mappings().one_or_none()
+    if row is not None:
+        return row
+    alias = alias_name(name)
+    taken = sa.union_all(
+        sa.select(customers.c.name).where(customers.c.alias == alias),
+        sa.select(databases.c.customer).where(databases.c.name == alias),
+    )
+    other = tx.connection.execute(taken).scalars().first()
+    if other is not None:
+        what = f"Its alias {alias!r} is in use by customer {other!r}."
+        raise BadInput(what, kept="Nothing of it was loaded.", cure="Rename the folder.")
+    # Begun with the time, so that an alias moved by a job table that was lost obeys this one too.
+    born = {"created_at": tx.now, "generation": int(tx.now)}
+    tx.connection.execute(customers.insert().values(name=name, alias=alias, **born))
+    tx.say("customer.added", customer=name, alias=alias)
+    return tx.connection.execute(of_name).mappings().one()
 
 
 def _compare(site: Site, job: Row) -> None:
