@@ -1,0 +1,299 @@
+"""Everything that can happen, in any order, with a crash at any named moment: the promises hold after every step.
+
+Scans, loads, switches, drops, rescues and people's commands run on a real job table and real folders;
+only the target is in memory, so that thousands of steps take seconds. A crash is an exception at a
+failpoint: nothing after it runs, and the next step is another process's, with a name of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from bgdeploy import failpoints
+from bgdeploy.config import load_settings
+from bgdeploy.errors import BadInput, BgdeployError, TargetError
+from bgdeploy.jobs import lineage
+from bgdeploy.jobs.rescue import rescue
+from bgdeploy.jobs.rows import Row, customers, databases, jobs
+from bgdeploy.jobs.states import Actor, State
+from bgdeploy.pipeline import alias, clean, load, moves, scan, switch
+from bgdeploy.pipeline.claim import Rules, claim, peek
+from bgdeploy.service import operate
+from bgdeploy.site import Site, open_site
+from bgdeploy.targets.base import Ticket
+from tests.pipeline.fake import FakeTarget
+from tests.snapshots.folders import PEOPLE, write
+
+CUSTOMERS = ("acme", "borealis")
+FIRST = 1_700_000_000
+START = 1_800_000_000.0
+KEEP, GRACE, LEASE = 2, 5.0, 10.0
+RULES = Rules(keep_databases=KEEP, latest_only=False, settle_seconds=1, max_concurrent_loads=None)
+MOMENTS = (
+    None,
+    None,
+    None,
+    "switch.intended",
+    "switch.moved",
+    "clean.decided",
+    "clean.intended",
+    "clean.dropped",
+)
+PERSON: dict[str, Any] = {"why": "a test", "by": "a person"}
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """``now`` is the clock of all processes; ``lives`` counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.model = write(self.folder / "model", PEOPLE)
+        (self.folder / "data").mkdir()
+        self.now, self.lives, self.newest = START, 0, dict.fromkeys(CUSTOMERS, FIRST)
+        self.target = FakeTarget()
+        options = {
+            "state_dir": str(self.folder / "state"),
+            "dataset.base_path": str(self.folder / "data"),
+            "dataset.settle_seconds": 1,
+            "orchestrator.keep_databases": KEEP,
+            "orchestrator.drop_grace_seconds": GRACE,
+            "orchestrator.lease_seconds": LEASE,
+            "orchestrator.health_check_retry_delay": 1,
+        }
+        real = open_site(load_settings(None, options, {}), clock=lambda: self.now)
+        self.settings, self.store = real.settings, real.store
+        self.site = self.new_process()
+
+    def teardown(self) -> None:
+        self.settle_everything()
+        self.store.close()
+        shutil.rmtree(self.folder)
+
+    def new_process(self) -> Site:
+        """Another host's process: nobody can see that the one before is dead, only that its lease runs out."""
+        self.lives += 1
+        owner = f"host{self.lives}~1/1/1.00/{self.lives:032d}"
+        return Site(self.settings, self.store, self.target, owner, lambda: self.now)
+
+    def run(self, act: Any, moment: str | None) -> Any:
+        """Act, and crash when the moment comes; what is refused is refused."""
+
+        def reach(name: str) -> None:
+            if name == moment:
+                raise Crash
+
+        stages = (alias, clean)
+        for stage in stages:
+            stage.reach = reach  # type: ignore[attr-defined]
+        try:
+            return act()
+        except Crash:
+            self.site = self.new_process()
+        except BgdeployError:
+            return None
+        finally:
+            for stage in stages:
+                stage.reach = failpoints.reach  # type: ignore[attr-defined]
+        return None
+
+    def rows(self, table: sa.Table, *where: Any) -> list[Row]:
+        with self.store.read() as connection:
+            return list(connection.execute(sa.select(table).where(*where)).mappings().all())
+
+    # what happens
+
+    @rule(customer=st.sampled_from(CUSTOMERS), step=st.integers(1, 3))
+    def drop(self, customer: str, step: int) -> None:
+        self.newest[customer] += step
+        shutil.copytree(self.model, self.folder / "data" / customer / str(self.newest[customer]))
+
+    @rule(seconds=st.sampled_from([0.6, 3.0, 12.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def scan(self) -> None:
+        self.run(lambda: scan.scan(self.site), None)
+
+    @rule(ending=st.sampled_from(["good", "good", "good", "bad", "error", "killed before", "killed after"]))
+    def work(self, ending: str) -> None:
+        found = peek(self.store, RULES, now=self.now)
+        if found is None:
+            return
+        existing = {info.name for info in self.target.databases()}
+        who = {"owner": self.site.owner, "now": self.now, "lease_seconds": LEASE}
+        job = claim(self.store, RULES, job_id=found["id"], settings={}, existing=existing, **who)
+        assert job is not None
+        self.build(job, ending)
+
+    def build(self, job: Row, ending: str) -> None:
+        name = str(job["database"])
+        if name not in self.target.whole:
+            self.target.builds.add(name)
+        if ending == "killed before":
+            self.site = self.new_process()
+            return
+        with self.site.transaction(Actor.WORKER) as tx:
+            if ending == "bad":
+                load.fail(tx, job, BadInput("a test says so"))
+            elif ending == "error":
+                load.end_badly(tx, job, TargetError("a test says so"), max_retries=3, base=1, wait=1)
+        if ending in ("bad", "error"):
+            return
+        self.target.publish(Ticket(job["id"], name, job["fence"], {}), {})
+        if ending == "killed after":
+            self.site = self.new_process()
+            return
+        with self.site.transaction(Actor.WORKER) as tx:
+            load.finish(tx, job, counts={"labels": {"Person": 2}, "types": {}}, rows=2)
+
+    @rule()
+    def rescue(self) -> None:
+        rescue(self.store, now=self.now, owner=self.site.owner, max_interruptions=50)
+
+    @rule(moment=st.sampled_from(MOMENTS))
+    def switch(self, moment: str | None) -> None:
+        self.run(lambda: switch.switch_ready(self.site), moment)
+
+    @rule(moment=st.sampled_from(MOMENTS))
+    def clean(self, moment: str | None) -> None:
+        self.run(lambda: clean.clean(self.site), moment)
+
+    @rule(moment=st.sampled_from(MOMENTS))
+    def watch(self, moment: str | None) -> None:
+        self.run(lambda: alias.watch_aliases(self.site), moment)
+
+    @rule(customer=st.sampled_from(CUSTOMERS), pause=st.booleans(), moment=st.sampled_from(MOMENTS))
+    def roll_back(self, customer: str, pause: bool, moment: str | None) -> None:
+        self.run(lambda: switch.roll_back(self.site, customer, to=None, pause=pause, **PERSON), moment)
+
+    @rule(data=st.data(), moment=st.sampled_from(MOMENTS))
+    def switch_to(self, data: st.DataObject, moment: str | None) -> None:
+        if known := [(row["customer"], row["name"]) for row in self.rows(databases)]:
+            customer, name = data.draw(st.sampled_from(known))
+            self.run(lambda: switch.switch_by_hand(self.site, customer, to=name, **PERSON), moment)
+
+    @rule(customer=st.sampled_from(CUSTOMERS))
+    def resume(self, customer: str) -> None:
+        self.run(lambda: switch.resume(self.site, customer), None)
+
+    @rule(data=st.data(), again=st.booleans())
+    def retry(self, data: st.DataObject, again: bool) -> None:
+        if ids := [row["id"] for row in self.rows(jobs)]:
+            job = data.draw(st.sampled_from(ids))
+            act = operate.reload if again else operate.retry
+            self.run(lambda: act(self.site, job, by="a person"), None)
+
+    @rule(well=st.booleans())
+    def health(self, well: bool) -> None:
+        self.target.well = well
+
+    @precondition(lambda self: self.target.aliases)
+    @rule(data=st.data())
+    def break_alias(self, data: st.DataObject) -> None:
+        """Somebody removes an alias by hand, and a service sees it at its next scan."""
+        name = data.draw(st.sampled_from(sorted(self.target.aliases)))
+        del self.target.aliases[name]
+        self.run(lambda: alias.watch_aliases(self.site), None)
+        intent = self.rows(customers, customers.c.name == name)[0]["intent"]
+        assert intent is not None or self.target.aliases.get(name) is not None
+
+    # what must hold after each of them
+
+    @invariant()
+    def an_alias_points_at_what_was_verified_and_is_there(self) -> None:
+        verified = {row["name"] for row in self.rows(databases) if row["verified_at"] is not None}
+        for database in self.target.aliases.values():
+            assert database in self.target.whole
+            assert database in verified
+
+    @invariant()
+    def once_live_a_customer_has_an_alias(self) -> None:
+        for row in self.rows(customers, customers.c.live.is_not(None)):
+            assert row["intent"] is not None or self.target.aliases.get(row["alias"]) == row["live"]
+
+    @invariant()
+    def automation_moves_only_above_everything_that_was_ever_live(self) -> None:
+        ages = {row["name"]: (row["timestamp"], row["build"]) for row in self.rows(databases)}
+        floor = dict.fromkeys(CUSTOMERS, (0, 0))
+        for row in self.rows(moves.switches):
+            age = ages[row["target"]]
+            assert row["kind"] != "deploy" or age > floor[row["customer"]]
+            floor[row["customer"]] = max(age, floor[row["customer"]])
+
+    @invariant()
+    def the_way_back_is_there(self) -> None:
+        """What the rules keep is at the target: live, the newest good ones, what an intent names."""
+        with self.store.read() as connection:
+            for owner in connection.execute(sa.select(customers)).mappings().all():
+                good = lineage.good(owner, lineage.kept_databases(connection, owner["name"]))
+                assert {row["name"] for row in good[:KEEP]} <= self.target.whole
+                assert {owner["live"], owner["intent"]} - {None} <= self.target.whole
+
+    @invariant()
+    def one_load_a_customer_and_one_job_a_snapshot(self) -> None:
+        rows = self.rows(jobs)
+        keys = [(row["customer"], row["timestamp"], row["build"]) for row in rows]
+        assert len(keys) == len(set(keys))
+        loading = [row["customer"] for row in rows if row["state"] == State.LOADING]
+        assert len(loading) == len(set(loading))
+
+    @invariant()
+    def nothing_exists_that_no_row_owns(self) -> None:
+        owned = {row["name"] for row in self.rows(databases) if row["dropped_at"] is None}
+        assert {info.name for info in self.target.databases()} <= owned
+
+    # where it ends
+
+    def settle_everything(self) -> None:
+        """Undisturbed, well and resumed, everything comes to rest, and what is newest and good is live."""
+        self.target.well = True
+        for customer in [row["name"] for row in self.rows(customers)]:
+            switch.resume(self.site, customer)
+        for _ in range(12 + 4 * len(self.rows(jobs))):
+            self.now += 2 * LEASE
+            self.rescue()
+            self.scan()
+            self.work("good")
+            switch.switch_ready(self.site)
+            alias.watch_aliases(self.site)
+            clean.clean(self.site)
+        rest = (State.SWITCHED, State.CLEANED, State.FAILED, State.LOADED)
+        for row in self.rows(jobs):
+            assert row["state"] in rest, row["reason"]
+            assert row["state"] != State.LOADED or row["blocked"]
+            assert row["lease_owner"] is None
+        for row in self.rows(customers):
+            assert row["intent"] is None
+            self.check_newest(row)
+
+    def check_newest(self, customer: Row) -> None:
+        mine = self.rows(jobs, jobs.c.customer == customer["name"])
+        floor = (customer["floor_timestamp"], customer["floor_build"])
+        above = [row for row in mine if (row["timestamp"], row["build"]) > floor]
+        assert all(row["state"] == State.FAILED for row in above)
+        kept = [row for row in self.rows(databases) if row["dropped_at"] is None]
+        assert self.target.whole | self.target.builds == {row["name"] for row in kept}
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(
+    max_examples=40,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,  # the same in every run; HYPOTHESIS_PROFILE and more examples go further
+    suppress_health_check=list(HealthCheck),
+)
