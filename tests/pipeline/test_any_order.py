@@ -1,14 +1,17 @@
 """Everything that can happen, in any order, with a crash at any named moment: the promises hold after every step.
 
 Scans, loads, switches, drops, rescues and people's commands run on a real job table and real folders;
-only the target is in memory, so that thousands of steps take seconds. A crash is an exception at a
-failpoint: nothing after it runs, and the next step is another process's, with a name of its own.
+only the target is in memory, so that thousands of steps take seconds. At a failpoint a process may
+crash (an exception: nothing after it runs, and the next step is another process's, with a name of its
+own), or freeze: others do something meanwhile, and then it goes on as if nothing had happened.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +50,24 @@ MOMENTS = (
     "clean.intended",
     "clean.dropped",
 )
+MEANWHILE = (
+    "crash",
+    "crash",
+    "roll back",
+    "roll back and pause",
+    "switch",
+    "clean",
+    "rescue",
+    "load",
+    "watch",
+)
 PERSON: dict[str, Any] = {"why": "a test", "by": "a person"}
+
+
+def set_reach(reach: Callable[[str], None]) -> None:
+    """Put this in place of the failpoints of the stages that act on the target."""
+    for stage in (alias, clean):
+        stage.reach = reach  # type: ignore[attr-defined]
 
 
 class Crash(BaseException):
@@ -88,26 +108,44 @@ class AnyOrder(RuleBasedStateMachine):
         owner = f"host{self.lives}~1/1/1.00/{self.lives:032d}"
         return Site(self.settings, self.store, self.target, owner, lambda: self.now)
 
-    def run(self, act: Any, moment: str | None) -> Any:
-        """Act, and crash when the moment comes; what is refused is refused."""
+    def run(self, act: Callable[[Site], object], moment: str | None = None, meanwhile: str = "crash") -> None:
+        """Act; when the moment comes, crash, or freeze while others act. What is refused is refused."""
 
         def reach(name: str) -> None:
             if name == moment:
-                raise Crash
+                set_reach(failpoints.reach)
+                self.happen(meanwhile)
 
-        stages = (alias, clean)
-        for stage in stages:
-            stage.reach = reach  # type: ignore[attr-defined]
+        set_reach(reach)
         try:
-            return act()
+            act(self.site)
         except Crash:
             self.site = self.new_process()
         except BgdeployError:
-            return None
+            return
         finally:
-            for stage in stages:
-                stage.reach = failpoints.reach  # type: ignore[attr-defined]
-        return None
+            set_reach(failpoints.reach)
+
+    def happen(self, meanwhile: str) -> None:
+        """What others do while a process is frozen for longer than its lease and its intent are worth."""
+        if meanwhile == "crash":
+            raise Crash
+        frozen, self.site = self.site, self.new_process()
+        self.now += 2 * LEASE
+        if meanwhile.startswith("roll back"):
+            wish: dict[str, Any] = {"to": None, "pause": meanwhile.endswith("pause"), **PERSON}
+            for customer in CUSTOMERS:
+                self.run(lambda site, name=customer: switch.roll_back(site, name, **wish))  # type: ignore[misc]
+        else:
+            acts: dict[str, Callable[[Site], object]] = {
+                "switch": switch.switch_ready,
+                "clean": clean.clean,
+                "rescue": lambda site: self.rescue(),
+                "load": lambda site: self.work("good"),
+                "watch": alias.watch_aliases,
+            }
+            self.run(acts[meanwhile])
+        self.site = frozen
 
     def rows(self, table: sa.Table, *where: Any) -> list[Row]:
         with self.store.read() as connection:
@@ -126,7 +164,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def scan(self) -> None:
-        self.run(lambda: scan.scan(self.site), None)
+        self.run(scan.scan)
 
     @rule(ending=st.sampled_from(["good", "good", "good", "bad", "error", "killed before", "killed after"]))
     def work(self, ending: str) -> None:
@@ -164,38 +202,45 @@ class AnyOrder(RuleBasedStateMachine):
     def rescue(self) -> None:
         rescue(self.store, now=self.now, owner=self.site.owner, max_interruptions=50)
 
-    @rule(moment=st.sampled_from(MOMENTS))
-    def switch(self, moment: str | None) -> None:
-        self.run(lambda: switch.switch_ready(self.site), moment)
+    @rule(moment=st.sampled_from(MOMENTS), meanwhile=st.sampled_from(MEANWHILE))
+    def switch(self, moment: str | None, meanwhile: str) -> None:
+        self.run(switch.switch_ready, moment, meanwhile)
 
-    @rule(moment=st.sampled_from(MOMENTS))
-    def clean(self, moment: str | None) -> None:
-        self.run(lambda: clean.clean(self.site), moment)
+    @rule(moment=st.sampled_from(MOMENTS), meanwhile=st.sampled_from(MEANWHILE))
+    def clean(self, moment: str | None, meanwhile: str) -> None:
+        self.run(clean.clean, moment, meanwhile)
 
-    @rule(moment=st.sampled_from(MOMENTS))
-    def watch(self, moment: str | None) -> None:
-        self.run(lambda: alias.watch_aliases(self.site), moment)
+    @rule(moment=st.sampled_from(MOMENTS), meanwhile=st.sampled_from(MEANWHILE))
+    def watch(self, moment: str | None, meanwhile: str) -> None:
+        self.run(alias.watch_aliases, moment, meanwhile)
 
-    @rule(customer=st.sampled_from(CUSTOMERS), pause=st.booleans(), moment=st.sampled_from(MOMENTS))
-    def roll_back(self, customer: str, pause: bool, moment: str | None) -> None:
-        self.run(lambda: switch.roll_back(self.site, customer, to=None, pause=pause, **PERSON), moment)
+    @rule(
+        customer=st.sampled_from(CUSTOMERS),
+        pause=st.booleans(),
+        moment=st.sampled_from(MOMENTS),
+        meanwhile=st.sampled_from(MEANWHILE),
+    )
+    def roll_back(self, customer: str, pause: bool, moment: str | None, meanwhile: str) -> None:
+        wish: dict[str, Any] = {"to": None, "pause": pause, **PERSON}
+        self.run(lambda site: switch.roll_back(site, customer, **wish), moment, meanwhile)
 
-    @rule(data=st.data(), moment=st.sampled_from(MOMENTS))
-    def switch_to(self, data: st.DataObject, moment: str | None) -> None:
+    @rule(data=st.data(), moment=st.sampled_from(MOMENTS), meanwhile=st.sampled_from(MEANWHILE))
+    def switch_to(self, data: st.DataObject, moment: str | None, meanwhile: str) -> None:
         if known := [(row["customer"], row["name"]) for row in self.rows(databases)]:
             customer, name = data.draw(st.sampled_from(known))
-            self.run(lambda: switch.switch_by_hand(self.site, customer, to=name, **PERSON), moment)
+            wish: dict[str, Any] = {"to": name, **PERSON}
+            self.run(lambda site: switch.switch_by_hand(site, customer, **wish), moment, meanwhile)
 
     @rule(customer=st.sampled_from(CUSTOMERS))
     def resume(self, customer: str) -> None:
-        self.run(lambda: switch.resume(self.site, customer), None)
+        self.run(lambda site: switch.resume(site, customer))
 
     @rule(data=st.data(), again=st.booleans())
     def retry(self, data: st.DataObject, again: bool) -> None:
         if ids := [row["id"] for row in self.rows(jobs)]:
             job = data.draw(st.sampled_from(ids))
             act = operate.reload if again else operate.retry
-            self.run(lambda: act(self.site, job, by="a person"), None)
+            self.run(lambda site: act(site, job, by="a person"))
 
     @rule(well=st.booleans())
     def health(self, well: bool) -> None:
@@ -207,7 +252,7 @@ class AnyOrder(RuleBasedStateMachine):
         """Somebody removes an alias by hand, and a service sees it at its next scan."""
         name = data.draw(st.sampled_from(sorted(self.target.aliases)))
         del self.target.aliases[name]
-        self.run(lambda: alias.watch_aliases(self.site), None)
+        self.run(alias.watch_aliases)
         intent = self.rows(customers, customers.c.name == name)[0]["intent"]
         assert intent is not None or self.target.aliases.get(name) is not None
 
@@ -291,9 +336,9 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(
-    max_examples=40,
+    max_examples=int(os.environ.get("BGDEPLOY_EXAMPLES", "40")),
     stateful_step_count=40,
     deadline=None,
-    derandomize=True,  # the same in every run; HYPOTHESIS_PROFILE and more examples go further
+    derandomize="BGDEPLOY_EXAMPLES" not in os.environ,  # the same in every run, unless more is asked for
     suppress_health_check=list(HealthCheck),
 )
