@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bgdeploy import failpoints
 from bgdeploy.config import load_settings
@@ -50,6 +50,7 @@ MOMENTS = (
     "clean.intended",
     "clean.dropped",
 )
+ENDINGS = ("good", "good", "good", "bad", "error", "killed before", "killed after")
 MEANWHILE = (
     "crash",
     "crash",
@@ -153,10 +154,23 @@ class AnyOrder(RuleBasedStateMachine):
 
     # what happens
 
-    @rule(customer=st.sampled_from(CUSTOMERS), step=st.integers(1, 3))
-    def drop(self, customer: str, step: int) -> None:
-        self.newest[customer] += step
+    @initialize()
+    def begin(self) -> None:
+        """Every customer starts with something live and a way back: most that can go wrong needs both."""
+        for customer in CUSTOMERS:
+            for _ in range(2):
+                self.arrive(customer, "good")
+                switch.switch_ready(self.site)
+
+    @rule(customer=st.sampled_from(CUSTOMERS), ending=st.sampled_from(ENDINGS))
+    def arrive(self, customer: str, ending: str) -> None:
+        """A snapshot is dropped, found, seen to be complete, and loaded as far as ``ending`` says."""
+        self.newest[customer] += 1
         shutil.copytree(self.model, self.folder / "data" / customer / str(self.newest[customer]))
+        self.scan()
+        self.now += 0.6
+        self.scan()
+        self.work(ending)
 
     @rule(seconds=st.sampled_from([0.6, 3.0, 12.0]))
     def wait(self, seconds: float) -> None:
@@ -166,7 +180,7 @@ class AnyOrder(RuleBasedStateMachine):
     def scan(self) -> None:
         self.run(scan.scan)
 
-    @rule(ending=st.sampled_from(["good", "good", "good", "bad", "error", "killed before", "killed after"]))
+    @rule(ending=st.sampled_from(ENDINGS))
     def work(self, ending: str) -> None:
         found = peek(self.store, RULES, now=self.now)
         if found is None:
