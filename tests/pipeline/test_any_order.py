@@ -38,8 +38,8 @@ from tests.snapshots.folders import PEOPLE, write
 CUSTOMERS = ("acme", "borealis")
 FIRST = 1_700_000_000
 START = 1_800_000_000.0
-KEEP, GRACE, LEASE = 2, 5.0, 10.0
-RULES = Rules(keep_databases=KEEP, latest_only=False, settle_seconds=1, max_concurrent_loads=None)
+GRACE, LEASE = 5.0, 10.0
+RULES = Rules(keep_databases=2, latest_only=False, settle_seconds=1, max_concurrent_loads=None)
 MOMENTS = (
     None,
     None,
@@ -52,16 +52,9 @@ MOMENTS = (
 )
 ENDINGS = ("good", "good", "good", "bad", "error", "killed before", "killed after")
 MEANWHILE = (
-    "crash",
-    "crash",
-    "roll back",
-    "roll back and pause",
-    "switch",
-    "clean",
-    "rescue",
-    "load",
-    "watch",
-)
+    "crash", "crash", "roll back", "roll back and pause", "switch to the oldest", "switch", "clean", "rescue",
+    "load", "watch",
+)  # fmt: skip
 PERSON: dict[str, Any] = {"why": "a test", "by": "a person"}
 
 
@@ -85,18 +78,7 @@ class AnyOrder(RuleBasedStateMachine):
         (self.folder / "data").mkdir()
         self.now, self.lives, self.newest = START, 0, dict.fromkeys(CUSTOMERS, FIRST)
         self.target = FakeTarget()
-        options = {
-            "state_dir": str(self.folder / "state"),
-            "dataset.base_path": str(self.folder / "data"),
-            "dataset.settle_seconds": 1,
-            "orchestrator.keep_databases": KEEP,
-            "orchestrator.drop_grace_seconds": GRACE,
-            "orchestrator.lease_seconds": LEASE,
-            "orchestrator.health_check_retry_delay": 1,
-        }
-        real = open_site(load_settings(None, options, {}), clock=lambda: self.now)
-        self.settings, self.store = real.settings, real.store
-        self.site = self.new_process()
+        self.keep = 0
 
     def teardown(self) -> None:
         self.settle_everything()
@@ -133,7 +115,11 @@ class AnyOrder(RuleBasedStateMachine):
             raise Crash
         frozen, self.site = self.site, self.new_process()
         self.now += 2 * LEASE
-        if meanwhile.startswith("roll back"):
+        if meanwhile == "switch to the oldest":
+            for row in reversed(self.rows(databases, databases.c.verified_at.is_not(None))):
+                to = {"to": row["name"], **PERSON}
+                self.run(lambda site, row=row, to=to: switch.switch_by_hand(site, row["customer"], **to))  # type: ignore[misc]
+        elif meanwhile.startswith("roll back"):
             wish: dict[str, Any] = {"to": None, "pause": meanwhile.endswith("pause"), **PERSON}
             for customer in CUSTOMERS:
                 self.run(lambda site, name=customer: switch.roll_back(site, name, **wish))  # type: ignore[misc]
@@ -154,9 +140,25 @@ class AnyOrder(RuleBasedStateMachine):
 
     # what happens
 
-    @initialize()
-    def begin(self) -> None:
-        """Every customer starts with something live and a way back: most that can go wrong needs both."""
+    @initialize(keep=st.sampled_from([1, 2]))
+    def begin(self, keep: int) -> None:
+        """Every customer starts with something live and a way back: most that can go wrong needs both.
+
+        Where one database is kept only, the cleaner wants the very one that a rollback goes to.
+        """
+        self.keep = keep
+        options = {
+            "state_dir": str(self.folder / "state"),
+            "dataset.base_path": str(self.folder / "data"),
+            "dataset.settle_seconds": 1,
+            "orchestrator.keep_databases": keep,
+            "orchestrator.drop_grace_seconds": GRACE,
+            "orchestrator.lease_seconds": LEASE,
+            "orchestrator.health_check_retry_delay": 1,
+        }
+        real = open_site(load_settings(None, options, {}), clock=lambda: self.now)
+        self.settings, self.store = real.settings, real.store
+        self.site = self.new_process()
         for customer in CUSTOMERS:
             for _ in range(2):
                 self.arrive(customer, "good")
@@ -251,7 +253,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(data=st.data(), again=st.booleans())
     def retry(self, data: st.DataObject, again: bool) -> None:
-        if ids := [row["id"] for row in self.rows(jobs)]:
+        failed = [row["id"] for row in self.rows(jobs, jobs.c.state == State.FAILED)]
+        if ids := failed or [row["id"] for row in self.rows(jobs)]:
             job = data.draw(st.sampled_from(ids))
             act = operate.reload if again else operate.retry
             self.run(lambda site: act(site, job, by="a person"))
@@ -299,7 +302,7 @@ class AnyOrder(RuleBasedStateMachine):
         with self.store.read() as connection:
             for owner in connection.execute(sa.select(customers)).mappings().all():
                 good = lineage.good(owner, lineage.kept_databases(connection, owner["name"]))
-                assert {row["name"] for row in good[:KEEP]} <= self.target.whole
+                assert {row["name"] for row in good[: self.keep]} <= self.target.whole
                 assert {owner["live"], owner["intent"]} - {None} <= self.target.whole
 
     @invariant()
