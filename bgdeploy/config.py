@@ -58,31 +58,6 @@ class Settings(Section):
         """The SQLite file of the job table."""
         return Path(self.database_url.removeprefix("sqlite:///"))
 
-    @property
-    def aliases_dir(self) -> Path:
-        """Where readers find the live database of each customer."""
-        return self.state_dir / "aliases"
-
-    @property
-    def databases_dir(self) -> Path:
-        """Published databases of the embedded target."""
-        return self.state_dir / "databases"
-
-    @property
-    def builds_dir(self) -> Path:
-        """Databases being built, private to one load each."""
-        return self.state_dir / "builds"
-
-    @property
-    def trash_dir(self) -> Path:
-        """What is being dropped, out of everybody's sight."""
-        return self.state_dir / "trash"
-
-    @property
-    def logs_dir(self) -> Path:
-        """Logs of loading processes."""
-        return self.state_dir / "logs"
-
     def target_settings(self) -> dict[str, Any]:
         """Return what is stored with a job for the target: plain values that JSON can hold."""
         columns = {role: list(names) for role, names in self.dataset.columns.model_dump().items()}

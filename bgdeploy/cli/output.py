@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -64,11 +63,6 @@ def _print_plain(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None
             cell.replace("\n", " ").ljust(width) for cell, width in zip(row, widths, strict=True)
         )
         print(line.rstrip())
-
-
-def is_wide() -> bool:
-    """True where a long reason still fits on a line."""
-    return shutil.get_terminal_size().columns >= 120
 
 
 def ago(seconds: float | None) -> str:

@@ -64,7 +64,6 @@ class Customer(Base):
     paused_at: Mapped[float | None]
     paused_why: Mapped[str | None]
     served_at: Mapped[float] = mapped_column(default=0.0)  # last claim: the longest unserved goes first
-    problem: Mapped[str | None]  # why its folder could not be scanned
 
 
 class Job(Base):
@@ -202,7 +201,7 @@ class Switch(Base):
     at: Mapped[float]
     source: Mapped[str | None]
     target: Mapped[str | None]
-    kind: Mapped[str]  # deploy, switch, rollback, found
+    kind: Mapped[str]  # deploy, switch, rollback, found, repair
     by: Mapped[str]
     why: Mapped[str]
     generation: Mapped[int]

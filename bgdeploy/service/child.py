@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,10 +113,3 @@ def end_recorded(pid: int | None, started_at: float | None) -> bool:
     except (psutil.TimeoutExpired, psutil.AccessDenied):
         return False
     return True
-
-
-def on_thread(name: str, act: Any) -> threading.Thread:
-    """Start a daemon thread and return it."""
-    thread = threading.Thread(target=act, name=name, daemon=True)
-    thread.start()
-    return thread

@@ -32,11 +32,6 @@ class Fingerprint:
     unreadable: str | None = None
 
     @property
-    def has_manifest(self) -> bool:
-        """True where the folder holds a ``manifest.json``."""
-        return self.manifest is not None
-
-    @property
     def claim(self) -> str:
         """Changes with the files or with the manifest."""
         return f"{self.text}:{self.manifest.digest if self.manifest else ''}"

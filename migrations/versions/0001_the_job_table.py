@@ -58,7 +58,6 @@ def upgrade() -> None:
         sa.Column("paused_at", sa.Double(), nullable=True),
         sa.Column("paused_why", sa.String(), nullable=True),
         sa.Column("served_at", sa.Double(), nullable=False),
-        sa.Column("problem", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_customers")),
         sa.UniqueConstraint("alias", name=op.f("uq_customers_alias")),
     )

@@ -14,7 +14,7 @@ from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need,
 
 @dataclass
 class FakeTarget:
-    """``whole`` holds verified databases, ``builds`` unfinished ones; ``history`` every place of each alias."""
+    """``whole`` holds verified databases, ``builds`` unfinished ones."""
 
     kind: str = "fake"
     whole: set[str] = field(default_factory=set)
@@ -33,10 +33,10 @@ class FakeTarget:
         return ()
 
     def load(self, ticket: Ticket, snapshot: Snapshot, ledger: Ledger) -> None:
-        raise NotImplementedError("the test builds by itself")
+        raise AssertionError("the test builds by itself")
 
     def inspect(self, database: str) -> AbstractContextManager[Inspector]:
-        raise NotImplementedError("nothing is in it")
+        raise AssertionError("nothing is in it")
 
     def publish(self, ticket: Ticket, facts: Mapping[str, Any]) -> None:
         self.builds.discard(ticket.database)
@@ -66,4 +66,4 @@ class FakeTarget:
         self.builds.discard(database)
 
     def query(self, alias: str, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
-        raise NotImplementedError("nothing is in it")
+        raise AssertionError("nothing is in it")
