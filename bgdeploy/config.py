@@ -29,13 +29,12 @@ from bgdeploy.config_sections import (
     Section,
     Web,
     no_keys,
-    only_ladybug,
     sqlite_url,
 )
 from bgdeploy.errors import ConfigError
 
 # Accepted because files have them; read by no code of this version.
-UNUSED = ("neo4j.", "web.", "orchestrator.heap_", "orchestrator.pagecache_")
+UNUSED = ("neo4j.arrow_port", "web.")
 
 
 class Settings(Section):
@@ -44,7 +43,7 @@ class Settings(Section):
     state_dir: Place = Path(".bgdeploy")
     database_url: Annotated[str, AfterValidator(sqlite_url)] = "sqlite:///{state_dir}/jobs.db"
     log_format: Literal["text", "json"] = "text"
-    target: Annotated[Literal["ladybug", "neo4j"], AfterValidator(only_ladybug)] = "ladybug"
+    target: Literal["ladybug", "neo4j"] = "ladybug"
     dataset: Dataset = Field(default_factory=no_keys)
     ladybug: Ladybug = Field(default_factory=no_keys)
     orchestrator: Orchestrator = Field(default_factory=no_keys)
@@ -62,7 +61,40 @@ class Settings(Section):
         """Return what is stored with a job for the target: plain values that JSON can hold."""
         columns = {role: list(names) for role, names in self.dataset.columns.model_dump().items()}
         state = {"target": self.target, "state_dir": str(self.state_dir), "columns": columns}
-        return {**state, **self.ladybug.model_dump()}
+        return {**state, **(self.ladybug.model_dump() if self.target == "ladybug" else self._for_neo4j())}
+
+    def _for_neo4j(self) -> dict[str, Any]:
+        neo4j, orchestrator = self.neo4j, self.orchestrator
+        lists = {"indexes": neo4j.indexes, "warm_up": neo4j.warm_up, "reader_roles": neo4j.reader_roles}
+        return {
+            "concurrency": neo4j.concurrency,
+            "batch_rows": neo4j.batch_rows,
+            "read_only": neo4j.read_only,
+            "health_unknown": neo4j.health_unknown,
+            "heap_percent": orchestrator.heap_threshold_percent,
+            "pagecache_percent": orchestrator.pagecache_threshold_percent,
+            **{name: list(lines) for name, lines in lists.items()},
+        }
+
+    def target_access(self) -> dict[str, Any]:
+        """Return how the target is reached, secrets among it: never stored, logged or shown."""
+        if self.target == "ladybug":
+            return {}
+        neo4j = self.neo4j
+        given = neo4j.password.get_secret_value() if neo4j.password else os.environ.get("NEO4J_PASSWORD", "")
+        files = {"password_file": neo4j.password_file, "ca_file": neo4j.ca_file}
+        return {
+            "uri": neo4j.address(),
+            "user": neo4j.user,
+            "password": given,
+            **{name: None if path is None else str(path) for name, path in files.items()},
+        }
+
+    @property
+    def max_databases(self) -> int | None:
+        """The limit of databases in all: none is needed for files, 50 where a server holds them."""
+        given = self.orchestrator.max_databases
+        return 50 if given is None and self.target == "neo4j" else given
 
     def shown(self) -> list[tuple[str, str, str]]:
         """Return (key, value, origin) of every setting, without secrets.
@@ -74,16 +106,18 @@ class Settings(Section):
         for path in leaves(SCHEMA):
             key = ".".join(path)
             origin = self._origins.get(key, "default")
-            if is_unused(key) and origin == "default":
+            unused = is_unused(key, self.target)
+            if unused and origin == "default":
                 continue
-            mark = f" (not used by target {self.target})" if is_unused(key) else ""
+            mark = f" (not used by target {self.target})" if unused else ""
             rows.append((key, show(_value_at(self, path)), origin + mark))
         return rows
 
 
-def is_unused(key: str) -> bool:
-    """True for a setting that is accepted because files have it, and read by nothing."""
-    return key.startswith(UNUSED)
+def is_unused(key: str, target: str = "") -> bool:
+    """True for a setting that is accepted because files have it, and read by nothing, or not by this target."""
+    other = {"ladybug": "neo4j.", "neo4j": "ladybug."}.get(target)
+    return key.startswith(UNUSED) or (other is not None and key.startswith(other))
 
 
 def _value_at(settings: Any, path: Iterable[str]) -> Any:
@@ -156,9 +190,10 @@ def _judge(entries: dict[str, Entry], folder: str, faults: list[Fault]) -> Setti
     """Validate the strongest entry of each key; add what is wrong to ``faults``."""
     tree: dict[str, Any] = {}
     origins = {}
+    target = str(entries["target"].value) if "target" in entries else "ladybug"
     for key, entry in entries.items():
         if entry.problem:
-            faults += [] if is_unused(key) else [entry.fault(entry.problem)]
+            faults += [] if is_unused(key, target) else [entry.fault(entry.problem)]
             continue
         origins[key] = entry.origin
         _plant(tree, key.split("."), entry.value)

@@ -7,7 +7,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 YEAR = 365 * 86_400  # seconds; longer was a typing error so far
 
@@ -46,13 +55,6 @@ def sqlite_url(url: str, info: ValidationInfo) -> str:
     return SQLITE + _absolute(url.removeprefix(SQLITE).replace("{state_dir}", str(state_dir)), info)
 
 
-def only_ladybug(target: str) -> str:
-    """Refuse the target that this version knows by name alone."""
-    if target != "ladybug":
-        raise ValueError(f"this version has no target {target}; ladybug is the only one")
-    return target
-
-
 def split_names(value: Any) -> Any:
     """Make a list of names from ``a, b`` or, for names with commas, from a JSON list."""
     if isinstance(value, str):
@@ -77,6 +79,20 @@ def to_none(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() in ("", "null", "none", "~") else value
 
 
+def only_bolt(loader: str) -> str:
+    """Refuse the ways of loading that this version does not have."""
+    if loader not in ("auto", "bolt"):
+        raise ValueError("this version loads over bolt; use auto or bolt")
+    return loader
+
+
+def split_lines(value: Any) -> Any:
+    """Make a list of statements from one text, or from a JSON list."""
+    if isinstance(value, str):
+        value = _json_list(value) if value.lstrip().startswith("[") else [value]
+    return value
+
+
 def no_keys() -> Any:
     """Return the section nobody wrote, to be validated as one."""
     return {}
@@ -90,6 +106,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Place = Annotated[Path, BeforeValidator(absolute)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
+Lines = Annotated[tuple[str, ...], BeforeValidator(split_lines)]
 Nothing = BeforeValidator(to_none)  # "null" in a variable or option
 
 
@@ -138,18 +155,42 @@ class Ladybug(Section):
 
 
 class Neo4j(Section):
-    """What existing files say about a Neo4j server: checked, kept, and used by nothing yet."""
+    """The Neo4j server: how it is reached, how it is filled, who may read, what is protected."""
 
-    uri: Annotated[str | None, Field(repr=False)] = None
-    host: str | None = None
+    uri: Annotated[str | None, Field(repr=False), Nothing] = None
+    host: Annotated[str | None, Nothing] = None
     bolt_port: Annotated[Port | None, Nothing] = None
     arrow_port: Annotated[Port | None, Nothing] = None
-    user: str | None = None
-    password: SecretStr | None = None
-    loader: Literal["auto", "arrow", "bolt", "import"] | None = None
     tls: Annotated[bool | None, Nothing] = None
-    concurrency: Annotated[Count | None, Nothing] = None
-    batch_rows: Annotated[Count | None, Nothing] = None
+    ca_file: Annotated[Place | None, Nothing] = None
+    user: str = "neo4j"
+    password: Annotated[SecretStr | None, Nothing] = None
+    password_file: Annotated[Place | None, Nothing] = None
+    loader: Annotated[str, AfterValidator(only_bolt)] = "auto"
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    indexes: Lines = ()
+    warm_up: Lines = ()
+    reader_roles: Names = ()
+    read_only: Literal["none", "standby", "live"] = "standby"
+    health_unknown: Annotated[Literal["wait", "proceed"] | None, Nothing] = None
+
+    @field_validator("uri")
+    @classmethod
+    def _is_bolt(cls, uri: str | None) -> str | None:
+        schemes = [f"{kind}{mark}" for kind in ("neo4j", "bolt") for mark in ("", "+s", "+ssc")]
+        scheme, _, rest = (uri or "bolt://x").partition("://")
+        if scheme not in schemes or not rest or set(rest) & set("@/?# "):
+            raise ValueError(
+                "must be neo4j://host:port or bolt://host:port, with +s or +ssc for TLS and nothing else"
+            )
+        return uri
+
+    def address(self) -> str:
+        """The URI, or what host, port and tls make of it."""
+        if self.uri is not None:
+            return self.uri
+        return f"neo4j{'+s' if self.tls else ''}://{self.host or 'localhost'}:{self.bolt_port or 7687}"
 
 
 class Orchestrator(Section):
@@ -164,8 +205,8 @@ class Orchestrator(Section):
     backlog: Literal["all", "latest"] = "all"
     auto_switch: bool = True
     drop_grace_seconds: Delay = 60
-    heap_threshold_percent: Annotated[Percent | None, Nothing] = None
-    pagecache_threshold_percent: Annotated[Percent | None, Nothing] = None
+    heap_threshold_percent: Percent = 85
+    pagecache_threshold_percent: Percent = 90
     health_check_retry_delay: Wait = 60
     max_retries: Tries = 3
     retry_backoff_base: Annotated[float, Field(ge=1, le=60)] = 2

@@ -54,6 +54,15 @@ class Refused(BgdeployError):
     code, exit_code = "refused", ExitCode.REFUSED
 
 
+def other_place(there: str, here: str) -> Refused:
+    """The job table speaks of databases that lie elsewhere."""
+    return Refused(
+        f"The job table belongs to another set-up (place: {there!r} there, {here!r} here).",
+        kept="Nothing was changed.",
+        cure="Use another state_dir, or move it on purpose with: bgdeploy init --rebind",
+    )
+
+
 class StoreError(BgdeployError):
     """The job table cannot be used: locked too long, corrupt, another version, or someone else's."""
 
@@ -78,6 +87,12 @@ class TargetFull(TargetError):
     code = "target-full"
 
 
+class TargetAway(TargetError):
+    """The target cannot be reached, or is busy; the job waits and no attempt is used."""
+
+    code = "target-away"
+
+
 class VerifyFailed(TargetError):
     """The database does not hold what its snapshot says; it is never resumed, only built anew."""
 
@@ -94,6 +109,12 @@ class BuildLocked(TargetError):
     """A living process holds the build; start again under another name."""
 
     code = "build-locked"
+
+
+class NameTaken(BuildLocked):
+    """The name belongs to something bgdeploy did not make: it is left alone and never dropped."""
+
+    code = "name-taken"
 
 
 class BadInput(BgdeployError):

@@ -71,7 +71,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "load.failed": (logging.ERROR, "{job} failed: {reason}"),
     "load.waits": (logging.WARNING, "{job} waits: {reason}"),
     "load.returned": (logging.INFO, "{job} was given back unfinished and will resume: {reason}"),
-    "load.renamed": (logging.WARNING, "{job}: {old} is held by a living process; building {new} instead"),
+    "load.renamed": (logging.WARNING, "{job}: building {new} instead of {old}: {why}"),
     "rescue.returned": (
         logging.WARNING,
         "rescued {job}: {holder} is gone; it resumes (interruption {interruptions} of {limit})",

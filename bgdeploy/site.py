@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from bgdeploy.clock import Clock, wall
 from bgdeploy.config import Settings
-from bgdeploy.errors import Refused
+from bgdeploy.errors import ConfigError, Refused, TargetError
 from bgdeploy.jobs import migrate
 from bgdeploy.jobs.ballast import with_reserve
 from bgdeploy.jobs.lease import new_owner
@@ -63,15 +63,11 @@ def open_site(settings: Settings, *, clock: Clock = wall, rebind: bool = False) 
 
 
 def _check_identity(site: Site, *, rebind: bool) -> None:
-    ours = {
-        "target": site.target.kind,
-        "place": site.target.identity(),
-        "base_path": str(site.settings.dataset.base_path),
-    }
+    ours = {"target": site.target.kind, "base_path": str(site.settings.dataset.base_path)}
     with site.store.read() as connection:
         row = connection.execute(sa.select(identity)).mappings().one_or_none()
-    if row is None or rebind:
-        _bind(site, ours)
+    if row is None or rebind or not row["place"]:
+        _bind(site, {**ours, "place": _place(site)})
         return
     differing = [f"{key}: {row[key]!r} there, {ours[key]!r} here" for key in ours if row[key] != ours[key]]
     if differing:
@@ -80,6 +76,15 @@ def _check_identity(site: Site, *, rebind: bool) -> None:
             kept="Nothing was changed.",
             cure="Use another state_dir, or move it on purpose with: bgdeploy init --rebind",
         )
+    site.target.expect(row["place"])
+
+
+def _place(site: Site) -> str:
+    """Where the databases lie; empty while the target cannot be asked, so that it is asked again."""
+    try:
+        return site.target.identity()
+    except (TargetError, ConfigError):
+        return ""
 
 
 def _bind(site: Site, ours: dict[str, str]) -> None:

@@ -67,6 +67,13 @@ def confirmed(tx: Tx, job: Row, database: str, number: int, rows: int, *, found:
     return group
 
 
+def advanced(tx: Tx, job: Row, database: str, number: int, rows: int) -> Row:
+    """Note how many rows of an open group are committed so far, and return it."""
+    group = _change_open(tx, job, database, number, {"rows_confirmed": rows})
+    write(tx, job, rows_confirmed=_confirmed_rows(tx, job["id"], database), **PROGRESS)
+    return group
+
+
 def _change_open(tx: Tx, job: Row, database: str, number: int, changes: dict[str, Any]) -> Row:
     is_open = sa.and_(
         load_tables.c.job_id == job["id"],

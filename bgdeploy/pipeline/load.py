@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from bgdeploy.errors import BadInput, BgdeployError, TargetFull, VerifyFailed
+from bgdeploy.errors import BadInput, BgdeployError, ConfigError, TargetAway, TargetFull, VerifyFailed
 from bgdeploy.jobs.backoff import delay
 from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.rescue import FREED
@@ -40,8 +40,8 @@ def give_back(tx: Tx, job: Row, reason: str) -> None:
 
 
 def end_badly(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base: float, wait: float) -> None:
-    """Decide by the kind of error: wait for room, fail for good, or try again later."""
-    if isinstance(error, TargetFull):
+    """Decide by the kind of error: wait for room or for the target, fail for good, or try again later."""
+    if isinstance(error, TargetFull | TargetAway | ConfigError):
         changes = {"reason": str(error), "not_before": tx.now + wait, **IDLE}
         move(tx, job, State.QUEUED, "load.waits", fields={"reason": str(error)}, **changes)
     elif isinstance(error, BadInput) or job["attempt"] + 1 >= max_retries:
@@ -75,11 +75,20 @@ def intend_drop(tx: Tx, job: Row, why: str) -> None:
     tx.connection.execute(databases.update().where(*owned).values(drop_at=tx.now, drop_why=why))
 
 
-def rename_build(tx: Tx, job: Row, existing: Collection[str]) -> Row:
-    """Build under another name, since a living process may hold the old one; return the new row."""
+def rename_build(tx: Tx, job: Row, existing: Collection[str], *, why: str, ours: bool) -> Row:
+    """Build under another name; return the new row. What was begun goes to the cleaner if it is ``ours``."""
     old = job["database"]
-    intend_drop(tx, job, "a living process held it, so the load went on under another name")
+    if ours:
+        intend_drop(tx, job, f"the load went on under another name: {why}")
+    else:
+        disown(tx, old, why)
     new = own_database(tx, job, existing)
     write(tx, job, database=new, rows_confirmed=0, step=None)
-    tx.say("load.renamed", job, old=old, new=new)
+    tx.say("load.renamed", job, old=old, new=new, why=why)
     return tx.connection.execute(sa.select(jobs).where(jobs.c.id == job["id"])).mappings().one()
+
+
+def disown(tx: Tx, name: str, why: str) -> None:
+    """The name belongs to somebody else: nothing will ever be dropped by it, and no job takes it again."""
+    mine = databases.update().where(databases.c.name == name, databases.c.dropped_at.is_(None))
+    tx.connection.execute(mine.values(drop_at=tx.now, dropped_at=tx.now, drop_why=why))

@@ -19,7 +19,7 @@ def find_needs(site: Site, job: Row, snapshot: Snapshot) -> list[Need]:
 
 
 def _slots(site: Site, others: int) -> list[Need]:
-    limit = site.settings.orchestrator.max_databases
+    limit = site.settings.max_databases
     if limit is None:
         return []
     words = f"databases: {others} exist + 1 to load = {others + 1}, max_databases is {limit}"

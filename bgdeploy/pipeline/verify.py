@@ -12,8 +12,8 @@ from typing import Any
 from bgdeploy.errors import VerifyFailed
 from bgdeploy.snapshots.sample import Sample, present, sample
 from bgdeploy.snapshots.schema import label_counts
-from bgdeploy.snapshots.source import Kind, Snapshot, Table
-from bgdeploy.targets.base import Counts, Group, Inspector, TableCount, Target
+from bgdeploy.snapshots.source import Snapshot, Table
+from bgdeploy.targets.base import Counts, Group, Inspector, TableCount, TableKey, Target
 
 SAMPLED = 100  # keys compared per table
 
@@ -43,6 +43,10 @@ def verify(
             *_compare_labels(snapshot, counts),
             *_compare_columns(snapshot, tables),
             *_compare_samples(snapshot, groups, inspector),
+            *(
+                Difference("schema", trouble, "there", "not there")
+                for trouble in inspector.troubles(snapshot)
+            ),
         ]
     if differences:
         raise VerifyFailed(
@@ -71,13 +75,17 @@ def _name(kind: str, name: str, source: str | None, target: str | None) -> str:
 
 
 def _compare_rows(groups: Sequence[Group], tables: Sequence[TableCount]) -> Iterator[Difference]:
-    expected: Counter[tuple[Kind, str, str | None, str | None]] = Counter()
+    expected: Counter[TableKey] = Counter()
     for group in groups:
-        expected[group.kind, group.name, group.source_label, group.target_label] += group.rows
-    found = {(one.kind, one.name, one.source_label, one.target_label): one.rows for one in tables}
-    for key in sorted({*expected, *found}, key=str):
-        if expected[key] != found.get(key, 0):
-            yield Difference(_name(*key), "rows", expected[key], found.get(key, "no such table"))
+        expected[TableKey(group.kind, group.name, group.source_label, group.target_label)] += group.rows
+    seen = {key for one in tables for key in one.keys}
+    for one in tables:
+        rows = sum(expected[key] for key in one.keys)
+        if rows != one.rows:
+            yield Difference(" and ".join(sorted(_name(*key) for key in one.keys)), "rows", rows, one.rows)
+    for key in sorted({*expected} - seen, key=str):
+        if expected[key]:
+            yield Difference(_name(*key), "rows", expected[key], "no such table")
 
 
 def _compare_labels(snapshot: Snapshot, counts: Counts) -> Iterator[Difference]:
@@ -98,14 +106,24 @@ def _compare_columns(snapshot: Snapshot, tables: Sequence[TableCount]) -> Iterat
     expected: dict[str, Counter[str]] = {}
     for table in snapshot.tables:
         expected.setdefault(table.name, Counter()).update(present(snapshot, table))
-    found: dict[str, Counter[str]] = {}
+    for names, found in _present_together(tables):
+        columns = {column for name in names for column in expected.get(name, ())}
+        for column in sorted(columns):
+            values = sum(expected[name][column] for name in names if name in expected)
+            if found[column] != values:
+                yield Difference(f"{'+'.join(names)}.{column}", "non-null values", values, found[column])
+
+
+def _present_together(tables: Sequence[TableCount]) -> list[tuple[list[str], Counter[str]]]:
+    """Non-null values per column, for the names that the counts speak of together."""
+    together: list[tuple[set[str], Counter[str]]] = []
     for one in tables:
-        found.setdefault(one.name, Counter()).update(one.present)
-    for name, columns in expected.items():
-        for column, values in columns.items():
-            there = found.get(name, Counter()).get(column, 0)
-            if there != values:
-                yield Difference(f"{name}.{column}", "non-null values", values, there)
+        names, found = {key.name for key in one.keys}, Counter(one.present)
+        for other in [other for other in together if other[0] & names]:
+            together.remove(other)
+            names, found = names | other[0], found + other[1]
+        together.append((names, found))
+    return [(sorted(names), found) for names, found in together]
 
 
 def _compare_samples(

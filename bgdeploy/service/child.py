@@ -13,11 +13,31 @@ from typing import IO, Any
 
 import psutil
 
-from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, TargetError, TargetFull, VerifyFailed
+from bgdeploy.errors import (
+    BadInput,
+    BgdeployError,
+    BuildLocked,
+    ConfigError,
+    NameTaken,
+    TargetAway,
+    TargetError,
+    TargetFull,
+    VerifyFailed,
+)
 from bgdeploy.jobs.lease import Process
 
 _ERRORS: Mapping[str, type[BgdeployError]] = {
-    kind.code: kind for kind in (BadInput, BuildLocked, TargetError, TargetFull, VerifyFailed)
+    kind.code: kind
+    for kind in (
+        BadInput,
+        BuildLocked,
+        ConfigError,
+        NameTaken,
+        TargetAway,
+        TargetError,
+        TargetFull,
+        VerifyFailed,
+    )
 } | {"full": TargetFull, "not-readable": BadInput}
 GONE_WITHIN = 5.0  # seconds a killed process gets to disappear
 

@@ -78,6 +78,10 @@ class PipeLedger:
         """Say that a group is committed."""
         self.line.ask("confirmed", group=group, rows=rows, found=found)
 
+    def advanced(self, group: int, rows: int) -> None:
+        """Say how far a group has come."""
+        self.line.ask("advanced", group=group, rows=rows)
+
     def step(self, name: str) -> None:
         """Say that a step is done."""
         self.line.ask("step", name=name)
@@ -149,7 +153,7 @@ def _be_the_first_to_go() -> None:
 def _run(ticket: dict[str, Any], line: Line) -> dict[str, Any]:
     from bgdeploy.targets import open_target_by_kind
 
-    target = open_target_by_kind(ticket["target"], ticket["settings"])
+    target = open_target_by_kind(ticket["target"], ticket["settings"], ticket["access"])
     snapshot = _open_snapshot(ticket)
     stored = None if ticket["plan"] is None else tuple(_group(row) for row in ticket["plan"])
     ledger = PipeLedger(line, stored, set(ticket["done"]))

@@ -8,7 +8,7 @@ from typing import Any
 
 from bgdeploy import log
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, LeaseLost, StoreError, StoreFull
+from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, LeaseLost, NameTaken, StoreError, StoreFull
 from bgdeploy.jobs import ledger
 from bgdeploy.jobs.ballast import free_ballast
 from bgdeploy.jobs.lease import KILL_CHILD, Lease
@@ -58,18 +58,21 @@ def _build(run: Run) -> dict[str, Any]:
         _rename(run)
     try:
         _stage(run, "load")
-    except BuildLocked:
-        _rename(run)
+    except BuildLocked as error:
+        _rename(run, error)
         _stage(run, "load")
     counts: dict[str, Any] = _stage(run, "verify")["counts"]
     return counts
 
 
-def _rename(run: Run) -> None:
+def _rename(run: Run, error: BuildLocked | None = None) -> None:
+    """Go on under another name; what is not ours is left alone for good."""
     existing = {found.name for found in run.site.target.databases()}
 
     def rename(tx: Tx) -> None:
-        run.job = load.rename_build(tx, run.job, existing)
+        why = error.what if error is not None else "a living process holds it"
+        ours = not isinstance(error, NameTaken)
+        run.job = load.rename_build(tx, run.job, existing, why=why, ours=ours)
 
     _persist(run, rename)
 
@@ -135,6 +138,7 @@ def _ticket(run: Run, stage: str) -> dict[str, Any]:
         **ticket,
         "target": site.target.kind,
         "settings": job["settings"],
+        "access": site.settings.target_access(),  # for the child's ears only: it is stored nowhere
         "snapshot": snapshot,
         "plan": plan or None,
         "done": done,
@@ -152,6 +156,11 @@ def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
             ledger.restart(tx, job, database, message["reason"])
         case "started":
             ledger.started(tx, job, database, message["group"])
+        case "advanced":
+            row = ledger.advanced(tx, job, database, message["group"], message["rows"])
+            run.job = get_job(tx.connection, job["id"])
+            if _is_worth_telling(run):
+                tx.said.append(("load.progress", _progress(run, row)))
         case "confirmed":
             row = ledger.confirmed(
                 tx, job, database, message["group"], message["rows"], found=message["found"]

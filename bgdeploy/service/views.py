@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from bgdeploy.clock import iso
-from bgdeploy.errors import NotFound
+from bgdeploy.errors import NotFound, TargetError
 from bgdeploy.jobs import ledger, lineage
 from bgdeploy.jobs.lease import short
 from bgdeploy.jobs.models import Switch
@@ -114,7 +114,7 @@ def list_customers(site: Site) -> list[View]:
     with site.store.read() as connection:
         owners = connection.execute(sa.select(customers).order_by(customers.c.name)).mappings().all()
         kept = lineage.kept_databases(connection)
-    there = {found.name for found in site.target.databases() if found.status == "online"}
+    there = _online(site)
     return [
         {
             **_show_customer(owner, [row for row in kept if row["customer"] == owner["name"]], site),
@@ -124,8 +124,18 @@ def list_customers(site: Site) -> list[View]:
     ]
 
 
-def _find_trouble(site: Site, owner: Row, there: Collection[str]) -> str | None:
+def _online(site: Site) -> set[str] | str:
+    """The databases that can be read now, or why that cannot be told."""
+    try:
+        return {found.name for found in site.target.databases() if found.status == "online"}
+    except TargetError as error:
+        return f"unknown: {error.what}"
+
+
+def _find_trouble(site: Site, owner: Row, there: set[str] | str) -> str | None:
     """What keeps readers from what is live, or None; asked of the target, not of memory."""
+    if isinstance(there, str):
+        return there
     found = site.target.alias(owner["alias"])
     if found != owner["live"] and owner["intent"] is None:
         return f"the alias points at {found or 'nothing'}"
@@ -169,7 +179,7 @@ def list_switches(site: Site, customer: str | None = None, *, limit: int = 50) -
 
 def capacity_warning(site: Site) -> str | None:
     """Say, with the sum, when the databases that are to be kept can exceed ``max_databases``."""
-    limit = site.settings.orchestrator.max_databases
+    limit = site.settings.max_databases
     if limit is None:
         return None
     with site.store.read() as connection:

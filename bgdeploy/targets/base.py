@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from bgdeploy.snapshots.source import Kind, Snapshot
 
@@ -19,6 +19,7 @@ class Health:
 
     state: Literal["ok", "wait", "unknown"]
     reasons: tuple[str, ...] = ()  # each with the number seen and its threshold
+    figures: tuple[str, ...] = ()  # everything that was looked at, well or not
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ class Ledger(Protocol):
     def confirmed(self, group: int, rows: int, *, found: bool = False) -> None:
         """A group is committed; ``found`` says that an earlier run committed it unseen."""
 
+    def advanced(self, group: int, rows: int) -> None:
+        """So many rows of a group are committed so far: for targets that commit less than a group at once."""
+
     def step(self, name: str) -> None:
         """A step other than a group is done: ``closed``, ``verified``, ``published``."""
 
@@ -100,14 +104,23 @@ class Counts:
     relationships: int = 0
 
 
-@dataclass(frozen=True)
-class TableCount:
-    """One table (for relationships: one pair of labels) as the database sees it."""
+class TableKey(NamedTuple):
+    """One table; for relationships, one pair of labels that it joins."""
 
     kind: Kind
     name: str
     source_label: str | None
     target_label: str | None
+
+
+@dataclass(frozen=True)
+class TableCount:
+    """What the database holds of one table, or of several that it cannot tell apart.
+
+    Where a node may carry the labels of several tables, only their sum can be counted.
+    """
+
+    keys: frozenset[TableKey]
     rows: int
     present: Mapping[str, int] = field(default_factory=dict)  # non-null values per column
 
@@ -119,7 +132,7 @@ class Inspector(Protocol):
         """Rows per label and type."""
 
     def tables(self, groups: Sequence[Group]) -> list[TableCount]:
-        """Rows and non-null values of every table the plan names."""
+        """Rows and non-null values of every table the plan names; a table without rows may be left out."""
 
     def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
         """The rows with these keys, as ``{"key": (...), "<column>": value, ...}``.
@@ -127,6 +140,9 @@ class Inspector(Protocol):
         A node's key is ``(id,)``, a relationship's ``(source id, target id)``; ``columns`` are the
         snapshot's names. Two relationships between one pair give two rows.
         """
+
+    def troubles(self, snapshot: Snapshot) -> list[str]:
+        """What else this snapshot was promised and the database lacks, such as a declared index."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +166,16 @@ class Target(Protocol):
     kind: str
 
     def identity(self) -> str:
-        """What tells this target from another of its kind: a folder, or a DBMS id."""
+        """What tells this target from another of its kind: a folder, or a DBMS id.
+
+        Raises TargetAway when it cannot be asked now.
+        """
+
+    def expect(self, place: str) -> None:
+        """Refuse to work at any other place than this one, at the latest when it is first asked.
+
+        Raises Refused there and then, or from whatever is called first.
+        """
 
     def health(self) -> Health:
         """Whether loads and switches may start now, with the numbers."""
@@ -161,7 +186,8 @@ class Target(Protocol):
     def load(self, ticket: Ticket, snapshot: Snapshot, ledger: Ledger) -> None:
         """Build the database and close it: idempotent, resumed from the last confirmed group.
 
-        Raises BadInput, TargetFull, BuildLocked or TargetError.
+        Raises BadInput, TargetFull, TargetAway, TargetError, BuildLocked for a build that cannot be
+        continued and NameTaken for one that is not ours: the load then goes on under another name.
         """
 
     def inspect(self, database: str) -> AbstractContextManager[Inspector]:
@@ -172,6 +198,9 @@ class Target(Protocol):
 
     def alias(self, name: str) -> str | None:
         """The database this alias points at now, or None when there is no such alias."""
+
+    def generation(self, name: str) -> int | None:
+        """With which generation bgdeploy moved this alias last, or None when it never did."""
 
     def switch(self, name: str, database: str, generation: int) -> None:
         """Move the alias in one step and read it back.

@@ -116,9 +116,7 @@ def test_a_name_for_a_column_may_hold_commas_in_a_json_list(file: Path) -> None:
 
 
 def test_shown_says_where_each_value_comes_from_and_hides_secrets(file: Path) -> None:
-    file.write_text(
-        "dataset:\n  base_path: drops\nneo4j:\n  password: hunter2\n  uri: neo4j://me:hunter2@h:7687\n"
-    )
+    file.write_text("dataset:\n  base_path: drops\nneo4j:\n  password: hunter2\n  uri: neo4j://h:7687\n")
     environ = {"BGDEPLOY__CHECKS__MAX_SHRINK_PERCENT": "10", "BGDEPLOY__WEB__TOKEN": "hunter2"}
     rows = {
         key: (value, origin)

@@ -26,6 +26,9 @@ class FakeTarget:
     def identity(self) -> str:
         return "memory"
 
+    def expect(self, place: str) -> None:
+        assert place == "memory"
+
     def health(self) -> Health:
         return Health("ok") if self.well else Health("wait", ("told to be unwell",))
 
@@ -44,6 +47,9 @@ class FakeTarget:
 
     def alias(self, name: str) -> str | None:
         return self.aliases.get(name)
+
+    def generation(self, name: str) -> int | None:
+        return self.generations.get(name)
 
     def switch(self, name: str, database: str, generation: int) -> None:
         if generation < self.generations.get(name, 0):

@@ -15,8 +15,8 @@ from bgdeploy.errors import VerifyFailed
 from bgdeploy.pipeline.switch import shrunk
 from bgdeploy.pipeline.verify import verify
 from bgdeploy.snapshots.schema import open_snapshot
+from bgdeploy.targets.groups import plan_groups
 from bgdeploy.targets.ladybug import open_target
-from bgdeploy.targets.ladybug.plan import plan_groups
 from tests.house import House
 
 FIRST = 1700000001

@@ -21,18 +21,15 @@ from bgdeploy.errors import TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.source import Snapshot, Table
 from bgdeploy.targets.base import Group, Ledger
+from bgdeploy.targets.groups import Doubt, find_table, is_split, keep_plan
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
 from bgdeploy.targets.ladybug.paths import GRAPH, NEED
-from bgdeploy.targets.ladybug.plan import disk_needed, plan_groups
+from bgdeploy.targets.ladybug.plan import disk_needed
 from bgdeploy.targets.ladybug.refusals import explain
 
 _HINTS = "hints.json"
 Types = Mapping[str, Mapping[str, str]]  # table -> column -> type in the database
-
-
-class Doubt(Exception):
-    """What is on disk is not what the ledger and the plan allow."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def _start_again(work: Build, reason: str) -> None:
 
 
 def _load(work: Build) -> None:
-    groups = _plan(work)
+    groups = keep_plan(work.snapshot, work.ledger, int(work.settings["group_rows"]), work.folder)
     hints = _read_hints(work.folder)
     pool = int(work.settings["buffer_pool_mb"]) * int(hints.get("pool", 1))
     threads = int(hints.get("threads", work.settings["threads"]))
@@ -120,32 +117,6 @@ def _inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def _plan(work: Build) -> list[Group]:
-    """The stored plan; made and stored at the first run. Its split files are made again if they are gone."""
-    stored = work.ledger.plan()
-    splits = [] if stored is None else [file for group in stored for file in group.files if _is_split(file)]
-    if stored is not None and all((work.folder / file).exists() for file in splits) and not _half(work):
-        return list(stored)
-    shutil.rmtree(work.folder / "split", ignore_errors=True)
-    (work.folder / "splitting").touch()
-    groups = plan_groups(work.snapshot, int(work.settings["group_rows"]), work.folder)
-    (work.folder / "splitting").unlink()
-    if stored is None:
-        work.ledger.store_plan(groups)
-    elif list(stored) != groups:
-        raise Doubt("the plan made anew is not the one stored with the job")
-    return groups
-
-
-def _half(work: Build) -> bool:
-    """True when an earlier run died while it wrote split files."""
-    return (work.folder / "splitting").exists()
-
-
-def _is_split(file: str) -> bool:
-    return file.startswith("split/")
-
-
 def _create_tables(work: Build, engine: Engine, groups: Sequence[Group]) -> Types:
     types: dict[str, Mapping[str, str]] = {}
     for table in work.snapshot.tables:
@@ -177,7 +148,7 @@ def _link(work: Build, files: Sequence[str]) -> list[str]:
     links = []
     for number, file in enumerate(files):
         link = f"in/{number}.parquet"
-        home = work.folder if _is_split(file) else work.snapshot.path
+        home = work.folder if is_split(file) else work.snapshot.path
         os.symlink(home.absolute() / file, link)
         links.append(link)
     return links
@@ -231,18 +202,11 @@ def _copy(work: Build, engine: Engine, group: Group, types: Types) -> None:
 def _statement(work: Build, engine: Engine, group: Group, types: Types) -> str:
     read = _read_types(work, engine, group.files)
     links = _link(work, group.files)
-    table = _table_of(work, group)
+    table = find_table(work.snapshot, group)
     if group.kind == "node":
         labels = statements.labels_of(table, work.snapshot.path, group.files, read)
         return statements.copy_nodes(table, links, labels, read, types[table.name])
     return statements.copy_relationships(table, group, links, read, _end_types(work, table, group, types))
-
-
-def _table_of(work: Build, group: Group) -> Table:
-    """The folder these files come from; two folders may fill one table, with other labels."""
-    same = [table for table in work.snapshot.tables if (table.kind, table.name) == (group.kind, group.name)]
-    first = group.files[0]
-    return next((t for t in same if any(file.path == first for file in t.files)), same[0])
 
 
 def _end_types(work: Build, table: Table, group: Group, types: Types) -> Mapping[str, str]:

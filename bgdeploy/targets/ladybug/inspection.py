@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bgdeploy.errors import TargetError
-from bgdeploy.targets.base import Counts, Group, Rows, TableCount
+from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.targets.base import Counts, Group, Rows, TableCount, TableKey
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote, text
 
@@ -42,9 +43,8 @@ class Inspection:
 
     def _count(self, group: Group) -> TableCount:
         rows = self.engine.count(statements.count(group))
-        return TableCount(
-            group.kind, group.name, group.source_label, group.target_label, rows, self._present(group)
-        )
+        key = TableKey(group.kind, group.name, group.source_label, group.target_label)
+        return TableCount(frozenset({key}), rows, self._present(group))
 
     def _present(self, group: Group) -> dict[str, int]:
         columns = self._columns(group.name)
@@ -67,6 +67,10 @@ class Inspection:
     def _key(self, label: str) -> str:
         found = self.engine.rows(f"CALL table_info({text(label)}) RETURN *")
         return quote(next(row["name"] for row in found if row.get("primary key")))
+
+    def troubles(self, snapshot: Snapshot) -> list[str]:
+        """Nothing: a snapshot promises tables alone here."""
+        return []
 
     def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
         """The rows with these keys; a node's key is its id, a relationship's its two ends."""

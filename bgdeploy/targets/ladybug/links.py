@@ -56,7 +56,7 @@ def _replace(paths: Paths, alias: str, database: str) -> None:
 
 
 def _check(paths: Paths, alias: str, database: str, generation: int) -> None:
-    seen = _generation(paths, alias)
+    seen = read_generation(paths, alias)
     if generation < seen:
         raise StaleGeneration(
             f"The alias {alias} was moved with generation {seen} already; {generation} is older.",
@@ -85,7 +85,8 @@ def _memory(paths: Paths, alias: str) -> Path:
     return paths.aliases / f".{alias}.generation"
 
 
-def _generation(paths: Paths, alias: str) -> int:
+def read_generation(paths: Paths, alias: str) -> int:
+    """The generation of the last move, 0 before the first; raises TargetError for what is no number."""
     try:
         return int(_memory(paths, alias).read_text(encoding="ascii"))
     except FileNotFoundError:

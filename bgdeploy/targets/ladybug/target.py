@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bgdeploy.durable import sync, write_durably
-from bgdeploy.errors import TargetError
+from bgdeploy.errors import TargetError, other_place
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Rows, Status, Ticket
@@ -33,6 +33,11 @@ class Ladybug:
     def identity(self) -> str:
         """The state folder."""
         return str(self._paths.root)
+
+    def expect(self, place: str) -> None:
+        """Compare it with the state folder."""
+        if place != self.identity():
+            raise other_place(place, self.identity())
 
     def health(self) -> Health:
         """Well when the state folder can be written to."""
@@ -119,6 +124,10 @@ class Ladybug:
     def alias(self, name: str) -> str | None:
         """The database this alias points at."""
         return links.read_link(self._paths, name)
+
+    def generation(self, name: str) -> int | None:
+        """What the file beside the link remembers."""
+        return links.read_generation(self._paths, name) or None
 
     def switch(self, name: str, database: str, generation: int) -> None:
         """Move the link in one step."""

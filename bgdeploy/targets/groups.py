@@ -1,0 +1,90 @@
+"""Groups: which files are committed together and in which order, the same on every target."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from bgdeploy.snapshots.ends import Part, find_parts
+from bgdeploy.snapshots.source import Kind, Snapshot, Table
+from bgdeploy.targets.base import Group, Ledger
+
+
+class Doubt(Exception):
+    """What is there is not what the ledger and the plan allow."""
+
+
+def plan_groups(snapshot: Snapshot, group_rows: int, folder: Path) -> list[Group]:
+    """Return the groups of a load: nodes first, then relationships by the labels they join.
+
+    One group holds whole files of one folder, up to ``group_rows`` rows, but at least one file. Files
+    whose rows join several pairs of labels are split into new ones below ``<folder>/split``.
+    """
+    groups: list[Group] = []
+    for table in snapshot.nodes:
+        files = [Part(file.path, file.rows, "", "") for file in table.files if file.rows]
+        for some in _bundle(files, group_rows):
+            groups.append(_group(len(groups), "node", table.name, some))
+    for table in snapshot.relationships:
+        parts = sorted(find_parts(snapshot, table, folder), key=_pair)
+        for _, same in groupby(parts, key=_pair):
+            for some in _bundle(same, group_rows):
+                groups.append(_group(len(groups), "relationship", table.name, some))
+    return groups
+
+
+def keep_plan(snapshot: Snapshot, ledger: Ledger, group_rows: int, folder: Path) -> list[Group]:
+    """Return the stored plan; made and stored at the first run. Split files that are gone are made again.
+
+    Raises Doubt when the snapshot gives another plan than the one stored with the job.
+    """
+    stored = ledger.plan()
+    splits = [] if stored is None else [file for group in stored for file in group.files if is_split(file)]
+    half = folder / "splitting"  # there while split files are written
+    if stored is not None and all((folder / file).exists() for file in splits) and not half.exists():
+        return list(stored)
+    shutil.rmtree(folder / "split", ignore_errors=True)
+    half.touch()
+    groups = plan_groups(snapshot, group_rows, folder)
+    half.unlink()
+    if stored is None:
+        ledger.store_plan(groups)
+    elif list(stored) != groups:
+        raise Doubt("the plan made anew is not the one stored with the job")
+    return groups
+
+
+def is_split(file: str) -> bool:
+    """True for a file that was made for the load and lies beside the build, not in the snapshot."""
+    return file.startswith("split/")
+
+
+def find_table(snapshot: Snapshot, group: Group) -> Table:
+    """The folder a group's files come from; two folders may fill one table, with other labels."""
+    same = [table for table in snapshot.tables if (table.kind, table.name) == (group.kind, group.name)]
+    first = group.files[0]
+    return next((t for t in same if any(file.path == first for file in t.files)), same[0])
+
+
+def _pair(part: Part) -> tuple[str, str, bool]:
+    # Split files lie elsewhere and are grouped apart.
+    return part.source, part.target, is_split(part.path)
+
+
+def _bundle(parts: Iterable[Part], most: int) -> Iterator[list[Part]]:
+    some: list[Part] = []
+    for part in parts:
+        if some and sum(one.rows for one in some) + part.rows > most:
+            yield some
+            some = []
+        some.append(part)
+    if some:
+        yield some
+
+
+def _group(number: int, kind: Kind, name: str, parts: list[Part]) -> Group:
+    source, target = (parts[0].source or None), (parts[0].target or None)
+    files = tuple(part.path for part in parts)
+    return Group(number, kind, name, source, target, files, sum(part.rows for part in parts))

@@ -1,0 +1,154 @@
+"""Access: how the server is reached, and as whom; the only place that sees the password."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import neo4j
+from neo4j.exceptions import ConfigurationError, DriverError, Neo4jError
+
+from bgdeploy.errors import BgdeployError, ConfigError, other_place
+from bgdeploy.targets.base import Rows
+from bgdeploy.targets.neo4j.refusals import explain
+
+_CONNECT = 10.0  # seconds to wait for a connection
+_RETRY = 20.0  # seconds the driver repeats what it calls retryable
+_SYSTEM = "system"
+IDENTITY = "CALL dbms.info() YIELD id RETURN id"
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where the server is and who asks; ``password_file`` is read anew at each login."""
+
+    uri: str
+    user: str
+    password: str = field(default="", repr=False)
+    password_file: str | None = None
+    ca_file: str | None = None
+
+    def secret(self) -> str:
+        """The password as it is now; raises ConfigError when its file cannot be read."""
+        if self.password_file is None:
+            return self.password
+        try:
+            return Path(self.password_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"neo4j.password_file {self.password_file} cannot be read: {type(error).__name__}.",
+                kept="Nothing was asked of the server.",
+                cure="Give bgdeploy the right to read it, or set neo4j.password.",
+            ) from error
+
+
+class Server:
+    """One server or cluster: connects at first use, and turns its errors into sentences.
+
+    Sessions on ``system`` share bookmarks, so that each command sees what the one before it did,
+    whichever member of a cluster answers. May be used from several threads.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.expected: str | None = None  # the id of the server the job table speaks of
+        self._first = threading.Lock()
+        self._bookmarks = neo4j.GraphDatabase.bookmark_manager()
+
+    @cached_property
+    def _driver(self) -> neo4j.Driver:
+        access = self.access
+        options: dict[str, Any] = {}
+        if access.ca_file is not None:
+            options["trusted_certificates"] = neo4j.TrustCustomCAs(access.ca_file)
+        # A password that is rotated while serving is read again when the server refuses the old one.
+        login = neo4j.auth_management.AuthManagers.basic(
+            lambda: neo4j.basic_auth(access.user, access.secret())
+        )
+        return neo4j.GraphDatabase.driver(
+            access.uri,
+            auth=login,
+            connection_timeout=_CONNECT,
+            connection_acquisition_timeout=2 * _CONNECT,
+            max_transaction_retry_time=_RETRY,
+            notifications_min_severity="OFF",
+            user_agent="bgdeploy",
+            **options,
+        )
+
+    @contextmanager
+    def asking(self, doing: str) -> Iterator[neo4j.Driver]:
+        """Lend the driver; what goes wrong in the block becomes an error that says what was being done."""
+        try:
+            with self._first:
+                driver = self._driver
+                self._check(driver)
+            yield driver
+        except BgdeployError:
+            raise
+        except (Neo4jError, DriverError, ConfigurationError, OSError, ValueError) as error:
+            raise explain(error, doing, self.access.uri) from error
+
+    def _check(self, driver: neo4j.Driver) -> None:
+        if self.expected is not None:
+            found = _read_id(driver)
+            if found != self.expected:
+                raise other_place(self.expected, found)
+            self.expected = None
+
+    def identity(self) -> str:
+        """The id the server or cluster gave itself when it was set up."""
+        with self.asking("Asking for the server's id") as driver:
+            return _read_id(driver)
+
+    def ask(self, cypher: str, doing: str, **params: Any) -> Rows:
+        """Run one administration statement on ``system``, alone in its transaction, and return its rows."""
+        marks = self._bookmarks
+        with (
+            self.asking(doing) as driver,
+            driver.session(database=_SYSTEM, bookmark_manager=marks) as session,
+        ):
+            return session.run(cast(Any, cypher), params).data()
+
+    def read(self, database: str, cypher: str, doing: str, **params: Any) -> Rows:
+        """Rows of a read-only query; repeated by the driver where the server asks for it."""
+        return self.read_with(database, lambda tx: tx.run(cast(Any, cypher), params).data(), doing)
+
+    def read_with(self, database: str, work: Callable[[neo4j.ManagedTransaction], Rows], doing: str) -> Rows:
+        """Rows of a read-only transaction."""
+        access = neo4j.READ_ACCESS
+        with (
+            self.asking(doing) as driver,
+            driver.session(database=database, default_access_mode=access) as session,
+        ):
+            return session.execute_read(work)
+
+    def write(self, database: str, cypher: str, doing: str, **params: Any) -> Rows:
+        """Rows of one writing statement in a transaction that may be repeated."""
+        with self.asking(doing) as driver, driver.session(database=database) as session:
+            return session.execute_write(lambda tx: tx.run(cast(Any, cypher), params).data())
+
+    def change(self, database: str, cypher: str, doing: str) -> neo4j.ResultSummary:
+        """Run one statement that changes a schema, alone in its transaction."""
+        with self.asking(doing) as driver, driver.session(database=database) as session:
+            return session.run(cast(Any, cypher)).consume()
+
+    def close(self) -> None:
+        """Give the connections back; it may be used again."""
+        if (driver := self.__dict__.pop("_driver", None)) is not None:
+            driver.close()
+
+
+def _read_id(driver: neo4j.Driver) -> str:
+    with driver.session(database=_SYSTEM) as session:
+        return str(session.run(IDENTITY).data()[0]["id"])
+
+
+def open_server(access: Mapping[str, Any]) -> Server:
+    """Make a server from the configuration's access part; nothing is connected yet."""
+    return Server(Access(**access))

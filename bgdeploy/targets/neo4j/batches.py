@@ -1,0 +1,212 @@
+"""Batches: the rows of one stream, each batch one transaction that lands exactly once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import neo4j
+import pyarrow as pa
+from neo4j.exceptions import IncompleteCommit, Neo4jError
+
+from bgdeploy.errors import BadInput, TargetError
+from bgdeploy.failpoints import reach
+from bgdeploy.snapshots.source import Column, Snapshot, Table
+from bgdeploy.targets.base import Group
+from bgdeploy.targets.groups import find_table, is_split
+from bgdeploy.targets.neo4j import statements
+from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.reader import RowReader
+from bgdeploy.targets.neo4j.refusals import is_memory
+from bgdeploy.targets.neo4j.streams import Stream
+from bgdeploy.targets.neo4j.values import check_keys, split_by_labels, to_python
+
+_SMALLEST = 50  # rows; a batch that does not fit then is the server's trouble
+_KEPT = "What is live stays live."
+Tell = Callable[[int, int], None]  # (group, rows just committed)
+
+
+class TooLarge(Exception):
+    """The server has too little memory for this batch."""
+
+
+class Overtaken(Exception):
+    """The stream's node is not where this batch begins."""
+
+
+class Lost(Exception):
+    """Some rows found no node to join."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every stream of a load shares; the folder holds split files."""
+
+    server: Server
+    database: str
+    fence: int
+    snapshot: Snapshot
+    folder: Path
+    batch_rows: int
+    stop: threading.Event
+
+
+@dataclass(frozen=True)
+class Part:
+    """One statement of a batch, with its parameters and the rows it must make."""
+
+    statement: str
+    params: dict[str, Any]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What every batch of a group shares: its table, and for relationships both ends as (label, key)."""
+
+    group: Group
+    table: Table
+    source: tuple[str, str] | None
+    target: tuple[str, str] | None
+
+    @property
+    def where(self) -> str:
+        """The group's first file, for messages."""
+        return self.group.files[0]
+
+
+def run_stream(work: Work, group: Group, stream: Stream, tell: Tell) -> None:
+    """Load what is left of a stream; ends early, between two batches, when ``work.stop`` is set."""
+    shape = _shape(work.snapshot, group)
+    paths = [(work.folder if is_split(file) else work.snapshot.path) / file for file in group.files]
+    reader = RowReader(paths, stream.at, stream.stop)
+    at, size = stream.at, work.batch_rows
+    doing = f"Loading {group.name} into {work.database}"
+    with work.server.asking(doing) as driver, driver.session(database=work.database) as session:
+        while not work.stop.is_set() and (rows := reader.take(size)) is not None:
+            move = {"stream": stream.id, "fence": work.fence, "at": at, "next": at + rows.num_rows}
+            try:
+                _commit(session, work, list(_parts(shape, rows)), move, shape)
+            except TooLarge as error:
+                if rows.num_rows <= _SMALLEST:
+                    raise error.__cause__ or error from None
+                reader.put_back(rows)
+                size = max(_SMALLEST, rows.num_rows // 2)
+                continue
+            at += rows.num_rows
+            reach("load.batch.committed")
+            tell(group.number, rows.num_rows)
+
+
+def _shape(snapshot: Snapshot, group: Group) -> Shape:
+    table = find_table(snapshot, group)
+    if group.kind == "node":
+        return Shape(group, table, None, None)
+    ends = [(str(label), key_of(snapshot, str(label))) for label in (group.source_label, group.target_label)]
+    return Shape(group, table, ends[0], ends[1])
+
+
+def key_of(snapshot: Snapshot, label: str) -> str:
+    """The property that holds the id of a table's nodes."""
+    column = next(node.column("id") for node in snapshot.nodes if node.name == label)
+    assert column is not None
+    return column.name
+
+
+def _parts(shape: Shape, rows: pa.Table) -> Iterator[Part]:
+    """The statements of one batch: one for each set of labels, or one for all relationships."""
+    table = shape.table
+    roles = ("id",) if shape.group.kind == "node" else ("source", "target")
+    keys = [column for column in table.columns if column.role in roles]
+    check_keys(rows, keys, shape.where)
+    if shape.source is None or shape.target is None:
+        labels = table.column("labels")
+        stored = [*keys, *table.properties]
+        names = [column.name for column in stored]
+        for mine, some in split_by_labels(rows, labels.name if labels else None, table.labels):
+            text = statements.create_nodes(mine, names)
+            yield Part(text, _columns(some, stored, shape.where), some.num_rows)
+        return
+    rows = _sorted(rows, keys[0].name)
+    names = [column.name for column in table.properties]
+    text = statements.create_relationships(shape.group.name, shape.source, shape.target, names)
+    ends: dict[str, Any] = {column.role: to_python(rows, column.name, shape.where) for column in keys}
+    yield Part(text, {**_columns(rows, table.properties, shape.where), **ends}, rows.num_rows)
+
+
+def _columns(rows: pa.Table, columns: Sequence[Column], where: str) -> dict[str, Any]:
+    named = {f"c{number}": to_python(rows, column.name, where) for number, column in enumerate(columns)}
+    return {**named, "rows": rows.num_rows}
+
+
+def _sorted(rows: pa.Table, source: str) -> pa.Table:
+    """By source, so that one node's relationships are written together."""
+    column = rows.column(source)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return rows.take(pa.compute.sort_indices(column))
+
+
+def _commit(
+    session: neo4j.Session, work: Work, parts: Sequence[Part], move: dict[str, Any], shape: Shape
+) -> None:
+    """Commit one batch, or find that it was committed when an earlier answer got lost."""
+    try:
+        session.execute_write(lambda tx: _write(tx, parts, move))
+    except Lost:
+        raise _explain_lost(work, shape, parts[0]) from None
+    except (Overtaken, IncompleteCommit) as error:
+        if _position(work, move) == move["next"]:
+            return
+        if isinstance(error, IncompleteCommit):
+            raise
+        raise TargetError(
+            f"{work.database} is being loaded by a newer worker.", kept="Nothing was written."
+        ) from None
+    except Neo4jError as error:
+        if is_memory(error):
+            raise TooLarge from error
+        raise
+
+
+def _write(tx: neo4j.ManagedTransaction, parts: Sequence[Part], move: dict[str, Any]) -> None:
+    try:
+        if tx.run(cast(Any, statements.MOVE_ON), move).single() is None:
+            raise Overtaken
+        for part in parts:
+            counters = tx.run(cast(Any, part.statement), part.params).consume().counters
+            if counters.nodes_created + counters.relationships_created != part.rows:
+                raise Lost
+    except Neo4jError as error:
+        if is_memory(error):  # the driver would try the same batch again and again
+            raise TooLarge from error
+        raise
+    reach("load.batch.written")
+
+
+def _position(work: Work, move: dict[str, Any]) -> int | None:
+    """Where the stream's node is, while it is still ours."""
+    rows = work.server.read(
+        work.database, statements.READ_STREAMS, f"Reading the checkpoint of {work.database}"
+    )
+    mine = next((row for row in rows if row["id"] == move["stream"]), None)
+    return int(mine["at"]) if mine is not None and mine["fence"] == work.fence else None
+
+
+def _explain_lost(work: Work, shape: Shape, part: Part) -> BadInput:
+    assert shape.source is not None
+    assert shape.target is not None
+    for role, (label, key) in (("source", shape.source), ("target", shape.target)):
+        doing = f"Looking for the ends of {shape.group.name}"
+        rows = work.server.read(
+            work.database, statements.find_lost(label, key), doing, keys=part.params[role]
+        )
+        if rows:
+            lost = ", ".join(repr(row["key"]) for row in rows)
+            what = f"{shape.where}: the {role} ids {lost} point at no node of {label}."
+            return BadInput(what, kept=_KEPT, cure="Write those nodes, or leave the relationships out.")
+    what = f"{shape.where}: some ids belong to several nodes of {shape.source[0]} or {shape.target[0]}."
+    return BadInput(what, kept=_KEPT, cure="Write every node once.")

@@ -1,0 +1,126 @@
+"""Databases: create, look at, protect and drop one; every command is followed by a look at its effect."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from bgdeploy.clock import monotonic
+from bgdeploy.errors import BuildLocked, NameTaken, Refused, TargetAway, TargetError
+from bgdeploy.targets.base import Rows
+from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.statuses import Found, failures, find
+
+SHOW = (
+    "SHOW DATABASES YIELD name, type, access, address, role, requestedStatus, currentStatus, "
+    "statusMessage, default, home"
+)
+CREATE = "CREATE DATABASE $name IF NOT EXISTS WAIT 60 SECONDS"
+DROP = "DROP DATABASE $name IF EXISTS DESTROY DATA WAIT 60 SECONDS"
+READ_ONLY = "ALTER DATABASE $name SET ACCESS READ ONLY WAIT 60 SECONDS"
+READ_WRITE = "ALTER DATABASE $name SET ACCESS READ WRITE WAIT 60 SECONDS"
+GRANTS = ("GRANT ACCESS ON DATABASE $name TO $role", "GRANT MATCH {*} ON GRAPH $name ELEMENTS * TO $role")
+TRANSACTIONS = "SHOW TRANSACTIONS YIELD database, transactionId, username WHERE database = $name"
+
+_PATIENCE = 300.0  # seconds a database may take to come online or to be gone, on all servers
+_PAUSE = 0.2
+
+
+def show(server: Server) -> Rows:
+    """One row per database and server."""
+    return server.ask(SHOW, "Listing the databases")
+
+
+def look(server: Server, name: str) -> Found:
+    """What there is of this name."""
+    return find(show(server), name)
+
+
+def create(server: Server, name: str) -> None:
+    """Make the database, or find that it is there, and wait until it is online on every server.
+
+    Raises NameTaken when the name belongs to an alias, BuildLocked when the database is stuck (both
+    are stepped around by another name), TargetFull at the server's limit, TargetAway when it stays
+    on its way for too long.
+    """
+    if look(server, name).verdict == "absent":
+        said = server.ask(CREATE, f"Creating the database {name}", name=name)
+        if look(server, name).verdict == "absent":
+            _raise_absent(name, said)
+    _await_online(server, name)
+
+
+def _raise_absent(name: str, said: Rows) -> None:
+    trouble = failures(said)
+    if trouble:
+        raise TargetError(f"The database {name} was not created: {trouble}.", kept="What is live stays live.")
+    raise NameTaken(
+        f"{name} is an alias that somebody else made, so no database of that name can be.",
+        kept="It was not touched; the load goes on under another name.",
+    )
+
+
+def _await_online(server: Server, name: str) -> None:
+    deadline = monotonic() + _PATIENCE
+    while (found := look(server, name)).verdict != "online":
+        if found.verdict in ("stuck", "going", "absent"):
+            raise BuildLocked(
+                f"The database {name} cannot be used: {found.text}.",
+                kept="It was not loaded into; the load goes on under another name.",
+                cure="If it stays, an administrator of the server has to remove it.",
+            )
+        if monotonic() > deadline:
+            raise TargetAway(f"The database {name} is not online after {_PATIENCE:.0f} s: {found.text}.")
+        _pause()
+
+
+def _pause() -> None:
+    threading.Event().wait(_PAUSE)
+
+
+def set_access(server: Server, name: str, *, read_only: bool) -> None:
+    """Make a database read-only or writable, and see that it is."""
+    wanted = "read-only" if read_only else "read-write"
+    if look(server, name).access == wanted:
+        return
+    said = server.ask(READ_ONLY if read_only else READ_WRITE, f"Making {name} {wanted}", name=name)
+    found = look(server, name)
+    if found.access != wanted:
+        trouble = failures(said) or f"it is {found.access or 'gone'}"
+        raise TargetError(f"{name} could not be made {wanted}: {trouble}.", kept="What is live stays live.")
+
+
+def grant(server: Server, name: str, roles: Sequence[str]) -> None:
+    """Let these roles read a database; rights belong to it and not to the alias, so each one is given them."""
+    for role in roles:
+        for statement in GRANTS:
+            server.ask(statement, f"Granting the role {role} to read {name}", name=name, role=role)
+
+
+def readers(server: Server, name: str) -> list[str]:
+    """Transactions that run on a database, with their users."""
+    found = server.ask(TRANSACTIONS, f"Looking for readers of {name}", name=name)
+    return [f"{row['transactionId']} of {row['username'] or 'nobody'}" for row in found]
+
+
+def drop(server: Server, name: str, pointing: Sequence[str]) -> None:
+    """Remove a database and see it gone from every server; ``pointing`` are the aliases that use it.
+
+    The name must be a database's: dropping by an alias's name would hit what it points at. The
+    server refuses too while an alias points at it, since CASCADE is never asked for.
+    """
+    if pointing:
+        raise Refused(
+            f"{name} is what the alias {', '.join(pointing)} points at.",
+            kept="It was not dropped.",
+            cure="See: bgdeploy customers",
+        )
+    if look(server, name).verdict == "absent":
+        return
+    said = server.ask(DROP, f"Dropping the database {name}", name=name)
+    deadline = monotonic() + 60
+    while (found := look(server, name)).verdict == "going" and monotonic() < deadline:
+        _pause()
+    if found.verdict != "absent":
+        reason = failures(said) or found.text
+        raise TargetError(f"{name} is still there after it was dropped: {reason}.", kept="Nothing else was.")

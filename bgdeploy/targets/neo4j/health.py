@@ -1,0 +1,107 @@
+"""Health: what the server says of itself, each figure with its threshold; unknown is never fine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bgdeploy.errors import TargetError
+from bgdeploy.targets.base import Health
+from bgdeploy.targets.neo4j import databases
+from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.refusals import COMMUNITY
+from bgdeploy.targets.neo4j.statuses import gather
+
+COMPONENTS = "CALL dbms.components() YIELD name, versions, edition"
+HEAP = (
+    "CALL dbms.queryJmx('java.lang:type=Memory') YIELD attributes "
+    "RETURN attributes.HeapMemoryUsage.value.properties AS heap"
+)
+# The bean's full name differs by version and configuration, so it is looked for by its end.
+PAGE_CACHE = (
+    "CALL dbms.queryJmx('neo4j.metrics:*') YIELD name, attributes "
+    "WHERE name CONTAINS 'page_cache.usage_ratio' RETURN attributes.Value.value AS ratio"
+)
+RUNNING = "SHOW TRANSACTIONS YIELD database WHERE database <> 'system'"
+LIMIT = (
+    "SHOW SETTINGS YIELD name, value WHERE name IN ['server.max_databases', 'dbms.max_databases'] "
+    "RETURN toInteger(value) AS most"
+)
+DEFAULT_LIMIT = 100  # databases a server holds unless it is told otherwise
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number with its threshold; ``value`` None when the server does not tell."""
+
+    what: str
+    value: float | None
+    most: float
+    unit: str = " %"
+    unknown: Literal["wait", "proceed"] = "wait"
+
+    @property
+    def text(self) -> str:
+        """For people: the number and its threshold."""
+        if self.value is None:
+            return f"{self.what} unknown (at most {self.most:g}{self.unit})"
+        return f"{self.what} {self.value:.0f}{self.unit} (at most {self.most:g}{self.unit})"
+
+    @property
+    def verdict(self) -> Literal["ok", "wait", "unknown"]:
+        """Unknown where the server does not tell and somebody wants to wait for it."""
+        if self.value is None:
+            return "unknown" if self.unknown == "wait" else "ok"
+        return "ok" if self.value <= self.most else "wait"
+
+
+def examine(server: Server, settings: Mapping[str, Any]) -> Health:
+    """Ask the server how it is; an answer that does not come is a reason to wait."""
+    try:
+        if edition(server) == "community":
+            return Health("wait", (f"{COMMUNITY}.",))
+        figures = list(_figures(server, settings))
+        running = len(server.ask(RUNNING, "Counting the running transactions"))
+    except TargetError as error:
+        return Health("wait", (str(error),))
+    shown = (*(one.text for one in figures), f"running transactions {running}")
+    verdicts = {one.verdict for one in figures}
+    bad = tuple(one.text for one in figures if one.verdict != "ok")
+    state: Literal["ok", "wait", "unknown"] = (
+        "wait" if "wait" in verdicts else "unknown" if "unknown" in verdicts else "ok"
+    )
+    return Health(state, bad, shown)
+
+
+def edition(server: Server) -> str:
+    """``enterprise`` or ``community``, in the kernel's own words."""
+    rows = server.ask(COMPONENTS, "Asking for the server's edition")
+    return next((str(row["edition"]) for row in rows if "Kernel" in str(row["name"])), "unknown")
+
+
+def _figures(server: Server, settings: Mapping[str, Any]) -> Iterator[Figure]:
+    otherwise = settings.get("health_unknown")
+    count = sum(one.name != "system" for one in gather(databases.show(server)))
+    yield Figure("databases", count, limit(server), "", otherwise or "wait")
+    yield Figure("heap", _heap(server), settings["heap_percent"], " %", otherwise or "wait")
+    page_cache = _page_cache(server)
+    yield Figure("page cache", page_cache, settings["pagecache_percent"], " %", otherwise or "proceed")
+
+
+def limit(server: Server) -> int:
+    """How many databases the server may hold."""
+    rows = server.ask(LIMIT, "Asking for the limit of databases")
+    return min((int(row["most"]) for row in rows if row["most"]), default=DEFAULT_LIMIT)
+
+
+def _heap(server: Server) -> float | None:
+    rows = server.ask(HEAP, "Asking for the heap")
+    heap = rows[0]["heap"] if rows else None
+    return 100 * heap["used"] / heap["max"] if heap and heap.get("max") else None
+
+
+def _page_cache(server: Server) -> float | None:
+    rows = server.ask(PAGE_CACHE, "Asking for the page cache")
+    ratio = next((row["ratio"] for row in rows if row["ratio"] is not None), None)
+    return None if ratio is None else 100 * float(ratio)

@@ -1,0 +1,146 @@
+"""Inspect: what a database holds, asked of the database itself by its own name, never by an alias."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from neo4j.time import Date, DateTime, Duration, Time
+
+from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.targets.base import Counts, Group, Rows, TableCount, TableKey
+from bgdeploy.targets.neo4j import schema
+from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.names import quote
+from bgdeploy.targets.neo4j.statements import CYPHER, key_name
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A read-only look into one database."""
+
+    server: Server
+    database: str
+    settings: Mapping[str, Any]
+
+    def counts(self) -> Counts:
+        """Rows per label and type, from the server's own count store."""
+        labels = self._count("CALL db.labels() YIELD label RETURN label AS name", "(n:", ")")
+        types = self._count(
+            "CALL db.relationshipTypes() YIELD relationshipType AS name RETURN name", "()-[:", "]->()"
+        )
+        nodes = self._ask(f"{CYPHER}MATCH (n) RETURN count(*) AS rows")[0]["rows"]
+        return Counts(labels, types, int(nodes), sum(types.values()))
+
+    def _count(self, names: str, left: str, right: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for row in self._ask(names):
+            match = f"{left}{quote(row['name'])}{right}"
+            rows = self._ask(f"{CYPHER}MATCH {match} RETURN count(*) AS rows")[0]["rows"]
+            if rows:  # names of what was deleted stay known to the server
+                found[row["name"]] = int(rows)
+        return found
+
+    def tables(self, groups: Sequence[Group]) -> list[TableCount]:
+        """Rows and non-null values; tables whose nodes carry each other's labels are counted as one."""
+        nodes = [group for group in groups if group.kind == "node"]
+        found = self._nodes([group.name for group in nodes]) if nodes else []
+        for name in dict.fromkeys(group.name for group in groups if group.kind == "relationship"):
+            found += self._relationships(name, [group for group in groups if group.name == name])
+        return found
+
+    def _nodes(self, names: list[str]) -> list[TableCount]:
+        shown = "[l IN labels(x) WHERE l IN $names]"
+        merged: list[tuple[set[str], Rows]] = []
+        for row in self._scan("MATCH (x)", shown, "null", {"names": names}):
+            mine, rows = set(row["a"]), [row]
+            for other in [one for one in merged if one[0] & mine]:
+                merged.remove(other)
+                mine, rows = mine | other[0], rows + other[1]
+            merged.append((mine, rows))
+        return [
+            _total(frozenset(TableKey("node", name, None, None) for name in one), rows)
+            for one, rows in merged
+        ]
+
+    def _relationships(self, name: str, groups: Sequence[Group]) -> list[TableCount]:
+        keys = frozenset(TableKey("relationship", name, g.source_label, g.target_label) for g in groups)
+        ends = sorted({str(label) for key in keys for label in (key.source_label, key.target_label)})
+        shown = "[l IN labels({}) WHERE l IN $names]"
+        rows = self._scan(
+            f"MATCH (a)-[x:{quote(name)}]->(b)", shown.format("a"), shown.format("b"), {"names": ends}
+        )
+        if any(len(row["a"]) != 1 or len(row["b"]) != 1 for row in rows):
+            return [_total(keys, rows)]
+        return [
+            _total(frozenset({TableKey("relationship", name, row["a"][0], row["b"][0])}), [row])
+            for row in rows
+        ]
+
+    def _scan(self, match: str, first: str, second: str, params: dict[str, Any]) -> Rows:
+        """Rows per set of labels, and the non-null values of each property there is."""
+        counted = f"{CYPHER}{match} RETURN {first} AS a, {second} AS b, count(*) AS rows"
+        rows = self._ask(counted, **params)
+        keyed = f"{CYPHER}{match} UNWIND keys(x) AS key RETURN {first} AS a, {second} AS b, key, count(*) AS present"
+        present: dict[str, dict[str, int]] = {}
+        for row in self._ask(keyed, **params):
+            present.setdefault(str((row["a"], row["b"])), {})[row["key"]] = row["present"]
+        return [{**row, "present": present.get(str((row["a"], row["b"])), {})} for row in rows]
+
+    def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
+        """The rows with these keys; a node's key is its id, a relationship's its two ends."""
+        wanted = "".join(f", x.{quote(name)} AS c{number}" for number, name in enumerate(columns))
+        if group.kind == "node":
+            key = quote(self._key(group.name))
+            match, shown = f"MATCH (x:{quote(group.name)} {{{key}: k[0]}})", f"[x.{key}]"
+        else:
+            source, target = (str(label) for label in (group.source_label, group.target_label))
+            one, two = quote(self._key(source)), quote(self._key(target))
+            match = (
+                f"MATCH (a:{quote(source)} {{{one}: k[0]}}) MATCH (b:{quote(target)} {{{two}: k[1]}}) "
+                f"MATCH (a)-[x:{quote(group.name)}]->(b)"
+            )
+            shown = f"[a.{one}, b.{two}]"
+        query = f"{CYPHER}UNWIND $keys AS k {match} RETURN {shown} AS key{wanted}"
+        rows = self._ask(query, keys=[list(key) for key in keys])
+        named = {f"c{number}": name for number, name in enumerate(columns)}
+        return [
+            {**{name: to_native(row[alias]) for alias, name in named.items()}, "key": tuple(row["key"])}
+            for row in rows
+        ]
+
+    def _key(self, label: str) -> str:
+        rows = self._ask(schema.SHOW_KEYS)
+        return next(str(row["properties"][0]) for row in rows if row["name"] == key_name(label))
+
+    def troubles(self, snapshot: Snapshot) -> list[str]:
+        """What is missing of the declared indexes and constraints."""
+        declared = schema.declared(self.settings, snapshot.path)
+        return schema.find_troubles(self.server, self.database, declared)
+
+    def _ask(self, cypher: str, **params: Any) -> Rows:
+        return self.server.read(self.database, cypher, f"Examining {self.database}", **params)
+
+
+def _total(keys: frozenset[TableKey], rows: Iterable[dict[str, Any]]) -> TableCount:
+    present: dict[str, int] = {}
+    total = 0
+    for row in rows:
+        total += row["rows"]
+        for name, count in row["present"].items():
+            present[name] = present.get(name, 0) + count
+    return TableCount(keys, total, present)
+
+
+def to_native(value: Any) -> Any:
+    """A value as plain Python has it; nodes and relationships become their properties."""
+    if isinstance(value, Date | DateTime | Time):
+        return value.to_native()
+    if isinstance(value, Duration):
+        return value.iso_format()
+    if isinstance(value, list):
+        return [to_native(one) for one in value]
+    if isinstance(value, dict):
+        return {name: to_native(one) for name, one in value.items()}
+    return value

@@ -1,0 +1,14 @@
+"""Names in Cypher: labels, types and properties quoted so that any text is only a name."""
+
+from __future__ import annotations
+
+STREAM = "__bgdeploy_stream"  # the label of the nodes that keep fence and position during a load
+
+
+def quote(name: str) -> str:
+    """Return a name in backticks.
+
+    A backslash is written as its code: Cypher 5 replaces codes such as ``\\u0060`` before it looks
+    for backticks, so a name with that text in it would end early.
+    """
+    return "`" + name.replace("\\", "\\u005C").replace("`", "``") + "`"

@@ -1,0 +1,132 @@
+"""Refusals: what the server or the driver says, turned into what failed and what helps.
+
+Codes as seen on Neo4j 5.26 and 2026.03 (docs/decisions/0005).
+"""
+
+from __future__ import annotations
+
+import ssl
+from urllib.parse import urlsplit
+
+from neo4j.exceptions import (
+    AuthError,
+    ConfigurationError,
+    DriverError,
+    Forbidden,
+    IncompleteCommit,
+    Neo4jError,
+    ServiceUnavailable,
+    SessionExpired,
+)
+
+from bgdeploy.errors import BgdeployError, ConfigError, TargetAway, TargetError, TargetFull
+
+COMMUNITY = (
+    "This server is Neo4j Community Edition, which has one database and no aliases: nothing can be "
+    "switched there. Use Neo4j Enterprise, or target: ladybug, which needs no server"
+)
+_KEPT = "What is live stays live."
+_LOGIN = "Set neo4j.user and neo4j.password (or neo4j.password_file, or the variable NEO4J_LOGIN)."
+
+
+def explain(error: Exception, doing: str, uri: str) -> BgdeployError:
+    """Return the error a user sees; it names the server without user and password."""
+    where = place(uri)
+    if isinstance(error, Forbidden):
+        return _forbidden(error, doing)
+    if isinstance(error, AuthError):
+        return _unauthorized(error, where)
+    if isinstance(error, Neo4jError):
+        return _refused(error, doing)
+    if isinstance(error, ConfigurationError | ValueError):
+        what = f"The settings for the Neo4j server {where} cannot be used: {_line(error)}"
+        return ConfigError(what, kept="Nothing was asked of it.", cure="See docs/neo4j.md.")
+    if isinstance(error, IncompleteCommit):
+        what = f"{doing}: the connection to {where} broke before the server's answer."
+        return TargetAway(what, kept="What it committed is found at the next try.")
+    return _unreachable(error, where)
+
+
+def place(uri: str) -> str:
+    """Host and port of a URI, for people."""
+    parts = urlsplit(uri)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    return f"{parts.hostname or 'nowhere'}:{port or 7687}"
+
+
+def _line(error: BaseException) -> str:
+    text = str(getattr(error, "message", None) or error) or type(error).__name__
+    return f"{text.splitlines()[0].rstrip('.')}."
+
+
+def _forbidden(error: Neo4jError, doing: str) -> BgdeployError:
+    return TargetError(
+        f"{doing}: the server's user lacks a right. {_line(error)}",
+        kept=_KEPT,
+        cure="The rights bgdeploy needs are listed in docs/neo4j.md.",
+    )
+
+
+def _unauthorized(error: Neo4jError, where: str) -> BgdeployError:
+    if "RateLimit" in (error.code or ""):
+        what = f"The Neo4j server {where} takes no more logins for now: too many were wrong."
+        return TargetAway(what, kept=_KEPT, cure=_LOGIN)
+    if "CredentialsExpired" in (error.code or ""):
+        what = f"The password for the Neo4j server {where} has expired and must be changed."
+        return TargetAway(what, kept=_KEPT, cure=_LOGIN)
+    return TargetAway(f"The Neo4j server {where} refused user or password.", kept=_KEPT, cure=_LOGIN)
+
+
+def _refused(error: Neo4jError, doing: str) -> BgdeployError:
+    code = error.code or ""
+    if "UnsupportedAdministrationCommand" in code or "NotSystemDatabaseError" in code:
+        return TargetError(f"{doing}: {COMMUNITY}.", kept=_KEPT)
+    if "DatabaseLimitReached" in code:
+        what = f"{doing}: the server has as many databases as it may hold. {_line(error)}"
+        return TargetFull(what, kept=_KEPT, cure="Lower keep_databases, or raise the server's limit.")
+    if is_memory(error):
+        what = f"{doing}: the server has too little memory. {_line(error)}"
+        return TargetError(what, kept=_KEPT, cure="Raise its heap or db.memory.transaction.max.")
+    if _is_disk(error):
+        return TargetFull(
+            f"{doing}: the server's disk is full. {_line(error)}", kept=_KEPT, cure="Make room."
+        )
+    if error.is_retryable():
+        return TargetAway(f"{doing}: the server is busy or starting. {_line(error)}", kept=_KEPT)
+    return TargetError(f"{doing}: the server refused. {_line(error)} ({code or 'no code'})", kept=_KEPT)
+
+
+def is_memory(error: BaseException) -> bool:
+    """True when a transaction was too large for the server's memory."""
+    return isinstance(error, Neo4jError) and ("Memory" in (error.code or "") or "OutOfMemory" in _line(error))
+
+
+def _is_disk(error: Neo4jError) -> bool:
+    low = _line(error).lower()
+    return "no space left" in low or "disk is full" in low or "disk space" in low
+
+
+def _unreachable(error: Exception, where: str) -> BgdeployError:
+    causes = "; ".join(_line(one) for one in _chain(error))
+    if any(isinstance(one, ssl.SSLError) for one in _chain(error)) or "SSL" in causes:
+        what = f"The Neo4j server {where} does not speak TLS as asked for: {causes}"
+        cure = "Use bolt+s:// or neo4j+s:// only where the server has a certificate, +ssc or ca_file for its own."
+        return TargetAway(what, kept=_KEPT, cure=cure)
+    if "handshake" in causes.lower() or "incomplete" in causes.lower() or "reset by peer" in causes.lower():
+        what = f"What listens at {where} broke the connection off: {causes}"
+        cure = "Is it the Bolt port, and does it want TLS (bolt+s://, neo4j+s://)?"
+        return TargetAway(what, kept=_KEPT, cure=cure)
+    if isinstance(error, ServiceUnavailable | SessionExpired | DriverError | OSError):
+        return TargetAway(f"The Neo4j server {where} cannot be reached: {causes}", kept=_KEPT)
+    return TargetError(f"The Neo4j server {where} answered with something unexpected: {causes}", kept=_KEPT)
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found

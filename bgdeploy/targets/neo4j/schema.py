@@ -1,0 +1,126 @@
+"""Schema: keys, and the indexes and constraints a user declares; created, awaited, and checked."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from neo4j.exceptions import ClientError, Neo4jError
+
+from bgdeploy.clock import monotonic
+from bgdeploy.errors import BadInput, TargetError
+from bgdeploy.targets.base import Rows
+from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.refusals import explain
+
+FILE = "schema.cypher"  # beside nodes/ and relationships/ of a snapshot
+SHOW = "SHOW INDEXES YIELD name, state, populationPercent, labelsOrTypes, properties"
+SHOW_KEYS = "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties"
+# The file comes with the data: it may describe a schema and do nothing else.
+_ALLOWED = re.compile(r"CREATE\s+(?:[A-Z]+\s+){0,2}(INDEX|CONSTRAINT)\b", re.IGNORECASE)
+_COMMENT = re.compile(r"^\s*//.*$", re.MULTILINE)
+_PATIENCE = 6 * 3600.0  # seconds an index may take to be built; the load's heartbeat goes on meanwhile
+_KEPT = "What is live stays live."
+
+
+class NotUnique(Exception):
+    """A constraint cannot hold: some nodes share a key."""
+
+
+def declared(settings: Mapping[str, Any], snapshot: Path) -> list[str]:
+    """The statements of the configuration and of the snapshot's own file; raises BadInput for any other kind."""
+    statements = [*settings["indexes"], *_read(snapshot / FILE)]
+    for statement in statements:
+        if not _ALLOWED.match(statement):
+            what = f"The schema may only hold CREATE INDEX and CREATE CONSTRAINT, not: {statement[:80]}"
+            raise BadInput(what, kept=_KEPT, cure=f"Change neo4j.indexes or {FILE}.")
+    return statements
+
+
+def _read(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} cannot be read: {type(error).__name__}.", kept=_KEPT) from error
+    return [part.strip() for part in _COMMENT.sub("", text).split(";") if part.strip()]
+
+
+def apply(server: Server, database: str, statements: Sequence[str]) -> None:
+    """Create everything declared and wait until it can be used."""
+    for statement in statements:
+        try:
+            create(server, database, statement)
+        except NotUnique as error:
+            raise BadInput(f"The declared constraint does not hold: {error}", kept=_KEPT) from error
+    await_online(server, database)
+
+
+def create(server: Server, database: str, statement: str) -> None:
+    """Run one statement; what is there already is as good as made. Raises NotUnique or BadInput."""
+    with (
+        server.asking(f"Creating the schema of {database}") as driver,
+        driver.session(database=database) as session,
+    ):
+        try:
+            session.run(statement).consume()
+        except ClientError as error:
+            _judge(error, statement)
+        except Neo4jError as error:
+            if "ConstraintCreationFailed" not in (error.code or ""):
+                raise
+            raise NotUnique(str(error.message)) from error
+
+
+def _judge(error: ClientError, statement: str) -> None:
+    code = error.code or ""
+    if "AlreadyExists" in code:
+        return
+    if "Constraint" in code:
+        raise NotUnique(str(error.message)) from error
+    if ".Statement." in code or ".Schema." in code:
+        said = str(error.message).splitlines()[0]
+        raise BadInput(f"The server refused the schema {statement!r}: {said}", kept=_KEPT) from error
+    raise error
+
+
+def await_online(server: Server, database: str) -> None:
+    """Return when every index is online; raises TargetError for one that failed or takes too long."""
+    deadline = monotonic() + _PATIENCE
+    while waiting := [row for row in show(server, database) if row["state"] != "ONLINE"]:
+        failed = [row["name"] for row in waiting if row["state"] == "FAILED"]
+        if failed or monotonic() > deadline:
+            raise TargetError(
+                f"{database}: the index {(failed or [waiting[0]['name']])[0]} was not built.", kept=_KEPT
+            )
+        threading.Event().wait(0.05)
+
+
+def show(server: Server, database: str) -> Rows:
+    """One row per index."""
+    return server.read(database, SHOW, f"Listing the indexes of {database}")
+
+
+def find_troubles(server: Server, database: str, statements: Sequence[str]) -> list[str]:
+    """What is missing of the declared schema: an index not online, a statement that still changes something."""
+    troubles = [
+        f"index {row['name']} is {row['state']} ({row['populationPercent']:.0f} %)"
+        for row in show(server, database)
+        if row["state"] != "ONLINE"
+    ]
+    for statement in statements:
+        with (
+            server.asking(f"Checking the schema of {database}") as driver,
+            driver.session(database=database) as session,
+        ):
+            try:
+                if session.run(statement).consume().counters.contains_updates:
+                    troubles.append(f"was missing: {statement}")
+            except ClientError as error:
+                if "AlreadyExists" not in (error.code or ""):
+                    raise explain(error, f"Checking the schema of {database}", server.access.uri) from error
+    return troubles

@@ -1,0 +1,91 @@
+"""Statements that load rows: columns travel as parameters, names stand quoted, nothing else is pasted in.
+
+Columns as parameters, and a row made by its place in them, load twice as fast as a list of maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bgdeploy.targets.neo4j.names import STREAM, quote
+
+# Cypher 5 is named in each statement, since a server may have another default and quoting follows it.
+CYPHER = "CYPHER 5 "
+
+GUARD = "bgdeploy_stream"
+CREATE_GUARD = (
+    f"{CYPHER}CREATE CONSTRAINT {GUARD} IF NOT EXISTS FOR (s:{STREAM}) REQUIRE (s.number, s.start) IS UNIQUE"
+)
+DROP_GUARD = f"{CYPHER}DROP CONSTRAINT {GUARD} IF EXISTS"
+
+CREATE_STREAMS = (
+    f"{CYPHER}UNWIND $streams AS one CREATE (s:{STREAM}) "
+    "SET s.number = one.number, s.start = one.start, s.stop = one.stop, s.at = one.start, s.fence = $fence"
+)
+READ_STREAMS = (
+    f"{CYPHER}MATCH (s:{STREAM}) RETURN elementId(s) AS id, s.number AS number, s.start AS start, "
+    "s.stop AS stop, s.at AS at, s.fence AS fence ORDER BY number, start"
+)
+# The first SET takes the node's lock, so what is read after it is what the last owner committed.
+TAKE_OVER = (
+    f"{CYPHER}MATCH (s:{STREAM}) SET s.touched = $fence WITH s WHERE s.fence <= $fence SET s.fence = $fence"
+)
+MOVE_ON = (
+    f"{CYPHER}MATCH (s:{STREAM}) WHERE elementId(s) = $stream SET s.touched = $fence "
+    "WITH s WHERE s.fence = $fence AND s.at = $at SET s.at = $next RETURN s.at AS at"
+)
+REMOVE_STREAMS = f"{CYPHER}MATCH (s:{STREAM}) SET s.touched = $fence WITH s WHERE s.fence = $fence DELETE s"
+COUNT_NODES = f"{CYPHER}MATCH (n) RETURN count(*) AS rows"
+
+
+def create_nodes(labels: Sequence[str], columns: Sequence[str]) -> str:
+    """Make ``$rows`` nodes of the columns ``$c0``, ``$c1`` ..."""
+    marks = "".join(f":{quote(label)}" for label in labels)
+    return f"{CYPHER}UNWIND range(0, $rows - 1) AS i CREATE ({marks} {_properties(columns)})"
+
+
+def create_relationships(
+    kind: str, source: tuple[str, str], target: tuple[str, str], columns: Sequence[str]
+) -> str:
+    """Join the nodes with the keys in ``$source`` and ``$target``; each end is (label, key property)."""
+    return (
+        f"{CYPHER}UNWIND range(0, $rows - 1) AS i "
+        f"MATCH (a:{quote(source[0])} {{{quote(source[1])}: $source[i]}}) "
+        f"MATCH (b:{quote(target[0])} {{{quote(target[1])}: $target[i]}}) "
+        f"CREATE (a)-[:{quote(kind)} {_properties(columns)}]->(b)"
+    )
+
+
+def _properties(columns: Sequence[str]) -> str:
+    pairs = (f"{quote(name)}: $c{number}[i]" for number, name in enumerate(columns))
+    return f"{{{', '.join(pairs)}}}"
+
+
+def key_name(label: str) -> str:
+    """What the key of a node table is called at the server."""
+    return f"bgdeploy_key_{label}"
+
+
+def create_key(label: str, key: str) -> str:
+    """A uniqueness constraint, made after the nodes: much faster than before them."""
+    name = quote(key_name(label))
+    return (
+        f"{CYPHER}CREATE CONSTRAINT {name} IF NOT EXISTS FOR (n:{quote(label)}) "
+        f"REQUIRE n.{quote(key)} IS UNIQUE"
+    )
+
+
+def find_doubles(label: str, key: str) -> str:
+    """Keys that several nodes of a label share, and how often."""
+    return (
+        f"{CYPHER}MATCH (n:{quote(label)}) WITH n.{quote(key)} AS key, count(*) AS times WHERE times > 1 "
+        "RETURN key, times LIMIT 10"
+    )
+
+
+def find_lost(label: str, key: str) -> str:
+    """Which of ``$keys`` no node of the label has."""
+    return (
+        f"{CYPHER}UNWIND $keys AS key OPTIONAL MATCH (n:{quote(label)} {{{quote(key)}: key}}) "
+        "WITH key, n WHERE n IS NULL RETURN DISTINCT key LIMIT 10"
+    )

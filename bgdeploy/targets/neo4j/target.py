@@ -1,0 +1,141 @@
+"""The Neo4j target behind the protocol that every target keeps."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bgdeploy.errors import BadInput, NotFound, TargetError
+from bgdeploy.failpoints import reach
+from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Rows, Ticket
+from bgdeploy.targets.neo4j import aliases, databases, health
+from bgdeploy.targets.neo4j.access import Server, open_server
+from bgdeploy.targets.neo4j.statuses import list_databases
+
+
+class Neo4j:
+    """Databases at a server; ``settings`` are kept with each job, the server is today's."""
+
+    kind = "neo4j"
+
+    def __init__(self, settings: Mapping[str, Any], server: Server) -> None:
+        self._settings = settings
+        self._server = server
+
+    def identity(self) -> str:
+        """The id the server gave itself when it was set up."""
+        return self._server.identity()
+
+    def expect(self, place: str) -> None:
+        """Have the server compared at the first connection."""
+        self._server.expected = place
+
+    def health(self) -> Health:
+        """The server's edition, databases, heap, page cache and running transactions."""
+        return health.examine(self._server, self._settings)
+
+    def plan(self, snapshot: Snapshot, running: Sequence[str]) -> tuple[Need, ...]:
+        """Databases, file descriptors and disk, as far as the server tells."""
+        from bgdeploy.targets.neo4j.room import find_needs
+
+        return tuple(find_needs(self._server, snapshot, running))
+
+    def load(self, ticket: Ticket, snapshot: Snapshot, ledger: Ledger) -> None:
+        """Fill the database over Bolt; an earlier run's work is continued at its next batch."""
+        from bgdeploy.targets.neo4j.load import load
+
+        folder = self._folder(ticket.database)
+        load(self._server, ticket, snapshot, ledger, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _folder(self, database: str) -> Path:
+        return Path(self._settings["state_dir"]) / "builds" / database
+
+    @contextmanager
+    def inspect(self, database: str) -> Iterator[Inspector]:
+        """Ask the database by its own name."""
+        from bgdeploy.targets.neo4j.inspection import Inspection
+
+        found = databases.look(self._server, database)
+        if found.verdict != "online":
+            raise TargetError(
+                f"The database {database} cannot be read: {found.text}.", kept="Nothing was changed."
+            )
+        yield Inspection(self._server, database, self._settings)
+
+    def publish(self, ticket: Ticket, facts: Mapping[str, Any]) -> None:
+        """Let the readers' roles in, warm it up, and protect it where the configuration says so."""
+        databases.grant(self._server, ticket.database, self._settings["reader_roles"])
+        for query in self._settings["warm_up"]:
+            self._warm_up(ticket.database, query)
+        reach("publish.before")
+        if self._settings["read_only"] == "live":
+            databases.set_access(self._server, ticket.database, read_only=True)
+        reach("publish.renamed")
+
+    def _warm_up(self, database: str, query: str) -> None:
+        try:
+            self._server.read(database, query, f"Warming up {database} with {query!r}")
+        except TargetError as error:
+            if "SyntaxError" in error.what:
+                raise BadInput(error.what, kept=error.kept, cure="Change neo4j.warm_up.") from error
+            raise
+
+    def alias(self, name: str) -> str | None:
+        """The database this alias points at."""
+        found = aliases.find_alias(self._server, name)
+        return found.database if found is not None else None
+
+    def generation(self, name: str) -> int | None:
+        """What the alias remembers in its own properties."""
+        found = aliases.find_alias(self._server, name)
+        return found.generation if found is not None else None
+
+    def switch(self, name: str, database: str, generation: int) -> None:
+        """Move the alias in one statement, then protect the database it left."""
+        protect = self._settings["read_only"]
+        if protect == "standby":
+            databases.set_access(self._server, database, read_only=False)
+        left = aliases.move_alias(self._server, name, database, generation)
+        if protect != "none" and left not in (None, database) and self._is_there(str(left)):
+            databases.set_access(self._server, str(left), read_only=True)
+
+    def _is_there(self, database: str) -> bool:
+        return databases.look(self._server, database).verdict == "online"
+
+    def databases(self) -> list[DatabaseInfo]:
+        """Every database but the server's own."""
+        return list_databases(databases.show(self._server))
+
+    def drain(self, database: str) -> Health:
+        """Well when no transaction runs on the database any more."""
+        running = databases.readers(self._server, database)
+        if not running:
+            return Health("ok")
+        shown = ", ".join(running[:5])
+        return Health("wait", (f"{len(running)} transactions still run on {database}: {shown}",))
+
+    def drop(self, database: str, fence: int) -> None:
+        """Remove a database that no alias points at; the server refuses too while one does."""
+        pointing = [one.name for one in aliases.list_aliases(self._server) if one.database == database]
+        databases.drop(self._server, database, pointing)
+        reach("drop.moved")
+        shutil.rmtree(self._folder(database), ignore_errors=True)
+
+    def query(self, alias: str, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
+        """Rows of a read-only query through the alias."""
+        from bgdeploy.targets.neo4j.inspection import to_native
+
+        if self.alias(alias) is None:
+            raise NotFound(f"There is no alias {alias}: nothing is live yet.", cure="See: bgdeploy customers")
+        rows = self._server.read(alias, cypher, f"Asking {alias}", **(params or {}))
+        return [{name: to_native(value) for name, value in row.items()} for row in rows]
+
+
+def open_target(settings: Mapping[str, Any], access: Mapping[str, Any]) -> Neo4j:
+    """Open the server; nothing is connected yet."""
+    return Neo4j(settings, open_server(access))

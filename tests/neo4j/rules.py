@@ -1,0 +1,425 @@
+"""The rules of Neo4j Enterprise's administration, as its manual tells them; real databases do the rest.
+
+What is imitated: names, limits, rights, asynchronous commands with WAIT, every status, read-only
+access, aliases with properties, the refusal to drop what an alias points at. What is not: see
+docs/neo4j.md, "What is proven where".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.neo4j.servers import LTS, PASSWORD, Community
+
+Rows = list[dict[str, Any]]
+Params = dict[str, Any]
+_NAME = re.compile(r"(?!system)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_STARTING = 11.0  # seconds a DROP waits for open transactions
+
+
+class Refusal(Exception):
+    """What the server answers with: a code and a sentence."""
+
+    def __init__(self, code: str, said: str) -> None:
+        super().__init__(said)
+        self.code, self.said = code, said
+
+
+@dataclass
+class Database:
+    """One database and the process that holds it."""
+
+    name: str
+    server: Community | None = None
+    status: str = "initial"
+    requested: str = "online"
+    message: str = ""
+    access: str = "read-write"
+
+
+@dataclass
+class Dbms:
+    """Everything the stand-in knows; ``root`` holds the homes of its processes."""
+
+    root: Path
+    address: str
+    version: str = LTS
+    memory: str = "384m"
+    limit: int = 100
+    databases: dict[str, Database] = field(default_factory=dict)
+    aliases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    users: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {"neo4j": {"password": PASSWORD, "denied": []}}
+    )
+    granted: list[str] = field(default_factory=list)
+    transactions: dict[int, tuple[str, str]] = field(default_factory=dict)  # connection -> database, user
+    told: dict[str, Any] = field(default_factory=dict)  # figures a test wants to be seen
+    spare: list[Community] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)  # administration statements, in order
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    homes: int = 0
+
+    def open(self) -> None:
+        """Start the process behind the default database."""
+        self.databases["neo4j"] = Database("neo4j", self._new_server(), "online")
+        self._server("neo4j").wait()
+
+    def _new_server(self) -> Community:
+        with self.lock:
+            self.homes += 1
+            server = Community(self.root / f"db-{self.homes}", self.version, heap=self.memory)
+        first = self.root / "template"
+        if not first.exists():
+            made = Community(self.root / "template.new", self.version)
+            made.prepare()
+            (self.root / "template.new").rename(first)
+        shutil.copytree(first, server.home)
+        server.start()
+        return server
+
+    def _server(self, name: str) -> Community:
+        server = self.databases[name].server
+        assert server is not None
+        return server
+
+    def close(self) -> None:
+        for database in self.databases.values():
+            if database.server is not None:
+                database.server.kill()
+        for server in self.spare:
+            server.kill()
+
+    # What a session asks for
+
+    def resolve(self, name: str | None) -> Database:
+        """The database a session means, by its name or an alias."""
+        wanted = (name or "neo4j").lower()
+        with self.lock:
+            if wanted in self.aliases:
+                wanted = self.aliases[wanted]["database"]
+            found = self.databases.get(wanted)
+        if found is None:
+            raise Refusal("Neo.ClientError.Database.DatabaseNotFound", f"Graph not found: {name}")
+        if found.status != "online":
+            raise Refusal(
+                "Neo.TransientError.General.DatabaseUnavailable", f"Database '{wanted}' is unavailable."
+            )
+        return found
+
+    def administer(self, user: str, text: str, params: Params) -> tuple[list[str], Rows]:
+        """Answer one statement on ``system``: its columns and rows."""
+        text = " ".join(text.split())
+        if text.startswith("STANDIN"):
+            return [], self._control(params)
+        self.said.append(text)
+        for denied in self.users[user]["denied"]:
+            if text.startswith(denied):
+                said = f"Permission has not been granted for user '{user}' to {denied}."
+                raise Refusal("Neo.ClientError.Security.Forbidden", said)
+        for pattern, act in _STATEMENTS:
+            if match := pattern.fullmatch(text):
+                rows = act(self, match.groupdict(), params)
+                return _columns(text, rows), rows
+        return self._relay(text, params)
+
+    def _relay(self, text: str, params: Params) -> tuple[list[str], Rows]:
+        with self._server("neo4j").driver() as driver, driver.session(database="system") as session:
+            result = session.run(text, params)  # type: ignore[arg-type]
+            return list(result.keys()), result.data()
+
+    def _control(self, params: Params) -> Rows:
+        """A test's hand: change a figure, a user, a status, or kill a database's process."""
+        for name, value in params.items():
+            match name:
+                case "limit":
+                    self.limit = value
+                case "told":
+                    self.told.update(value)
+                case "users":
+                    self.users.update(value)
+                case "status":
+                    database = self.databases[value["name"]]
+                    database.status, database.message = value["status"], value.get("message", "")
+                case "foreign":
+                    self.databases[value] = Database(value, None, "online")
+                case "aliases":
+                    self.aliases.update(value)
+                case "kill":
+                    self._crash(self.databases[value])
+        return [{"state": json.dumps({"granted": self.granted, "said": self.said, "homes": self.homes})}]
+
+    def _crash(self, database: Database) -> None:
+        """The process dies and is started again on the same store, as a service manager would."""
+        assert database.server is not None
+        database.status = "starting"
+        database.server.kill()
+        database.server.start()
+        threading.Thread(target=self._come_online, args=(database,), daemon=True).start()
+
+    # Databases
+
+    def create(self, found: dict[str, str], params: Params) -> Rows:
+        name = _value(found["name"], params).lower()
+        if not _NAME.fullmatch(name):
+            raise Refusal(
+                "Neo.ClientError.Statement.ArgumentError",
+                f"Database name '{name}' contains illegal characters.",
+            )
+        with self.lock:
+            if name in self.databases or name in self.aliases:
+                if not found["quiet"]:
+                    raise Refusal(
+                        "Neo.ClientError.Database.ExistingDatabaseFound", f"Database '{name}' already exists."
+                    )
+                return self._waited(name, found) if name in self.databases else []
+            if len(self.databases) >= self.limit:
+                said = "Reached the limit of databases."
+                raise Refusal("Neo.DatabaseError.Database.DatabaseLimitReached", said)
+            database = self.databases[name] = Database(name)
+        threading.Thread(target=self._make, args=(database,), daemon=True).start()
+        return self._waited(name, found)
+
+    def _make(self, database: Database) -> None:
+        database.status = "starting"
+        with self.lock:
+            server = self.spare.pop() if self.spare else None
+        database.server = server or self._new_server()
+        self._come_online(database)
+
+    def _come_online(self, database: Database) -> None:
+        assert database.server is not None
+        database.server.wait()
+        with self.lock:
+            if self.databases.get(database.name) is database:
+                database.status = "online"
+
+    def _waited(self, name: str, found: dict[str, str]) -> Rows:
+        if not found.get("wait"):
+            return []
+        done = _await(lambda: self.databases[name].status == "online", float(found["seconds"] or 300))
+        row = {"address": self.address, "state": "CaughtUp" if done else "Incomplete"}
+        return [{**row, "message": "caught up" if done else "still on its way", "success": done}]
+
+    def drop(self, found: dict[str, str], params: Params) -> Rows:
+        name = _value(found["name"], params).lower()
+        with self.lock:
+            if name not in self.databases:
+                if found["quiet"]:
+                    return []
+                raise Refusal(
+                    "Neo.ClientError.Database.DatabaseNotFound", f"Database '{name}' does not exist."
+                )
+            if pointing := [alias for alias, one in self.aliases.items() if one["database"] == name]:
+                said = f"Database '{name}' has one or more aliases: {', '.join(pointing)}."
+                raise Refusal("Neo.ClientError.Database.ExistingAliasFound", said)
+            database = self.databases[name]
+            database.requested, database.status = "offline", "deallocating"
+        threading.Thread(target=self._remove, args=(database,), daemon=True).start()
+        if not found["wait"]:
+            return []
+        gone = _await(lambda: name not in self.databases, float(found["seconds"] or 300))
+        return [
+            {
+                "address": self.address,
+                "state": "CaughtUp" if gone else "Incomplete",
+                "message": "",
+                "success": gone,
+            }
+        ]
+
+    def _remove(self, database: Database) -> None:
+        _await(lambda: not self.busy(database.name), _STARTING)
+        with self.lock:
+            self.databases.pop(database.name, None)
+        if database.server is not None:
+            self._recycle(database.server)
+
+    def _recycle(self, server: Community) -> None:
+        """A small database's process is emptied and used again; starting one takes seconds."""
+        with server.driver() as driver:
+            rows = driver.execute_query("MATCH (n) RETURN count(*) AS rows", database_="neo4j").records[0][
+                "rows"
+            ]
+        if rows > 20_000 or len(self.spare) > 1:
+            server.kill()
+            shutil.rmtree(server.home, ignore_errors=True)
+            return
+        server.empty()
+        with self.lock:
+            self.spare.append(server)
+
+    def busy(self, name: str) -> list[str]:
+        """Users with an open transaction on a database."""
+        return [user for database, user in list(self.transactions.values()) if database == name]
+
+    def alter(self, found: dict[str, str], params: Params) -> Rows:
+        database = self._existing(_value(found["name"], params))
+        database.access = "read-only" if found["access"] == "READ ONLY" else "read-write"
+        return self._waited(database.name, found)
+
+    def stop(self, found: dict[str, str], params: Params) -> Rows:
+        database = self._existing(_value(found["name"], params))
+        database.requested = database.status = "online" if found["verb"] == "START" else "offline"
+        return []
+
+    def _existing(self, name: str) -> Database:
+        if name.lower() not in self.databases:
+            raise Refusal("Neo.ClientError.Database.DatabaseNotFound", f"Database '{name}' does not exist.")
+        return self.databases[name.lower()]
+
+    def show(self, found: dict[str, str], params: Params) -> Rows:
+        with self.lock:
+            rows = [self._row(one) for one in self.databases.values()]
+        system = Database("system", None, "online")
+        return [*rows, {**self._row(system), "type": "system"}]
+
+    def _row(self, one: Database) -> dict[str, Any]:
+        first = one.name == "neo4j"
+        pointing = [alias for alias, found in self.aliases.items() if found["database"] == one.name]
+        return {
+            "name": one.name, "type": "standard", "aliases": pointing, "access": one.access,
+            "address": self.address, "role": "primary", "writer": True, "requestedStatus": one.requested,
+            "currentStatus": one.status, "statusMessage": one.message, "default": first, "home": first,
+            "constituents": [],
+        }  # fmt: skip
+
+    # Aliases and rights
+
+    def create_alias(self, found: dict[str, str], params: Params) -> Rows:
+        name, target = _value(found["alias"], params).lower(), _value(found["name"], params).lower()
+        with self.lock:
+            if name in self.aliases or name in self.databases:
+                if found["quiet"]:
+                    return []
+                raise Refusal("Neo.ClientError.Database.ExistingAliasFound", f"'{name}' already exists.")
+            self._existing(target)
+            self.aliases[name] = {"database": target, "properties": _properties(found["properties"], params)}
+        return []
+
+    def alter_alias(self, found: dict[str, str], params: Params) -> Rows:
+        name, target = _value(found["alias"], params).lower(), _value(found["name"], params).lower()
+        with self.lock:
+            if name not in self.aliases:
+                raise Refusal("Neo.ClientError.Database.DatabaseNotFound", f"Alias '{name}' does not exist.")
+            self._existing(target)
+            changed = _properties(found["properties"], params)
+            before = self.aliases[name]
+            self.aliases[name] = {"database": target, "properties": changed or before["properties"]}
+        return []
+
+    def drop_alias(self, found: dict[str, str], params: Params) -> Rows:
+        self.aliases.pop(_value(found["alias"], params).lower(), None)
+        return []
+
+    def show_aliases(self, found: dict[str, str], params: Params) -> Rows:
+        wanted = _value(found["alias"], params).lower() if found["alias"] else None
+        with self.lock:
+            shown = {name: one for name, one in self.aliases.items() if wanted in (None, name)}
+        same = {"composite": None, "location": "local", "url": None, "user": None}
+        return [{"name": name, **one, **same} for name, one in sorted(shown.items())]
+
+    def grant(self, found: dict[str, str], params: Params) -> Rows:
+        self._existing(_value(found["name"], params))
+        self.granted.append(
+            f"{found['what']} {_value(found['name'], params)} TO {_value(found['role'], params)}"
+        )
+        return []
+
+    # Figures
+
+    def components(self, found: dict[str, str], params: Params) -> Rows:
+        return [
+            {
+                "name": "Neo4j Kernel",
+                "versions": [self.version],
+                "edition": self.told.get("edition", "enterprise"),
+            }
+        ]
+
+    def show_transactions(self, found: dict[str, str], params: Params) -> Rows:
+        wanted = params.get("name")
+        rows = list(self.transactions.items())
+        return [
+            {"database": name, "transactionId": f"{name}-transaction-{number}", "username": user}
+            for number, (name, user) in rows
+            if wanted in (None, name)
+        ]
+
+    def heap(self, found: dict[str, str], params: Params) -> Rows:
+        if "heap" in self.told:
+            return [{"heap": self.told["heap"]}]
+        return self._relay(found["all"], params)[1]
+
+    def page_cache(self, found: dict[str, str], params: Params) -> Rows:
+        return [{"ratio": self.told["page_cache"]}] if "page_cache" in self.told else []
+
+    def max_databases(self, found: dict[str, str], params: Params) -> Rows:
+        return [{"most": self.limit}]
+
+
+def _value(text: str, params: Params) -> str:
+    return str(params[text[1:]]) if text.startswith("$") else text.strip("`")
+
+
+def _properties(text: str | None, params: Params) -> dict[str, Any]:
+    if not text:
+        return {}
+    pairs = (pair.split(":") for pair in text.strip("{} ").split(","))
+    return {key.strip(): params[value.strip()[1:]] for key, value in pairs}
+
+
+def _await(done: Callable[[], bool], seconds: float) -> bool:
+    waited = 0.0
+    while not done():
+        if waited >= seconds:
+            return False
+        threading.Event().wait(0.02)
+        waited += 0.02
+    return True
+
+
+def _columns(text: str, rows: Rows) -> list[str]:
+    yielded = re.search(r"YIELD (.*?)(?: WHERE| RETURN|$)", text)
+    if yielded and "RETURN" not in text:
+        return [name.strip() for name in yielded[1].split(",")]
+    return list(rows[0]) if rows else ["address", "state", "message", "success"]
+
+
+_N, _A = r"(?P<name>\$\w+|`[^`]+`|[\w.-]+)", r"(?P<alias>\$\w+|`[^`]+`|[\w.-]+)"
+_WAIT = r"(?P<wait> WAIT(?: (?P<seconds>\d+) SECONDS)?)?"
+_STATEMENTS: list[tuple[re.Pattern[str], Callable[[Dbms, dict[str, str], Params], Rows]]] = [
+    (re.compile(text), act)
+    for text, act in (
+        (rf"CREATE DATABASE {_N}(?P<quiet> IF NOT EXISTS)?{_WAIT}", Dbms.create),
+        (rf"DROP DATABASE {_N}(?P<quiet> IF EXISTS)?(?: DESTROY DATA)?{_WAIT}", Dbms.drop),
+        (rf"ALTER DATABASE {_N} SET ACCESS (?P<access>READ ONLY|READ WRITE){_WAIT}", Dbms.alter),
+        (rf"(?P<verb>START|STOP) DATABASE {_N}{_WAIT}", Dbms.stop),
+        (r"SHOW DATABASES(?: YIELD .*)?", Dbms.show),
+        (
+            rf"CREATE ALIAS {_A}(?P<quiet> IF NOT EXISTS)? FOR DATABASE {_N}(?: PROPERTIES (?P<properties>.*))?",
+            Dbms.create_alias,
+        ),
+        (
+            rf"ALTER ALIAS {_A} SET DATABASE TARGET {_N}(?: PROPERTIES (?P<properties>.*))?",
+            Dbms.alter_alias,
+        ),
+        (rf"DROP ALIAS {_A}(?: IF EXISTS)? FOR DATABASE", Dbms.drop_alias),
+        (rf"SHOW ALIASES FOR DATABASE YIELD .*?(?: WHERE name = {_A})?", Dbms.show_aliases),
+        (
+            r"GRANT (?P<what>.*?) (?:ON DATABASE|ON GRAPH) (?P<name>\$\w+)(?: ELEMENTS \*)? TO (?P<role>\$\w+)",
+            Dbms.grant,
+        ),
+        (r"CALL dbms\.components\(\).*", Dbms.components),
+        (r"SHOW TRANSACTIONS .*", Dbms.show_transactions),
+        (r"(?P<all>CALL dbms\.queryJmx\('java\.lang:type=Memory'\).*)", Dbms.heap),
+        (r"CALL dbms\.queryJmx\('neo4j\.metrics:\*'\).*", Dbms.page_cache),
+        (r"SHOW SETTINGS .*max_databases.*", Dbms.max_databases),
+    )
+]

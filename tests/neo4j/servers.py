@@ -1,0 +1,222 @@
+"""Real Neo4j Community servers for the tests: fetched once from Maven Central, started as processes of their own.
+
+A test fixture only: nothing of it is shipped. Without Java and Maven the tests say so and are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import neo4j
+from neo4j.exceptions import DriverError, Neo4jError
+
+LTS = "5.26.26"
+NEWEST = "2026.03.1"
+PASSWORD = "secret-of-the-tests"
+_MAIN = {LTS: "org.neo4j.server.CommunityEntryPoint", NEWEST: "org.neo4j.server.Neo4jCommunity"}
+_JAVA = {LTS: 17, NEWEST: 21}
+_PARTS = ("org.neo4j.app:neo4j-server", "org.neo4j:neo4j", "org.neo4j:neo4j-slf4j-provider")
+_TOOLS = ("org.neo4j:neo4j-import-tool", "org.neo4j:neo4j-command-line")
+_OPENED = ("java.nio", "java.io", "sun.nio.ch", "java.util.concurrent")
+_SETTINGS = {
+    "server.http.enabled": "false",
+    "server.https.enabled": "false",
+    "dbms.usage_report.enabled": "false",
+    "server.memory.pagecache.size": "96m",
+    "db.tx_log.preallocate": "false",
+}
+_PATIENCE = 120.0
+
+
+class NoServer(Exception):
+    """There is no server to test on, and why."""
+
+
+def find_java(version: str) -> str:
+    """A Java that runs this version; raises NoServer."""
+    homes = sorted(Path("/usr/lib/jvm").glob("*/bin/java")) if Path("/usr/lib/jvm").is_dir() else []
+    if home := os.environ.get("JAVA_HOME"):
+        homes.insert(0, Path(home) / "bin/java")
+    for java in [shutil.which("java"), *map(str, homes)]:
+        if java is not None and _java_version(java) >= _JAVA[version]:
+            return java
+    raise NoServer(f"no Java {_JAVA[version]} for Neo4j {version}")
+
+
+def _java_version(java: str) -> int:
+    try:
+        said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
+        return int(said.split('"')[1].split(".")[0])
+    except (OSError, IndexError, ValueError, subprocess.TimeoutExpired):
+        return 0
+
+
+def fetch(version: str) -> Path:
+    """The folder with the server's jars, from the cache or from Maven Central; raises NoServer."""
+    find_java(version)
+    cache = Path(os.environ.get("BGDEPLOY_TEST_CACHE") or Path.home() / ".cache/bgdeploy-tests")
+    lib = cache / f"neo4j-{version}"
+    if not (lib / "complete").exists():
+        _download(version, lib)
+    return lib
+
+
+def _download(version: str, lib: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise NoServer(f"no Maven to fetch Neo4j {version} with")
+    shutil.rmtree(lib, ignore_errors=True)
+    lib.mkdir(parents=True)
+    (lib / "pom.xml").write_text(_pom(version))
+    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={lib}", "-DincludeScope=runtime"]
+    done = subprocess.run([maven, "-q", "-B", *goal], cwd=lib, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        raise NoServer(f"Maven could not fetch Neo4j {version}: {(done.stdout + done.stderr).strip()[-300:]}")
+    (lib / "complete").touch()
+
+
+def _pom(version: str) -> str:
+    wanted = "".join(
+        f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId>"
+        f"<version>{version}</version></dependency>"
+        for group, name in (part.split(":") for part in (*_PARTS, *_TOOLS))
+    )
+    return (
+        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+        "<groupId>bgdeploy</groupId><artifactId>fixture</artifactId><version>1</version>"
+        f"<dependencies>{wanted}</dependencies></project>"
+    )
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@dataclass
+class Community:
+    """One server process with a home of its own; it may be killed and started again."""
+
+    home: Path
+    version: str = LTS
+    heap: str = "512m"
+    settings: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"bolt://127.0.0.1:{self.port}"
+
+    def prepare(self) -> None:
+        """Write the configuration and set the first password."""
+        for name in ("conf", "data", "logs", "run"):
+            (self.home / name).mkdir(parents=True, exist_ok=True)
+        self._configure()
+        tool = ["org.neo4j.cli.AdminTool", "dbms", "set-initial-password", PASSWORD]
+        subprocess.run(
+            self._java(*tool, heap="128m"), env=self._environ(), capture_output=True, check=True, timeout=120
+        )
+
+    def _configure(self) -> None:
+        settings = {**_SETTINGS, "server.bolt.listen_address": f"127.0.0.1:{self.port}", **self.settings}
+        text = "".join(f"{name}={value}\n" for name, value in settings.items())
+        (self.home / "conf/neo4j.conf").write_text(text)
+
+    def _java(self, *words: str, heap: str) -> list[str]:
+        opened = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED]
+        flags = ["-Dio.netty.tryReflectionSetAccessible=true", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4"]
+        return [
+            find_java(self.version),
+            *opened,
+            *flags,
+            f"-Xmx{heap}",
+            "-cp",
+            f"{fetch(self.version)}/*",
+            *words,
+        ]
+
+    def _environ(self) -> dict[str, str]:
+        return {**os.environ, "NEO4J_HOME": str(self.home), "NEO4J_CONF": str(self.home / "conf")}
+
+    def start(self) -> None:
+        """Start the process; it is ready when ``wait`` returns."""
+        self._configure()
+        main = [_MAIN[self.version], f"--home-dir={self.home}", f"--config-dir={self.home / 'conf'}"]
+        with open(self.home / "logs/out", "ab") as out:
+            command = self._java(*main, heap=self.heap)
+            self.process = subprocess.Popen(
+                command, env=self._environ(), stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            )
+
+    def wait(self) -> None:
+        """Return when it answers over Bolt."""
+        deadline = time.monotonic() + _PATIENCE
+        while not self.answers():
+            said = (self.home / "logs/out").read_text()[-2000:]
+            assert self.process is not None
+            assert self.process.poll() is None, f"Neo4j {self.version} ended:\n{said}"
+            assert time.monotonic() < deadline, f"Neo4j {self.version} does not answer:\n{said}"
+            threading.Event().wait(0.1)
+
+    def answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                pass
+            with self.driver() as driver:
+                driver.execute_query("RETURN 1", database_="neo4j")
+        except (OSError, DriverError, Neo4jError):
+            return False
+        return True
+
+    def driver(self) -> neo4j.Driver:
+        return neo4j.GraphDatabase.driver(
+            self.uri, auth=("neo4j", PASSWORD), notifications_min_severity="OFF", max_transaction_retry_time=1
+        )
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+    def empty(self) -> None:
+        """Remove all data and schema, so that the next test finds a new database."""
+        with self.driver() as driver:
+            for kind in ("CONSTRAINT", "INDEX"):
+                for row in driver.execute_query(
+                    f"SHOW {kind} YIELD name, type" if kind == "INDEX" else "SHOW CONSTRAINTS YIELD name",
+                    database_="neo4j",
+                ).records:
+                    if row.get("type") != "LOOKUP":
+                        name = row["name"].replace("`", "``")
+                        driver.execute_query(f"DROP {kind} `{name}` IF EXISTS", database_="neo4j")
+            with driver.session(database="neo4j") as session:
+                session.run("MATCH ()-[r]->() CALL (r) { DELETE r } IN TRANSACTIONS OF 10000 ROWS").consume()
+                session.run("MATCH (n) CALL (n) { DELETE n } IN TRANSACTIONS OF 10000 ROWS").consume()
+
+
+@contextmanager
+def community(home: Path, version: str = LTS, **settings: str) -> Iterator[Community]:
+    """A running server; raises NoServer where none can be had."""
+    fetch(version)
+    server = Community(home, version, settings=settings)
+    server.prepare()
+    server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.kill()
