@@ -1,16 +1,130 @@
-"""Fixtures for whole installations."""
+"""Fixtures for whole installations, and the servers that some tests need."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
 from tests.house import House, make_house, make_removable
+from tests.neo4j.servers import LTS, NEWEST, Community, NoServer, community
+from tests.neo4j.standin import StandIn, standin
+
+Server = TypeVar("Server")
+HOW = (
+    "give them one: Java 17 or newer with Maven on the PATH, or BGDEPLOY_TEST_NEO4J=neo4j://host:7687 with "
+    "BGDEPLOY_TEST_NEO4J_PASSWORD for an Enterprise server of your own (docs/neo4j.md)"
+)
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     yield make_house(tmp_path)
     make_removable(tmp_path)
+
+
+def _held(server: AbstractContextManager[Server]) -> Iterator[Server]:
+    try:
+        one = server.__enter__()
+    except NoServer as error:
+        pytest.skip(f"no server: {error}")
+    try:
+        yield one
+    finally:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def lts_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
+    yield from _held(community(tmp_path_factory.mktemp("lts") / "home", LTS))
+
+
+@pytest.fixture(scope="session")
+def newest_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
+    yield from _held(community(tmp_path_factory.mktemp("newest") / "home", NEWEST))
+
+
+@pytest.fixture(params=[LTS, NEWEST])
+def real(request: pytest.FixtureRequest, record_property: Any) -> Community:
+    """A real Community server of each version, empty."""
+    server: Community = request.getfixturevalue("lts_server" if request.param == LTS else "newest_server")
+    record_property("server", f"Neo4j Community {server.version}")
+    server.empty()
+    return server
+
+
+@pytest.fixture(scope="session")
+def standin_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+    yield from _held(standin(tmp_path_factory.mktemp("standin") / "gateway"))
+
+
+@pytest.fixture
+def enterprise(standin_process: StandIn, record_property: Any) -> StandIn:
+    """The stand-in for Enterprise, without databases."""
+    record_property("server", "the Enterprise stand-in")
+    standin_process.reset()
+    return standin_process
+
+
+def _kinds() -> list[str]:
+    return ["ladybug", "neo4j", *(["own server"] if os.environ.get("BGDEPLOY_TEST_NEO4J") else [])]
+
+
+@pytest.fixture(params=_kinds())
+def any_house(request: pytest.FixtureRequest, tmp_path: Path, record_property: Any) -> Iterator[House]:
+    """An installation on each target there is."""
+    if request.param == "ladybug":
+        yield make_house(tmp_path)
+        make_removable(tmp_path)
+    elif request.param == "neo4j":
+        yield make_house(tmp_path, neo4j=request.getfixturevalue("enterprise").settings)
+    else:
+        record_property("server", "the server of BGDEPLOY_TEST_NEO4J")
+        password = os.environ.get("BGDEPLOY_TEST_NEO4J_PASSWORD", "")
+        mine = {"uri": os.environ["BGDEPLOY_TEST_NEO4J"], "password": password}
+        house = make_house(
+            tmp_path, neo4j={**mine, "user": os.environ.get("BGDEPLOY_TEST_NEO4J_USER", "neo4j")}
+        )
+        yield house
+        _clear(house)
+
+
+def _clear(house: House) -> None:
+    """Remove from a server that is not ours what the job table of this test owns, and nothing else."""
+    from neo4j import GraphDatabase
+
+    from bgdeploy.config import load_settings
+    from bgdeploy.targets.neo4j import databases
+
+    access = load_settings(house.folder / "config.yaml").target_access()
+    customers, jobs = house.json("customers"), house.json("jobs", "list")
+    login = (access["user"], access["password"])
+    with (
+        GraphDatabase.driver(access["uri"], auth=login) as driver,
+        driver.session(database="system") as session,
+    ):
+        for customer in customers:
+            session.run("DROP ALIAS $alias IF EXISTS FOR DATABASE", alias=customer["alias"]).consume()
+        for job in jobs:
+            if job["database"]:
+                session.run(databases.DROP, name=job["database"]).consume()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say which tests ran on what server, and which had none."""
+    ran: dict[str, int] = {}
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            if name == "server" and report.when == "call":
+                ran[value] = ran.get(value, 0) + 1
+    for server, count in sorted(ran.items()):
+        terminalreporter.write_line(f"{count} tests ran on {server}")
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    without = [reason for reason in skipped if "no server" in reason]
+    if without:
+        reason = without[0].rpartition("no server: ")[2].rstrip("')")
+        terminalreporter.write_line(f"{len(without)} tests had no server ({reason}); {HOW}")

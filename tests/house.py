@@ -14,21 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bgdeploy.config import load_settings
 from bgdeploy.snapshots.generate import write_snapshot
+from bgdeploy.targets import open_target
+from bgdeploy.targets.base import Target
 
 # Short times, and as many tries as a slow machine may need: a test that counts them says so itself.
 ORCHESTRATOR: dict[str, Any] = {
     "scan_interval": 0.5, "watch_interval": 0.1, "lease_seconds": 2, "drop_grace_seconds": 0,
-    "retry_backoff_base": 1, "max_retries": 100, "max_interruptions": 100,
+    "retry_backoff_base": 1, "health_check_retry_delay": 1, "max_retries": 100, "max_interruptions": 100,
 }  # fmt: skip
 PATIENCE = 90.0
 
 
 @dataclass(frozen=True)
 class House:
-    """``folder`` holds config.yaml, data/ and state/."""
+    """``folder`` holds config.yaml, data/ and state/; ``kind`` says where its databases live."""
 
     folder: Path
+    kind: str = "ladybug"
+
+    def target(self) -> Target:
+        """The target that its configuration names."""
+        return open_target(load_settings(self.folder / "config.yaml"))
 
     def run(self, *words: str, failpoint: str = "", ok: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; with ``ok`` it must succeed."""
@@ -84,9 +92,14 @@ def environ(failpoint: str) -> dict[str, str]:
 
 
 def make_house(
-    folder: Path, *, state: str = "state", database_url: str = "sqlite:///state/jobs.db", **orchestrator: Any
+    folder: Path,
+    *,
+    state: str = "state",
+    database_url: str = "sqlite:///state/jobs.db",
+    neo4j: dict[str, Any] | None = None,
+    **orchestrator: Any,
 ) -> House:
-    """Make an installation; keywords are settings of the orchestrator."""
+    """Make an installation; keywords are settings of the orchestrator, ``neo4j`` leads to a server."""
     (folder / "data").mkdir()
     config = {
         "state_dir": state,
@@ -95,8 +108,10 @@ def make_house(
         "ladybug": {"buffer_pool_mb": 64, "threads": 1},
         "orchestrator": {**ORCHESTRATOR, **orchestrator},
     }
+    if neo4j is not None:
+        config |= {"target": "neo4j", "neo4j": neo4j}
     (folder / "config.yaml").write_text(json.dumps(config, indent=1))
-    return House(folder)
+    return House(folder, "ladybug" if neo4j is None else "neo4j")
 
 
 def stop(process: subprocess.Popen[bytes]) -> int:

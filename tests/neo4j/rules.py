@@ -70,6 +70,7 @@ class Dbms:
         """Start the process behind the default database."""
         self.databases["neo4j"] = Database("neo4j", self._new_server(), "online")
         self._server("neo4j").wait()
+        self.spare = [self._new_server(), self._new_server()]
 
     def _new_server(self) -> Community:
         with self.lock:
@@ -117,7 +118,7 @@ class Dbms:
         """Answer one statement on ``system``: its columns and rows."""
         text = " ".join(text.split())
         if text.startswith("STANDIN"):
-            return [], self._control(params)
+            return ["state"], self._control(params)
         self.said.append(text)
         for denied in self.users[user]["denied"]:
             if text.startswith(denied):
@@ -151,9 +152,21 @@ class Dbms:
                     self.databases[value] = Database(value, None, "online")
                 case "aliases":
                     self.aliases.update(value)
+                case "reset":
+                    self._reset()
                 case "kill":
                     self._crash(self.databases[value])
         return [{"state": json.dumps({"granted": self.granted, "said": self.said, "homes": self.homes})}]
+
+    def _reset(self) -> None:
+        with self.lock:
+            gone = [one for name, one in self.databases.items() if name != "neo4j"]
+            self.databases = {"neo4j": self.databases["neo4j"]}
+            self.aliases, self.granted, self.said, self.told, self.limit = {}, [], [], {}, 100
+            self.users = {"neo4j": {"password": PASSWORD, "denied": []}}
+        for one in gone:
+            if one.server is not None:
+                self._recycle(one.server)
 
     def _crash(self, database: Database) -> None:
         """The process dies and is started again on the same store, as a service manager would."""

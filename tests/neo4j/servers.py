@@ -195,11 +195,8 @@ class Community:
     def empty(self) -> None:
         """Remove all data and schema, so that the next test finds a new database."""
         with self.driver() as driver:
-            for kind in ("CONSTRAINT", "INDEX"):
-                for row in driver.execute_query(
-                    f"SHOW {kind} YIELD name, type" if kind == "INDEX" else "SHOW CONSTRAINTS YIELD name",
-                    database_="neo4j",
-                ).records:
+            for kind, plural in (("CONSTRAINT", "CONSTRAINTS"), ("INDEX", "INDEXES")):
+                for row in driver.execute_query(f"SHOW {plural} YIELD name, type", database_="neo4j").records:
                     if row.get("type") != "LOOKUP":
                         name = row["name"].replace("`", "``")
                         driver.execute_query(f"DROP {kind} `{name}` IF EXISTS", database_="neo4j")
