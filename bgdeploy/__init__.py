@@ -17,14 +17,21 @@ def connect(customer: str, *, config: str | Path | None = None) -> Reader:
 
     ``reader.query(cypher, params)`` returns a list of dictionaries, ``reader.database`` names what it
     reads, and ``reader.stale()`` says whether the alias has moved on since. The configuration is
-    found as the commands find it. Raises NotFound where nothing is live yet.
+    found as the commands find it. Raises NotFound where nothing is live yet,
+    and Refused for a Neo4j server, whose own driver reads it by the alias.
     """
     # Imported when called: the commands must not pay for it.
     from pathlib import Path
 
     from bgdeploy.config import load_settings
+    from bgdeploy.errors import Refused
     from bgdeploy.naming import alias_name
     from bgdeploy.targets.ladybug import open_reader
 
     settings = load_settings(Path(config) if config is not None else None)
+    if settings.target != "ladybug":
+        raise Refused(
+            f"bgdeploy.connect opens the embedded target; this configuration uses {settings.target}.",
+            cure=f"Use Neo4j's own driver with database={alias_name(customer)!r}.",
+        )
     return open_reader(settings.target_settings(), alias_name(customer))

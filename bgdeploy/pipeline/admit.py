@@ -132,7 +132,8 @@ def _readiness(site: Site, job: Row, found: Fingerprint) -> Readiness:
 def open_folder(site: Site, job: Row, found: str) -> Snapshot:
     """Read layout and footers of a job's folder."""
     columns = site.settings.dataset.columns.model_dump()
-    return open_snapshot(job["customer"], job["timestamp"], folder_of(site, job), columns, found)
+    name, timestamp, folder = job["customer"], job["timestamp"], folder_of(site, job)
+    return open_snapshot(name, timestamp, folder, columns, found, site.target.refuses)
 
 
 def _not_yet(

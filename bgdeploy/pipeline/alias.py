@@ -18,7 +18,7 @@ from bgdeploy.failpoints import reach
 from bgdeploy.jobs.lease import known_dead
 from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_customer, get_database
 from bgdeploy.jobs.states import Actor
-from bgdeploy.pipeline.moves import NO_INTENT, Move, write_move
+from bgdeploy.pipeline.moves import NO_INTENT, Move, switches, write_move
 from bgdeploy.site import Site
 
 INTENT_TRUST = 10.0  # seconds a living mover is left alone with its intent
@@ -68,8 +68,26 @@ def settle(site: Site, name: str) -> None:
     found = site.target.alias(customer["alias"])
     if customer["intent"] is not None and found == customer["intent"]:
         _finish(site, customer)
-    elif customer["intent"] is None and found != customer["live"] and _is_whole(site, name, found):
+        return
+    foreign = customer["intent"] is None and found != customer["live"] and _is_whole(site, name, found)
+    if foreign and not _is_void(site, customer):
         _accept(site, customer, str(found))
+
+
+def _is_void(site: Site, customer: Row) -> bool:
+    """The alias was moved last by a mover of ours whose wish nobody has any more.
+
+    A target without a lock of its own lets a mover that was frozen finish long after its intent was
+    taken back; no person meant that, and the alias is put back where it belongs.
+    """
+    last = site.target.generation(customer["alias"])
+    if last is None or last >= customer["generation"]:
+        return False
+    recorded = sa.select(switches.c.id).where(
+        switches.c.customer == customer["name"], switches.c.generation == last
+    )
+    with site.store.read() as connection:
+        return connection.execute(recorded).first() is None
 
 
 def watch_aliases(site: Site) -> list[tuple[str, str]]:

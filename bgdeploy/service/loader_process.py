@@ -154,7 +154,7 @@ def _run(ticket: dict[str, Any], line: Line) -> dict[str, Any]:
     from bgdeploy.targets import open_target_by_kind
 
     target = open_target_by_kind(ticket["target"], ticket["settings"], ticket["access"])
-    snapshot = _open_snapshot(ticket)
+    snapshot = _open_snapshot(ticket, target)
     stored = None if ticket["plan"] is None else tuple(_group(row) for row in ticket["plan"])
     ledger = PipeLedger(line, stored, set(ticket["done"]))
     right = Ticket(ticket["job_id"], ticket["database"], ticket["fence"], ticket["settings"])
@@ -167,7 +167,7 @@ def _group(row: dict[str, Any]) -> Group:
     return Group(**{**row, "files": tuple(row["files"])})
 
 
-def _open_snapshot(ticket: dict[str, Any]) -> Snapshot:
+def _open_snapshot(ticket: dict[str, Any], target: Target) -> Snapshot:
     from bgdeploy.snapshots.readiness import fingerprint
     from bgdeploy.snapshots.schema import open_snapshot
 
@@ -180,7 +180,8 @@ def _open_snapshot(ticket: dict[str, Any]) -> Snapshot:
             kept="What is live stays live.",
             cure="It is taken up again by itself when the folder has settled.",
         )
-    return open_snapshot(wanted["customer"], wanted["timestamp"], path, ticket["settings"]["columns"], found)
+    named, columns = (wanted["customer"], wanted["timestamp"], path), ticket["settings"]["columns"]
+    return open_snapshot(*named, columns, found, target.refuses)
 
 
 def _load(target: Target, right: Ticket, snapshot: Snapshot, ledger: PipeLedger) -> dict[str, Any]:

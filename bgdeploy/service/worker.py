@@ -15,7 +15,6 @@ from bgdeploy.service.heartbeat import may_claim
 from bgdeploy.service.running import run_job
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
-from bgdeploy.targets.base import Need
 
 
 def work_once(site: Site, stop: Stop) -> bool:
@@ -41,7 +40,7 @@ def work_once(site: Site, stop: Stop) -> bool:
         existing={found.name for found in site.target.databases()},
     )
     if job is not None:
-        log.emit("health.fine", job=title(job), reason="; ".join(need.sum for need in needs))
+        log.emit("health.fine", job=title(job), reason="; ".join(needs))
         reach("claim.done")
         run_job(site, job, stop)
     return True
@@ -58,7 +57,7 @@ def claim_rules(site: Site) -> Rules:
     )
 
 
-def _may_start(site: Site, job: Row) -> list[Need] | None:
+def _may_start(site: Site, job: Row) -> list[str] | None:
     """Return what was found to be enough, or None: the row then says what is missing."""
     needs, missing = _look_for_room(site, job)
     if missing:
@@ -66,8 +65,8 @@ def _may_start(site: Site, job: Row) -> list[Need] | None:
     return needs
 
 
-def _look_for_room(site: Site, job: Row) -> tuple[list[Need] | None, str]:
-    """The target is well, the folder is as it was, and there is room; else why not, in words."""
+def _look_for_room(site: Site, job: Row) -> tuple[list[str] | None, str]:
+    """The target is well, the folder is as it was, and there is room: every figure; else why not, in words."""
     health = site.target.health()
     if health.state != "ok":
         return None, f"the target is not well: {'; '.join(health.reasons)}"
@@ -80,8 +79,9 @@ def _look_for_room(site: Site, job: Row) -> tuple[list[Need] | None, str]:
     except (BadInput, NotReadable) as error:
         return None, str(error)
     needs = find_needs(site, job, snapshot)
+    shown = [need.sum for need in needs]
     short = [need.sum for need in needs if not need.met]
-    return (None, f"waits for room: {'; '.join(short)}") if short else (needs, "")
+    return (None, f"waits for room: {'; '.join(short)}") if short else ([*health.figures, *shown], "")
 
 
 def _wait(site: Site, job: Row, reason: str) -> None:

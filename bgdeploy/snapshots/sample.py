@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bgdeploy.snapshots.footers import read_nulls
@@ -72,11 +73,28 @@ def _read_rows(path: Path, group: int, table: Table, count: int) -> Iterator[Sam
             if number < skip:
                 continue
             step = max(1, batch.num_rows // count)
-            picked = batch.take(list(range(0, batch.num_rows, step))[:count]).to_pylist()
+            picked = _in_python(batch.take(list(range(0, batch.num_rows, step))[:count])).to_pylist()
             for row in picked:
                 values = {column.name: row[column.name] for column in table.properties}
                 yield Sample(tuple(row[key] for key in keys), values)
             return
+
+
+def _in_python(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Cut times to the microseconds that Python knows; what is compared with them is cut likewise."""
+    coarse = [_coarse(field.type) for field in rows.schema]
+    columns = [column.cast(kind, safe=False) for column, kind in zip(rows.columns, coarse, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
+
+
+def _coarse(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_time64(kind):
+        return pa.time64("us")
+    if pa.types.is_duration(kind):
+        return pa.duration("us")
+    return pa.float32() if pa.types.is_float16(kind) else kind
 
 
 def _key_columns(table: Table) -> list[str]:

@@ -21,6 +21,7 @@ from bgdeploy.snapshots.layout import TableFolder, read_layout
 from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
 
 _KEPT = "Nothing of the snapshot was loaded."
+Refuses = Callable[[pa.DataType, str], str | None]
 _Shape = tuple[tuple[str, str], ...]  # names and stored types, in file order
 
 
@@ -39,18 +40,20 @@ def open_snapshot(
     path: Path,
     columns: Mapping[str, Sequence[str]],
     fingerprint: str,
+    refuses: Refuses = find_fault,
 ) -> Snapshot:
     """Return the snapshot in ``path`` with every table, file, row count and column known.
 
     ``columns`` gives for each role (id, labels, source, target, type) the names its column may
-    have; a role that is missing has its usual names. Only footers are read, and a row where a
+    have; a role that is missing has its usual names. ``refuses`` tells for a type and the program that
+    wrote it what to use instead, or None where the target keeps it unharmed. Only footers are read, and a row where a
     column's place alone must tell what it is. Raises NotReadable, naming the file, for one that
     does not open; BadInput for what cannot become right by waiting.
     """
     tables: list[Table] = []
     first: dict[tuple[str, str], Footer] = {}
     for folder in read_layout(path):
-        footers = [read_footer(path, file, folder, columns) for file in folder.files]
+        footers = [read_footer(path, file, folder, columns, refuses) for file in folder.files]
         model = first.setdefault((folder.kind, folder.name), _choose_model(footers))
         for footer in footers:
             _compare(folder, model, footer)
@@ -60,7 +63,9 @@ def open_snapshot(
     return snapshot
 
 
-def read_footer(path: Path, file: str, folder: TableFolder, columns: Mapping[str, Sequence[str]]) -> Footer:
+def read_footer(
+    path: Path, file: str, folder: TableFolder, columns: Mapping[str, Sequence[str]], refuses: Refuses
+) -> Footer:
     """Read one file's footer and find the roles of its columns.
 
     Raises NotReadable when the file does not open, BadInput for its columns.
@@ -68,7 +73,7 @@ def read_footer(path: Path, file: str, folder: TableFolder, columns: Mapping[str
     with _open(path / file, file) as parquet:
         schema, metadata = _schema(parquet, file), parquet.metadata
         written_by = metadata.created_by or ""
-        _check_types(file, schema, written_by)
+        _check_types(file, schema, written_by, refuses)
         roles = find_roles(folder.kind, file, schema, columns, _speaker(parquet, folder))
         found = tuple(
             Column(field.name, str(field.type), roles.get(number, "property"))
@@ -111,9 +116,9 @@ def _speaker(parquet: pq.ParquetFile, folder: TableFolder) -> Callable[[str], bo
     return lambda column: names_its_folder(parquet, column, folder.labels or (folder.name,))
 
 
-def _check_types(file: str, schema: pa.Schema, written_by: str) -> None:
+def _check_types(file: str, schema: pa.Schema, written_by: str, refuses: Refuses) -> None:
     for field in schema:
-        instead = find_fault(field.type, written_by)
+        instead = refuses(field.type, written_by)
         if instead is not None:
             what = f"{file}: column {field.name!r} holds {field.type}, which would not arrive unharmed."
             raise BadInput(what, kept=_KEPT, cure=f"Use {instead}.")

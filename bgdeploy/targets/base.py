@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from bgdeploy.snapshots.source import Kind, Snapshot
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Status = Literal["building", "online", "dropping", "unknown"]
 Rows = list[dict[str, Any]]
@@ -179,6 +182,12 @@ class Target(Protocol):
 
     def health(self) -> Health:
         """Whether loads and switches may start now, with the numbers."""
+
+    def refuses(self, kind: pa.DataType, written_by: str) -> str | None:
+        """What to write instead of a column of this type, or None when it arrives unharmed.
+
+        ``written_by`` is the program that the file's footer names.
+        """
 
     def plan(self, snapshot: Snapshot, running: Sequence[str]) -> tuple[Need, ...]:
         """What loading this snapshot needs beside the loads that run into ``running`` databases."""

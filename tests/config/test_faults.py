@@ -52,7 +52,6 @@ IN_THE_FILE = [
     ("ladybug:\n  buffer_pool_mb: 1 GB", 2, "'1 GB' is not a whole number"),
     ("checks:\n  max_shrink_percent: 120", 2, "must be at most 100"),
     ("neo4j:\n  arrow_port: 70000", 2, "must be at most 65535"),
-    ("neo4j:\n  loader: fast", 2, "'fast' is not one of"),
     ("web:\n  port: http", 2, "'http' is not a whole number"),
     ("state_dir: ${NOT_SET_ANYWHERE}", 1, "the environment variable NOT_SET_ANYWHERE is not set"),
     ("state_dir: ${A-B}", 1, "write ${NAME} or ${NAME:default}"),

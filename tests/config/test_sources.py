@@ -141,7 +141,9 @@ def test_the_file_in_the_repository_holds_the_defaults_and_every_key() -> None:
 def test_every_key_is_explained_in_the_documentation() -> None:
     text = (ROOT / "docs/configuration.md").read_text()
     explained = dict(re.findall(r"^\| `([a-z_.0-9]+)` \| `(.*?)` \| \S", text, re.MULTILINE))
-    settings = Settings.model_validate({}, context={"folder": "/"})
-    shown = {key: value.replace("/.bgdeploy", ".bgdeploy") for key, value, _ in settings.shown()}
+    shown: dict[str, str] = {}
+    for target in ("neo4j", "ladybug"):
+        settings = Settings.model_validate({"target": target}, context={"folder": "/"})
+        shown |= {key: value.replace("/.bgdeploy", ".bgdeploy") for key, value, _ in settings.shown()}
     shown |= {"dataset.base_path": "data", "database_url": "sqlite:///{state_dir}/jobs.db"}
     assert explained == shown

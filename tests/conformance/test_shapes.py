@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import bgdeploy
 from tests.house import House
 from tests.snapshots.folders import write
 
@@ -26,8 +25,7 @@ def load(house: House, files: dict[str, Any], ok: bool = True) -> dict[str, Any]
 
 
 def ask(house: House, cypher: str) -> list[dict[str, Any]]:
-    with bgdeploy.connect("acme", config=house.folder / "config.yaml") as reader:
-        return reader.query(cypher)
+    return house.target().query("acme", cypher)
 
 
 def counts(house: House) -> Any:
@@ -63,47 +61,53 @@ EVERY_TYPE = {
 }
 
 
-def test_every_type_on_the_allow_list_arrives_unharmed(house: House) -> None:
-    table = pa.table({"key": ["a", "b", "c"], **EVERY_TYPE})
+NOT_IN_NEO4J = ("uint64", "deep")  # beyond its integers; a list of lists
+
+
+def test_every_type_on_the_allow_list_arrives_unharmed(any_house: House) -> None:
+    left_out = NOT_IN_NEO4J if any_house.kind == "neo4j" else ()
+    every = {name: values for name, values in EVERY_TYPE.items() if name not in left_out}
+    table = pa.table({"key": ["a", "b", "c"], **every})
     zoned = pa.array(
         [MOMENT.replace(tzinfo=UTC), None, MOMENT.replace(tzinfo=UTC)], pa.timestamp("us", "UTC")
     )
     table = table.append_column("zoned", zoned)
-    load(house, {"nodes/Thing/a.parquet": table.rename_columns(["id", *table.column_names[1:]])})
-    rows = ask(house, "MATCH (n:Thing) RETURN n ORDER BY n.id")
+    load(any_house, {"nodes/Thing/a.parquet": table.rename_columns(["id", *table.column_names[1:]])})
+    rows = ask(any_house, "MATCH (n:Thing) RETURN n ORDER BY n.id")
     for number, row in enumerate(rows):
-        for name, values in EVERY_TYPE.items():
-            assert row["n"][name] == values[number].as_py(), name
-    assert [row["n"]["zoned"] for row in rows] == zoned.to_pylist()
+        for name, values in every.items():
+            assert row["n"].get(name) == values[number].as_py(), name
+    assert [row["n"].get("zoned") for row in rows] == zoned.to_pylist()
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.6"])
-def test_timestamps_arrive_however_they_are_marked(house: House, version: str) -> None:
-    folder = house.folder / "data/acme" / str(FIRST)
+def test_timestamps_arrive_however_they_are_marked(any_house: House, version: str) -> None:
+    folder = any_house.folder / "data/acme" / str(FIRST)
     (folder / "nodes/Thing").mkdir(parents=True)
     table = pa.table({"id": [1], "at": pa.array([MOMENT], pa.timestamp("us"))})
     pq.write_table(table, folder / "nodes/Thing/a.parquet", version=version, store_schema=False)
-    load(house, {})
-    assert ask(house, "MATCH (n:Thing) RETURN n.at AS at") == [{"at": MOMENT}]
+    load(any_house, {})
+    assert ask(any_house, "MATCH (n:Thing) RETURN n.at AS at") == [{"at": MOMENT}]
 
 
-def test_nodes_keep_all_their_labels(house: House) -> None:
+def test_nodes_keep_all_their_labels(any_house: House) -> None:
     files = {
         "nodes/Person/a.parquet": {"id": ["p1", "p2"], "labels": ["Person,Boss", "Person"]},
         "nodes/Person:Employee/b.parquet": {"id": ["p3"], "labels": ["Boss"]},
         "nodes/City/a.parquet": {"id": ["c1"], "labels": pa.array([["City", "Capital"]])},
     }
-    load(house, files)
-    assert counts(house)["labels"] == {"Person": 3, "Boss": 2, "Employee": 1, "City": 1, "Capital": 1}
-    found = ask(house, "MATCH (n:Person) RETURN n.id AS id, n.labels AS labels ORDER BY id")
-    assert [row["labels"] for row in found] == [
-        ["Person", "Boss"],
-        ["Person"],
-        ["Person", "Employee", "Boss"],
+    load(any_house, files)
+    assert counts(any_house)["labels"] == {"Person": 3, "Boss": 2, "Employee": 1, "City": 1, "Capital": 1}
+    labels = "n.labels" if any_house.kind == "ladybug" else "labels(n)"
+    found = ask(any_house, f"MATCH (n:Person) RETURN n.id AS id, {labels} AS labels ORDER BY id")
+    assert [set(row["labels"]) for row in found] == [
+        {"Person", "Boss"},
+        {"Person"},
+        {"Person", "Employee", "Boss"},
     ]
 
 
-def test_one_type_may_join_several_pairs_of_labels(house: House) -> None:
+def test_one_type_may_join_several_pairs_of_labels(any_house: House) -> None:
     files = {
         "nodes/Person/a.parquet": {"id": ["p1", "p2"]},
         "nodes/Firm/a.parquet": {"id": ["f1", "f2"]},
@@ -114,40 +118,40 @@ def test_one_type_may_join_several_pairs_of_labels(house: House) -> None:
             "since": [1, 2, 3, 4, 5],
         },
     }
-    load(house, files)
-    assert counts(house)["types"] == {"LIVES_IN": 5}
+    load(any_house, files)
+    assert counts(any_house)["types"] == {"LIVES_IN": 5}
     found = ask(
-        house, "MATCH (a)-[r:LIVES_IN]->(b) RETURN a.id AS a, r.since AS since, b.id AS b ORDER BY since"
+        any_house, "MATCH (a)-[r:LIVES_IN]->(b) RETURN a.id AS a, r.since AS since, b.id AS b ORDER BY since"
     )
     assert [tuple(row.values()) for row in found] == [
         ("p1", 1, "c1"), ("f1", 2, "c1"), ("p2", 3, "f1"), ("f2", 4, "f1"), ("p1", 5, "p2"),
     ]  # fmt: skip
 
 
-def test_ids_that_two_labels_share_need_declared_ends(house: House) -> None:
+def test_ids_that_two_labels_share_need_declared_ends(any_house: House) -> None:
     nodes = {
         "nodes/Person/a.parquet": {"id": [1, 2], "name": ["Ada", "Bo"]},
         "nodes/City/a.parquet": {"id": [1, 2], "name": ["Paris", "Rome"]},
     }
     ends = {"source": [1, 2], "target": [2, 1]}
-    job = load(house, {**nodes, "relationships/LIVES_IN/a.parquet": ends}, ok=False)
+    job = load(any_house, {**nodes, "relationships/LIVES_IN/a.parquet": ends}, ok=False)
     assert job["state"] == "failed"
     assert "several labels share" in job["error"]
     assert "relationships/LIVES_IN/from=<Label>/to=<Label>" in job["error"]
-    folder = house.folder / "data/acme" / str(FIRST)
+    folder = any_house.folder / "data/acme" / str(FIRST)
     (folder / "relationships/LIVES_IN/a.parquet").unlink()
-    load(house, {"relationships/LIVES_IN/from=Person/to=City/a.parquet": ends})
-    found = ask(house, "MATCH (a)-[:LIVES_IN]->(b) RETURN a.name AS one, b.name AS other ORDER BY one")
+    load(any_house, {"relationships/LIVES_IN/from=Person/to=City/a.parquet": ends})
+    found = ask(any_house, "MATCH (a)-[:LIVES_IN]->(b) RETURN a.name AS one, b.name AS other ORDER BY one")
     assert found == [{"one": "Ada", "other": "Rome"}, {"one": "Bo", "other": "Paris"}]
 
 
-def test_two_relationships_between_one_pair_and_a_loop_are_kept(house: House) -> None:
+def test_two_relationships_between_one_pair_and_a_loop_are_kept(any_house: House) -> None:
     files = {
         "nodes/Person/a.parquet": {"id": [7]},
         "relationships/KNOWS/a.parquet": {"source": [7, 7], "target": [7, 7], "w": [1, 1]},
     }
-    load(house, files)
-    assert counts(house) == {"labels": {"Person": 1}, "types": {"KNOWS": 2}}
+    load(any_house, files)
+    assert counts(any_house) == {"labels": {"Person": 1}, "types": {"KNOWS": 2}}
 
 
 @pytest.mark.parametrize(
@@ -181,24 +185,26 @@ def test_two_relationships_between_one_pair_and_a_loop_are_kept(house: House) ->
         ),
     ],
 )  # fmt: skip
-def test_keys_that_do_not_fit_fail_by_name_at_once(house: House, files: dict[str, Any], said: str) -> None:
-    job = load(house, files, ok=False)
+def test_keys_that_do_not_fit_fail_by_name_at_once(
+    any_house: House, files: dict[str, Any], said: str
+) -> None:
+    job = load(any_house, files, ok=False)
     assert (job["state"], job["error_code"]) == ("failed", "bad-input"), job["error"]
     assert said in job["error"]
     assert "What is live stays live" in job["error"]
 
 
-def test_names_that_are_patterns_or_statements_are_only_names(house: House) -> None:
-    folder = house.folder / "data/acme" / str(FIRST)
+def test_names_that_are_patterns_or_statements_are_only_names(any_house: House) -> None:
+    folder = any_house.folder / "data/acme" / str(FIRST)
     for label in ("st*r", "c[1]", "a`b'c", "drop table"):
         write(folder, {f"nodes/{label}/part *[0]?.parquet": {"id": [f"{label}{n}" for n in range(3)]}})
     write(folder, {"nodes/star/a.parquet": {"id": ["s1", "s2"]}})
-    load(house, {})
+    load(any_house, {})
     expected = {"st*r": 3, "c[1]": 3, "a`b'c": 3, "drop table": 3, "star": 2}
-    assert counts(house)["labels"] == expected
+    assert counts(any_house)["labels"] == expected
 
 
-def test_files_without_rows_are_no_obstacle(house: House) -> None:
+def test_files_without_rows_are_no_obstacle(any_house: House) -> None:
     none = pa.table({"source": pa.array([], pa.string()), "target": pa.array([], pa.string())})
     files = {
         "nodes/Person/a.parquet": {"id": ["p"]},
@@ -206,5 +212,5 @@ def test_files_without_rows_are_no_obstacle(house: House) -> None:
         "nodes/City/a.parquet": {"id": pa.array([], pa.string())},
         "relationships/LIVES_IN/a.parquet": none,
     }
-    load(house, files)
-    assert counts(house)["labels"] == {"Person": 1}
+    load(any_house, files)
+    assert counts(any_house)["labels"] == {"Person": 1}

@@ -32,6 +32,9 @@ class FakeTarget:
     def health(self) -> Health:
         return Health("ok") if self.well else Health("wait", ("told to be unwell",))
 
+    def refuses(self, kind: Any, written_by: str) -> str | None:
+        return None
+
     def plan(self, snapshot: Snapshot, running: Sequence[str]) -> tuple[Need, ...]:
         return ()
 

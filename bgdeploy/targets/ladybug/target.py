@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bgdeploy.durable import sync, write_durably
 from bgdeploy.errors import TargetError, other_place
@@ -19,6 +19,9 @@ from bgdeploy.targets.ladybug import links
 from bgdeploy.targets.ladybug.engine import version
 from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, NEED, Paths, allocated
 from bgdeploy.targets.ladybug.reader import open_reader
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Ladybug:
@@ -48,6 +51,12 @@ class Ladybug:
         if not os.access(self._paths.builds, os.W_OK | os.X_OK):
             return Health("wait", (f"{self._paths.builds} is not writable",))
         return Health("ok")
+
+    def refuses(self, kind: pa.DataType, written_by: str) -> str | None:
+        """What the engine's own reader of Parquet would not keep."""
+        from bgdeploy.snapshots.allowed import find_fault
+
+        return find_fault(kind, written_by)
 
     def plan(self, snapshot: Snapshot, running: Sequence[str]) -> tuple[Need, ...]:
         """Disk: a bound on what the build takes, beside what running loads have yet to write."""

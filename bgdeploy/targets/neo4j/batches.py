@@ -205,8 +205,8 @@ def _explain_lost(work: Work, shape: Shape, part: Part) -> BadInput:
             work.database, statements.find_lost(label, key), doing, keys=part.params[role]
         )
         if rows:
-            lost = ", ".join(repr(row["key"]) for row in rows)
-            what = f"{shape.where}: the {role} ids {lost} point at no node of {label}."
+            more = f" (and {', '.join(repr(row['key']) for row in rows[1:])})" if rows[1:] else ""
+            what = f"{shape.where} points at the id {rows[0]['key']!r}{more} as {role}, which no node of {label} has."
             return BadInput(what, kept=_KEPT, cure="Write those nodes, or leave the relationships out.")
     what = f"{shape.where}: some ids belong to several nodes of {shape.source[0]} or {shape.target[0]}."
     return BadInput(what, kept=_KEPT, cure="Write every node once.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from neo4j.time import Date, DateTime, Duration, Time
@@ -138,7 +139,8 @@ def to_native(value: Any) -> Any:
     if isinstance(value, Date | DateTime | Time):
         return value.to_native()
     if isinstance(value, Duration):
-        return value.iso_format()
+        days = value.months * 30 + value.days
+        return timedelta(days=days, seconds=value.seconds, microseconds=value.nanoseconds // 1000)
     if isinstance(value, list):
         return [to_native(one) for one in value]
     if isinstance(value, dict):

@@ -21,7 +21,6 @@ from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.batches import Work, key_of, run_stream
 from bgdeploy.targets.neo4j.databases import create
 from bgdeploy.targets.neo4j.streams import Stream, close_streams, open_streams
-from bgdeploy.targets.neo4j.values import check_types
 
 GROUP_ROWS = 1_000_000  # rows a line of the ledger stands for; batches are much smaller
 _TELL_EVERY = 1.0  # seconds between two notes of progress in one group
@@ -32,7 +31,6 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
 
     Raises BadInput, TargetFull, TargetAway, BuildLocked, NameTaken or TargetError.
     """
-    check_types(snapshot)
     declared = schema.declared(ticket.settings, snapshot.path)
     create(server, ticket.database)
     reach("load.created")

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bgdeploy.errors import BadInput, NotFound, TargetError
 from bgdeploy.failpoints import reach
@@ -15,6 +15,9 @@ from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need,
 from bgdeploy.targets.neo4j import aliases, databases, health
 from bgdeploy.targets.neo4j.access import Server, open_server
 from bgdeploy.targets.neo4j.statuses import list_databases
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Neo4j:
@@ -37,6 +40,12 @@ class Neo4j:
     def health(self) -> Health:
         """The server's edition, databases, heap, page cache and running transactions."""
         return health.examine(self._server, self._settings)
+
+    def refuses(self, kind: pa.DataType, written_by: str) -> str | None:
+        """What no property can hold."""
+        from bgdeploy.targets.neo4j.values import find_fault
+
+        return find_fault(kind)
 
     def plan(self, snapshot: Snapshot, running: Sequence[str]) -> tuple[Need, ...]:
         """Databases, file descriptors and disk, as far as the server tells."""

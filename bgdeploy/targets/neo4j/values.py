@@ -3,46 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from neo4j.time import DateTime, Duration, Time
+from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.counts import split_labels
-from bgdeploy.snapshots.source import Column, Snapshot
+from bgdeploy.snapshots.source import Column
 
 _LARGEST = 2**63 - 1
 _KEPT = "What is live stays live."
 
 
-def check_types(snapshot: Snapshot) -> None:
-    """Raise BadInput for the first column of a kind that no Neo4j property can hold."""
-    for table in snapshot.tables:
-        for column in table.properties:
-            if column.type.count("list<") > 1:
-                what = f"{table.files[0].path}: column {column.name!r} holds {column.type}"
-                cure = "A property holds a list of single values: write one list, or a string."
-                raise BadInput(f"{what}, which Neo4j cannot hold.", kept=_KEPT, cure=cure)
+def find_fault(kind: pa.DataType) -> str | None:
+    """Return what to write instead of a type that no property can hold, or None."""
+    if is_.is_dictionary(kind):
+        return find_fault(kind.value_type)
+    if _is_list(kind):
+        inner = kind.value_type
+        if _is_list(inner):
+            return "a list of single values, or a string"
+        return None if _is_single(inner) and not is_.is_binary(inner) else _cure(inner)
+    return None if _is_single(kind) or is_.is_null(kind) else _cure(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind))
+
+
+def _is_single(kind: pa.DataType) -> bool:
+    text = is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind)
+    numbers = is_.is_integer(kind) or is_.is_floating(kind) or is_.is_boolean(kind)
+    times = is_.is_date(kind) or is_.is_timestamp(kind) or is_.is_time(kind) or is_.is_duration(kind)
+    return bool(text or numbers or times or is_.is_binary(kind) or is_.is_large_binary(kind))
+
+
+def _cure(kind: pa.DataType) -> str:
+    if is_.is_decimal(kind):
+        return "float64, or a string where every digit counts"
+    if is_.is_struct(kind) or is_.is_map(kind):
+        return "one column for each field"
+    return "a string"
 
 
 def to_python(table: pa.Table, name: str, where: str) -> list[Any]:
     """Return a column as a list for the driver; raises BadInput naming ``where`` and the column."""
     column = table.column(name)
     _check(column, name, where)
+    kind = column.type.value_type if _is_list(column.type) else column.type
+    if is_.is_float16(kind):
+        column = column.cast(_with(column.type, pa.float32()))
+    elif getattr(kind, "unit", "") == "ns" or is_.is_duration(kind):
+        return _to_nanoseconds(column)
     return list(column.to_pylist())
 
 
-def _check(column: pa.ChunkedArray, name: str, where: str) -> None:
+def _with(kind: pa.DataType, inner: pa.DataType) -> pa.DataType:
+    return pa.list_(inner) if _is_list(kind) else inner
+
+
+def _to_nanoseconds(column: pa.ChunkedArray) -> list[Any]:
+    """Times finer than Python's own, and durations, as the driver's types."""
+    if _is_list(column.type):
+        inner = [_to_nanoseconds(pa.chunked_array([one.values])) if one.is_valid else None for one in column]
+        return [None if one is None else one for one in inner]
     kind = column.type
-    if pa.types.is_uint64(kind) and (most := pc.max(column).as_py()) is not None and most > _LARGEST:
-        raise _refuse(where, name, f"the number {most}, larger than Neo4j's integers", "a string")
-    if _is_list(kind) and any(chunk.flatten().null_count for chunk in column.chunks):
+    if is_.is_duration(kind):
+        factor = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[kind.unit]
+        numbers = column.cast(pa.int64()).to_pylist()
+        return [None if one is None else _duration(one * factor) for one in numbers]
+    numbers = column.cast(pa.int64()).to_pylist()
+    if is_.is_time(kind):
+        return [None if one is None else Time.from_ticks(one) for one in numbers]
+    whole = column.cast(pa.timestamp("us", kind.tz), safe=False).to_pylist()
+    return [None if one is None else _moment(one, number) for one, number in zip(whole, numbers, strict=True)]
+
+
+def _duration(nanoseconds: int) -> Duration:
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return Duration(seconds=seconds, nanoseconds=rest)
+
+
+def _moment(whole: datetime, nanoseconds: int) -> DateTime:
+    fraction: int = nanoseconds % 10**9
+    return DateTime.from_native(whole).replace(nanosecond=fraction)
+
+
+def _check(column: pa.ChunkedArray, name: str, where: str) -> None:
+    kind = column.type.value_type if _is_list(column.type) else column.type
+    flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks]) if _is_list(column.type) else column
+    if _is_list(column.type) and flat.null_count:
         raise _refuse(where, name, "a list with a null in it", "lists without nulls")
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+    if is_.is_uint64(kind) and (most := pc.max(flat).as_py()) is not None and most > _LARGEST:
+        raise _refuse(where, name, f"the number {most}, larger than Neo4j's integers", "a string")
 
 
 def _refuse(where: str, name: str, holds: str, instead: str) -> BadInput:
