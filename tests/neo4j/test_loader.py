@@ -1,0 +1,403 @@
+"""The loader on real Community servers: exactly once, whatever is cut, lost, overtaken or out of memory."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import neo4j
+import pyarrow as pa
+import pytest
+
+from bgdeploy.errors import BadInput, BuildLocked, NameTaken, TargetAway, TargetError
+from bgdeploy.targets.neo4j import statements
+from bgdeploy.targets.neo4j.access import open_server
+from tests.neo4j.loading import Loading, loading, loading_of
+from tests.neo4j.proxy import proxy
+from tests.neo4j.servers import PASSWORD, Community
+
+COUNTS = {"labels": {"Entity": 800, "Address": 400}, "types": {"HAS_ADDRESS": 800}}
+
+
+def ask(server: Community, text: str, **params: Any) -> list[dict[str, Any]]:
+    with server.driver() as driver, driver.session(database="neo4j") as session:
+        return session.run(text, params).data()  # type: ignore[arg-type]
+
+
+def test_a_load_is_whole_verified_and_leaves_nothing_of_its_own(real: Community, tmp_path: Path) -> None:
+    one = loading(tmp_path, real.uri)
+    one.load()
+    assert one.verify() == COUNTS
+    assert [row["labels"] for row in ask(real, "MATCH (n) RETURN DISTINCT labels(n) AS labels")] in (
+        [["Entity"], ["Address"]],
+        [["Address"], ["Entity"]],
+    )
+    names = [row["name"] for row in ask(real, "SHOW CONSTRAINTS YIELD name")]
+    assert sorted(names) == ["bgdeploy_key_Address", "bgdeploy_key_Entity"]
+    assert not (tmp_path / "state/builds/neo4j").exists()
+
+
+def test_a_finished_load_is_not_loaded_again(real: Community, tmp_path: Path) -> None:
+    one = loading(tmp_path, real.uri)
+    one.load()
+    before = list(one.ledger.events)
+    one.fence = 2
+    one.load()
+    assert one.ledger.events == [*before, ("step", "closed")]
+    assert one.verify() == COUNTS
+
+
+class Interrupted(Exception):
+    """Stands for the end of a process."""
+
+
+def interrupt(one: Loading, monkeypatch: pytest.MonkeyPatch, moment: str, count: int) -> None:
+    """Load until this moment is reached so often, and no further."""
+    seen = [0]
+
+    def reach(name: str) -> None:
+        if name == moment:
+            seen[0] += 1
+            if seen[0] == count:
+                raise Interrupted
+
+    with monkeypatch.context() as patched:
+        for module in ("batches", "load", "streams"):
+            patched.setattr(f"bgdeploy.targets.neo4j.{module}.reach", reach)
+        with pytest.raises(Interrupted):
+            one.load()
+
+
+@pytest.mark.parametrize(
+    ("moment", "count"),
+    [
+        ("load.created", 1), ("load.streams.before", 1), ("load.group.before", 1), ("load.batch.written", 1),
+        ("load.batch.written", 7), ("load.batch.committed", 3), ("load.group.confirmed", 1),
+        ("load.group.confirmed", 2), ("load.batch.written", 17), ("load.closing", 1),
+    ],
+)  # fmt: skip
+def test_a_load_cut_off_here_goes_on_at_the_next_batch(
+    real: Community, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, count: int
+) -> None:
+    one = loading(tmp_path, real.uri)
+    interrupt(one, monkeypatch, moment, count)
+    kept = ask(real, "MATCH (s:__bgdeploy_stream) RETURN sum(s.at - s.start) AS rows")[0]["rows"]
+    one.fence, one.options = 2, {"batch_rows": 333}  # another size changes nothing
+    one.load()
+    assert one.verify() == COUNTS
+    assert kept == sum(event[2] for event in one.ledger.events[:0]) + kept  # what was kept is counted below
+    assert sum(one.ledger.rows.values()) == 2000
+
+
+def test_a_batch_that_was_committed_is_never_written_again(
+    real: Community, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = loading(tmp_path, real.uri)
+    interrupt(one, monkeypatch, "load.batch.committed", 5)
+    first = {
+        row["id"] for row in ask(real, "MATCH (n) WHERE NOT n:__bgdeploy_stream RETURN elementId(n) AS id")
+    }
+    assert len(first) >= 400
+    one.fence = 2
+    one.load()
+    after = {row["id"] for row in ask(real, "MATCH (n) RETURN elementId(n) AS id")}
+    assert first <= after
+    assert one.verify() == COUNTS
+
+
+@pytest.mark.parametrize("lose", [1, 3])
+def test_a_lost_answer_to_a_commit_is_settled_by_reading_the_checkpoint(
+    real: Community, tmp_path: Path, lose: int
+) -> None:
+    with proxy(real.port) as between:
+        one = loading(tmp_path, f"bolt://127.0.0.1:{between.port}")
+        for attempt in range(1 + 2 * lose):
+            one.fence = attempt + 1
+            between.lose = lose if attempt == 0 else between.lost
+            try:
+                one.load()
+                break
+            except TargetAway:
+                continue
+        assert between.lost == lose
+    one.uri = real.uri
+    assert one.verify() == COUNTS
+
+
+@pytest.mark.parametrize("after", [20_000, 60_000, 110_000])
+def test_a_cut_connection_costs_at_most_one_batch(real: Community, tmp_path: Path, after: int) -> None:
+    with proxy(real.port) as between:
+        one = loading(tmp_path, f"bolt://127.0.0.1:{between.port}")
+        between.cut_after = after
+        for fence in (1, 2, 3):
+            one.fence = fence
+            try:
+                one.load()
+                break
+            except TargetAway:
+                continue
+        assert between.cut_after is None
+    one.uri = real.uri
+    assert one.verify() == COUNTS
+
+
+def test_a_batch_of_an_older_owner_never_lands(
+    real: Community, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = loading(tmp_path, real.uri)
+    interrupt(old, monkeypatch, "load.batch.committed", 3)
+    new = Loading(tmp_path, real.uri, old.snapshot, old.ledger, fence=2)
+    interrupt(new, monkeypatch, "load.batch.committed", 2)
+    before = ask(real, "MATCH (n) RETURN count(*) AS rows")[0]["rows"]
+    with pytest.raises(TargetError, match="newer worker"):
+        old.load()
+    assert ask(real, "MATCH (n) RETURN count(*) AS rows")[0]["rows"] == before
+    new.fence = 3
+    new.load()
+    assert new.verify() == COUNTS
+
+
+def test_a_takeover_between_a_batchs_begin_and_its_end_shuts_it_out(real: Community) -> None:
+    """The old owner's batch waits for the lock of the takeover, and then finds the new fence."""
+    with real.driver() as driver:
+        streams = [{"number": 0, "start": 0, "stop": 10}]
+        driver.execute_query(statements.CREATE_STREAMS, streams=streams, fence=1, database_="neo4j")
+        id_ = driver.execute_query(statements.READ_STREAMS, database_="neo4j").records[0]["id"]
+        moved: list[Any] = []
+
+        def old() -> None:
+            with driver.session(database="neo4j") as session:
+                move = {"stream": id_, "fence": 1, "at": 0, "next": 5}
+                moved.append(session.run(statements.MOVE_ON, move).single())
+
+        with driver.session(database="neo4j") as session, session.begin_transaction() as takeover:
+            takeover.run(statements.TAKE_OVER, fence=2).consume()
+            thread = threading.Thread(target=old)
+            thread.start()
+            await_blocked(driver)
+            takeover.commit()
+        thread.join()
+        assert moved == [None]
+        found = driver.execute_query(statements.READ_STREAMS, database_="neo4j").records[0]
+        assert (found["fence"], found["at"]) == (2, 0)
+
+
+def await_blocked(driver: neo4j.Driver) -> None:
+    """Wait until some transaction waits for a lock."""
+    query = "SHOW TRANSACTIONS YIELD status WHERE status STARTS WITH 'Blocked' RETURN count(*) AS n"
+    while driver.execute_query(query, database_="neo4j").records[0]["n"] == 0:
+        threading.Event().wait(0.02)
+
+
+def test_data_that_bgdeploy_did_not_load_is_left_alone(real: Community, tmp_path: Path) -> None:
+    ask(real, "CREATE (:Precious {id: 1})")
+    one = loading(tmp_path, real.uri)
+    with pytest.raises(NameTaken, match="1 nodes that bgdeploy did not load"):
+        one.load()
+    assert ask(real, "MATCH (n) RETURN labels(n) AS labels") == [{"labels": ["Precious"]}]
+    assert ask(real, "SHOW CONSTRAINTS") == []
+
+
+def test_a_database_emptied_by_someone_else_is_not_continued(
+    real: Community, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = loading(tmp_path, real.uri)
+    interrupt(one, monkeypatch, "load.group.confirmed", 2)
+    real.empty()
+    with pytest.raises(BuildLocked, match="somebody changed it"):
+        one.load()
+
+
+def test_batches_shrink_until_the_server_has_memory_for_them(tmp_path: Path, lts_server: Community) -> None:
+    lts_server.empty()
+    limit = "CALL dbms.setConfigValue('db.memory.transaction.max', $size)"
+    try:
+        ask(lts_server, limit, size="3m")
+        one = loading(tmp_path, lts_server.uri, rows=60_000, batch_rows=20_000)
+        one.load()
+    finally:
+        ask(lts_server, limit, size="0")
+    assert one.verify()["types"] == {"HAS_ADDRESS": 24_000}
+
+
+def test_a_transaction_that_never_fits_is_said(tmp_path: Path, lts_server: Community) -> None:
+    lts_server.empty()
+    limit = "CALL dbms.setConfigValue('db.memory.transaction.max', $size)"
+    wide = {"id": list(range(50)), "text": ["x" * 60_000] * 50}
+    one = loading_of(tmp_path, lts_server.uri, {"nodes/Wide/a.parquet": wide})
+    try:
+        ask(lts_server, limit, size="1m")
+        with pytest.raises(TargetError, match="too little memory"):
+            one.load()
+    finally:
+        ask(lts_server, limit, size="0")
+
+
+MOMENT = datetime(2026, 1, 7, 12, 30, 15, 123456)
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def test_neo4js_own_types_arrive_unharmed(real: Community, tmp_path: Path) -> None:
+    columns = {
+        "half": (pa.array([1.5, None], pa.float16()), 1.5),
+        "clock": (pa.array([time(12, 30, 1, 5), None], pa.time64("us")), time(12, 30, 1, 5)),
+        "second": (pa.array([time(12, 30, 1), None], pa.time32("s")), time(12, 30, 1)),
+        "span": (pa.array([timedelta(days=-1, microseconds=3), None], pa.duration("us")), timedelta(days=-1, microseconds=3)),
+        "zoned": (pa.array([MOMENT.replace(tzinfo=UTC), None], pa.timestamp("us", "Europe/Berlin")), MOMENT.replace(tzinfo=UTC)),
+        "raw": (pa.array([b"\x00\xff", None], pa.binary()), b"\x00\xff"),
+        "days": (pa.array([[date(1, 1, 1), date(9999, 12, 31)], None]), [date(1, 1, 1), date(9999, 12, 31)]),
+        "texts": (pa.array([["a", ""], []]), ["a", ""]),
+        "nan": (pa.array([float("inf"), None]), float("inf")),
+        "big": (pa.array([2**63 - 1, None], pa.uint64()), 2**63 - 1),
+    }  # fmt: skip
+    table = pa.table({"id": [1, 2], **{name: values for name, (values, _) in columns.items()}})
+    table = table.append_column("fine", pa.array([1_700_000_000_123_456_789, None], pa.timestamp("ns")))
+    one = loading_of(tmp_path, real.uri, {"nodes/Thing/a.parquet": table})
+    one.load()
+    one.verify()
+    found = one.target().query.__self__._server.read("neo4j", "MATCH (n:Thing {id: 1}) RETURN n", "a test")[
+        0
+    ]["n"]  # type: ignore[attr-defined]
+    from bgdeploy.targets.neo4j.inspection import to_native
+
+    for name, (_, expected) in columns.items():
+        assert to_native(found[name]) == expected, name
+    assert (found["fine"].nanosecond, found["fine"].year) == (123_456_789, 2023)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"nodes/A/a.parquet": {"id": [1], "l": pa.array([[1, None]])}}, "column 'l' holds a list with a null in it"),
+        ({"nodes/A/a.parquet": {"id": [1], "n": pa.array([2**63], pa.uint64())}}, "column 'n' holds the number 9223372036854775808"),
+        ({"nodes/A/a.parquet": {"id": [1], "d": pa.array([[[1]]])}}, "column 'd' holds list<"),
+        ({"nodes/A/a.parquet": {"id": [1], "s": pa.array([{"a": 1}])}}, "column 's' holds struct<"),
+        ({"nodes/A/a.parquet": {"id": [1], "m": pa.array([1], pa.decimal128(9, 2))}}, "column 'm' holds decimal"),
+        (
+            {"nodes/A/a.parquet": {"id": [1, 2]}, "nodes/B/a.parquet": {"id": [1], "labels": ["A"]}},
+            "the id 1 occurs 2 times",
+        ),
+        (
+            {"nodes/A/a.parquet": {"id": [1]}, "relationships/R/a.parquet": {"source": [1, 1], "target": [1, 9]}},
+            "points at the id 9 as target, which no node of A has",
+        ),
+    ],
+)  # fmt: skip
+def test_what_neo4j_cannot_hold_is_refused_with_the_column(
+    lts_server: Community, tmp_path: Path, files: dict[str, Any], said: str
+) -> None:
+    lts_server.empty()
+    with pytest.raises(BadInput) as caught:
+        loading_of(tmp_path, lts_server.uri, files).load()
+    assert said in str(caught.value)
+
+
+def test_odd_names_ids_of_both_kinds_and_properties_called_id_and_labels(
+    real: Community, tmp_path: Path
+) -> None:
+    odd = "a`b'c \\u0060 日本"
+    files = {
+        f"nodes/{odd}/a.parquet": {"nodeId": ["x", "y"], "id": [7, None], odd: ["v", None]},
+        "nodes/City/a.parquet": {"id": [1, 2], "name": ["Paris", None]},
+        "relationships/LIVES `IN`/a.parquet": {"source": ["x", "y"], "target": [1, 2], "id": [5, 6], "labels": ["p", None]},
+    }  # fmt: skip
+    one = loading_of(tmp_path, real.uri, files)
+    one.load()
+    assert one.verify() == {"labels": {odd: 2, "City": 2}, "types": {"LIVES `IN`": 2}}
+    found = ask(real, "MATCH (a)-[r]->(b) RETURN a.nodeId AS a, a.id AS own, r.id AS r, b.id AS b ORDER BY a")
+    assert found == [{"a": "x", "own": 7, "r": 5, "b": 1}, {"a": "y", "own": None, "r": 6, "b": 2}]
+
+
+def test_tables_whose_nodes_carry_each_others_labels_are_verified_together(
+    real: Community, tmp_path: Path
+) -> None:
+    files = {
+        "nodes/Person/a.parquet": {
+            "id": ["p1", "p2"],
+            "labels": ["Person,Boss", "Person"],
+            "name": ["A", None],
+        },
+        "nodes/Boss/a.parquet": {"id": ["b1"], "name": ["B"]},
+        "nodes/City/a.parquet": {"id": ["c1"]},
+        "relationships/KNOWS/a.parquet": {"source": ["p1", "b1"], "target": ["b1", "p2"], "w": [1, None]},
+        "relationships/IN/a.parquet": {"source": ["p1", "p2"], "target": ["c1", "c1"]},
+    }
+    one = loading_of(tmp_path, real.uri, files)
+    one.load()
+    assert one.verify()["labels"] == {"Person": 2, "Boss": 2, "City": 1}
+    ask(real, "MATCH (n:Person {id: 'p1'}) REMOVE n.name")
+    from bgdeploy.errors import VerifyFailed
+
+    with pytest.raises(VerifyFailed, match="name"):
+        one.verify()
+
+
+SCHEMA = """// what readers search by
+CREATE INDEX entity_name IF NOT EXISTS FOR (n:Entity) ON (n.name);
+CREATE TEXT INDEX FOR (n:Address) ON (n.city);
+"""
+
+
+def test_declared_indexes_are_made_awaited_and_verified(real: Community, tmp_path: Path) -> None:
+    one = loading(
+        tmp_path, real.uri, indexes=["CREATE CONSTRAINT one_name FOR (n:Address) REQUIRE n.nodeId IS UNIQUE"]
+    )
+    one.options["indexes"] = ["CREATE INDEX FOR ()-[r:HAS_ADDRESS]-() ON (r.since)"]
+    (one.snapshot.path / "schema.cypher").write_text(SCHEMA)
+    one.load()
+    assert one.verify() == COUNTS
+    rows = ask(real, "SHOW INDEXES YIELD name, state, labelsOrTypes, properties WHERE properties IS NOT NULL")
+    assert {(row["labelsOrTypes"][0], row["properties"][0], row["state"]) for row in rows} == {
+        ("Entity", "nodeId", "ONLINE"), ("Address", "nodeId", "ONLINE"), ("Entity", "name", "ONLINE"),
+        ("Address", "city", "ONLINE"), ("HAS_ADDRESS", "since", "ONLINE"),
+    }  # fmt: skip
+    ask(real, "DROP INDEX entity_name")
+    from bgdeploy.errors import VerifyFailed
+
+    with pytest.raises(VerifyFailed, match="was missing"):
+        one.verify()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("MATCH (n) DETACH DELETE n", "may only hold CREATE INDEX"),
+        ("CREATE (n:Index)", "may only hold CREATE INDEX"),
+        ("CREATE INDEX nonsense", "refused the schema"),
+        ("CREATE CONSTRAINT FOR (n:Entity) REQUIRE n.country IS UNIQUE", "does not hold"),
+        ("CREATE CONSTRAINT FOR (n:Entity) REQUIRE n.nodeId IS NODE KEY", "refused the schema"),
+    ],
+)
+def test_a_schema_that_cannot_be_is_bad_input(
+    lts_server: Community, tmp_path: Path, text: str, said: str
+) -> None:
+    lts_server.empty()
+    one = loading(tmp_path, lts_server.uri, rows=400)
+    (one.snapshot.path / "schema.cypher").write_text(text)
+    with pytest.raises(BadInput, match=said):
+        one.load()
+
+
+def test_community_is_recognised_in_one_sentence(real: Community, tmp_path: Path) -> None:
+    health = loading(tmp_path, real.uri).target().health()
+    assert health.state == "wait"
+    assert len(health.reasons) == 1
+    assert "Neo4j Community Edition, which has one database and no aliases" in health.reasons[0]
+    assert "target: ladybug" in health.reasons[0]
+
+
+def test_nothing_is_switched_on_community(real: Community, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="Community Edition"):
+        loading(tmp_path, real.uri).target().switch("acme", "neo4j", 1)
+
+
+def test_a_password_is_in_no_message(real: Community) -> None:
+    for uri in (real.uri, "bolt://127.0.0.1:1"):
+        login = {"user": "neo4j", "password": "hunter2-hunter2", "password_file": None, "ca_file": None}
+        with pytest.raises(TargetAway) as caught:
+            open_server({"uri": uri, **login}).identity()
+        assert "hunter2" not in str(caught.value)
+        assert PASSWORD not in repr(caught.value)
