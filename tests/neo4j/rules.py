@@ -371,7 +371,8 @@ class Dbms:
         return self._relay(found["all"], params)[1]
 
     def page_cache(self, found: dict[str, str], params: Params) -> Rows:
-        return [{"ratio": self.told["page_cache"]}] if "page_cache" in self.told else []
+        beans = {"bolt.connections_opened": 7, "page_cache.usage_ratio": self.told.get("page_cache")}
+        return [{"name": f"neo4j.metrics:name=neo4j.{name}", "value": value} for name, value in beans.items()]
 
     def max_databases(self, found: dict[str, str], params: Params) -> Rows:
         return [{"most": self.limit}]

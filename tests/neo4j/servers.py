@@ -20,6 +20,8 @@ from pathlib import Path
 import neo4j
 from neo4j.exceptions import DriverError, Neo4jError
 
+from bgdeploy.targets.neo4j.names import quote
+
 LTS = "5.26.26"
 NEWEST = "2026.03.1"
 PASSWORD = "secret-of-the-tests"
@@ -198,8 +200,7 @@ class Community:
             for kind, plural in (("CONSTRAINT", "CONSTRAINTS"), ("INDEX", "INDEXES")):
                 for row in driver.execute_query(f"SHOW {plural} YIELD name, type", database_="neo4j").records:
                     if row.get("type") != "LOOKUP":
-                        name = row["name"].replace("`", "``")
-                        driver.execute_query(f"DROP {kind} `{name}` IF EXISTS", database_="neo4j")
+                        driver.execute_query(f"DROP {kind} {quote(row['name'])} IF EXISTS", database_="neo4j")  # type: ignore[arg-type]
             with driver.session(database="neo4j") as session:
                 session.run("MATCH ()-[r]->() CALL (r) { DELETE r } IN TRANSACTIONS OF 10000 ROWS").consume()
                 session.run("MATCH (n) CALL (n) { DELETE n } IN TRANSACTIONS OF 10000 ROWS").consume()

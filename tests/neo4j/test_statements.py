@@ -42,19 +42,25 @@ UNSUPPORTED = (
 )
 
 
+def refused(real: Community, statement: str) -> str | None:
+    """The code that a statement is refused with."""
+    with (
+        real.driver() as driver,
+        driver.session(database="system") as session,
+        pytest.raises(ClientError) as caught,
+    ):
+        session.run(statement, GIVEN).consume()  # type: ignore[arg-type]
+    return caught.value.code
+
+
 @pytest.mark.parametrize("statement", ENTERPRISE)
 def test_community_knows_the_statement_and_lacks_the_edition(real: Community, statement: str) -> None:
-    with real.driver() as driver, driver.session(database="system") as session:
-        with pytest.raises(ClientError) as caught:
-            session.run(statement, GIVEN).consume()  # type: ignore[arg-type]
-    assert caught.value.code in UNSUPPORTED, caught.value
+    assert refused(real, statement) in UNSUPPORTED
 
 
 def test_a_misspelled_statement_would_be_noticed(real: Community) -> None:
-    with real.driver() as driver, driver.session(database="system") as session:
-        with pytest.raises(ClientError) as caught:
-            session.run("ALTER ALIAS $alias SET DATABASE GOAL $database", GIVEN).consume()
-    assert caught.value.code == "Neo.ClientError.Statement.SyntaxError"
+    misspelled = "ALTER ALIAS $alias SET DATABASE GOAL $database"
+    assert refused(real, misspelled) == "Neo.ClientError.Statement.SyntaxError"
 
 
 @pytest.mark.parametrize("statement", EVERYWHERE)
@@ -69,7 +75,7 @@ def test_a_whole_life_sends_no_other_statement(enterprise: StandIn, tmp_path) ->
     )
     for number in range(3):
         house.drop("acme", 1700000001 + number, rows=50)
-    house.run("run", "--timeout", "80")
+        house.run("run", "--timeout", "80")
     house.run("rollback", "acme", "--reason", "a test")
     house.run("customers")
     said = set(enterprise.control()["said"])

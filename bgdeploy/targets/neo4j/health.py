@@ -18,10 +18,10 @@ HEAP = (
     "CALL dbms.queryJmx('java.lang:type=Memory') YIELD attributes "
     "RETURN attributes.HeapMemoryUsage.value.properties AS heap"
 )
-# The bean's full name differs by version and configuration, so it is looked for by its end.
+# The bean's full name differs by version and configuration, so all are asked for; ``system`` allows no WHERE here.
 PAGE_CACHE = (
     "CALL dbms.queryJmx('neo4j.metrics:*') YIELD name, attributes "
-    "WHERE name CONTAINS 'page_cache.usage_ratio' RETURN attributes.Value.value AS ratio"
+    "RETURN name, attributes.Value.value AS value"
 )
 RUNNING = "SHOW TRANSACTIONS YIELD database WHERE database <> 'system'"
 LIMIT = (
@@ -103,5 +103,6 @@ def _heap(server: Server) -> float | None:
 
 def _page_cache(server: Server) -> float | None:
     rows = server.ask(PAGE_CACHE, "Asking for the page cache")
-    ratio = next((row["ratio"] for row in rows if row["ratio"] is not None), None)
+    found = (row["value"] for row in rows if "page_cache.usage_ratio" in row["name"])
+    ratio = next((value for value in found if value is not None), None)
     return None if ratio is None else 100 * float(ratio)

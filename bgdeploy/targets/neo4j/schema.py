@@ -78,14 +78,22 @@ def create(server: Server, database: str, statement: str) -> None:
 
 def _judge(error: ClientError, statement: str) -> None:
     code = error.code or ""
-    if "AlreadyExists" in code:
+    if _is_as_good(code, statement):
         return
-    if "Constraint" in code:
+    if "Constraint" in code and "AlreadyExists" not in code:
         raise NotUnique(str(error.message)) from error
     if ".Statement." in code or ".Schema." in code:
         said = str(error.message).splitlines()[0]
         raise BadInput(f"The server refused the schema {statement!r}: {said}", kept=_KEPT) from error
     raise error
+
+
+def _is_as_good(code: str, statement: str) -> bool:
+    """What is there already does what the statement asks for: the same, or a key where an index will do."""
+    if "EquivalentSchemaRuleAlreadyExists" in code:
+        return True
+    modest = not re.search(r"IS\s+NODE\s+KEY|IS\s+RELATIONSHIP\s+KEY|NOT\s+NULL|::", statement, re.IGNORECASE)
+    return modest and ("ConstraintAlreadyExists" in code or "IndexAlreadyExists" in code)
 
 
 def await_online(server: Server, database: str) -> None:
@@ -121,6 +129,6 @@ def find_troubles(server: Server, database: str, statements: Sequence[str]) -> l
                 if session.run(statement).consume().counters.contains_updates:
                     troubles.append(f"was missing: {statement}")
             except ClientError as error:
-                if "AlreadyExists" not in (error.code or ""):
+                if not _is_as_good(error.code or "", statement):
                     raise explain(error, f"Checking the schema of {database}", server.access.uri) from error
     return troubles
