@@ -202,8 +202,8 @@ class Community:
                     if row.get("type") != "LOOKUP":
                         driver.execute_query(f"DROP {kind} {quote(row['name'])} IF EXISTS", database_="neo4j")  # type: ignore[arg-type]
             with driver.session(database="neo4j") as session:
-                session.run("MATCH ()-[r]->() CALL (r) { DELETE r } IN TRANSACTIONS OF 10000 ROWS").consume()
-                session.run("MATCH (n) CALL (n) { DELETE n } IN TRANSACTIONS OF 10000 ROWS").consume()
+                session.run("MATCH ()-[r]->() CALL (r) { DELETE r } IN TRANSACTIONS OF 1000 ROWS").consume()
+                session.run("MATCH (n) CALL (n) { DELETE n } IN TRANSACTIONS OF 1000 ROWS").consume()
 
 
 @contextmanager

@@ -164,7 +164,8 @@ def test_a_takeover_between_a_batchs_begin_and_its_end_shuts_it_out(real: Commun
     """The old owner's batch waits for the lock of the takeover, and then finds the new fence."""
     with real.driver() as driver:
         streams = [{"number": 0, "start": 0, "stop": 10}]
-        driver.execute_query(statements.CREATE_STREAMS, streams=streams, fence=1, database_="neo4j")
+        whose = {"fence": 1, "snapshot": "print"}
+        driver.execute_query(statements.CREATE_STREAMS, streams=streams, **whose, database_="neo4j")
         id_ = driver.execute_query(statements.READ_STREAMS, database_="neo4j").records[0]["id"]
         moved: list[Any] = []
 
@@ -222,20 +223,20 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community
         pytest.skip(f"no server: {error}")
 
 
+def test_a_transaction_that_never_fits_is_said(small_server: Community, tmp_path: Path) -> None:
+    wide = {"id": list(range(50)), "text": ["x" * 60_000] * 50}
+    one = loading_of(tmp_path, small_server.uri, {"nodes/Wide/a.parquet": wide})
+    with pytest.raises(TargetError, match="too little memory"):
+        one.load()
+
+
 def test_batches_shrink_until_the_server_has_memory_for_them(small_server: Community, tmp_path: Path) -> None:
+    small_server.empty()
     one = loading(tmp_path, small_server.uri, rows=60_000, batch_rows=20_000)
     one.load()
     assert one.verify()["types"] == {"HAS_ADDRESS": 24_000}
     steps = [event[2] for event in one.ledger.events if event[0] == "advanced"]
     assert all(rows % 20_000 for rows in steps)  # no whole batch of that size fitted
-
-
-def test_a_transaction_that_never_fits_is_said(small_server: Community, tmp_path: Path) -> None:
-    small_server.empty()
-    wide = {"id": list(range(50)), "text": ["x" * 60_000] * 50}
-    one = loading_of(tmp_path, small_server.uri, {"nodes/Wide/a.parquet": wide})
-    with pytest.raises(TargetError, match="too little memory"):
-        one.load()
 
 
 MOMENT = datetime(2026, 1, 7, 12, 30, 15, 123456)

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import neo4j
 import pyarrow as pa
-from neo4j.exceptions import IncompleteCommit, Neo4jError
+from neo4j.exceptions import DriverError, IncompleteCommit, Neo4jError
 
+from bgdeploy.clock import monotonic
 from bgdeploy.errors import BadInput, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.source import Column, Snapshot, Table
@@ -25,6 +26,8 @@ from bgdeploy.targets.neo4j.streams import Stream
 from bgdeploy.targets.neo4j.values import check_keys, split_by_labels, to_python
 
 _SMALLEST = 50  # rows; a batch that does not fit then is the server's trouble
+_PATIENCE = 20.0  # seconds a batch is repeated while the server asks for it
+_PAUSE = 0.2
 _KEPT = "What is live stays live."
 Tell = Callable[[int, int], None]  # (group, rows just committed)
 
@@ -153,38 +156,47 @@ def _sorted(rows: pa.Table, source: str) -> pa.Table:
 def _commit(
     session: neo4j.Session, work: Work, parts: Sequence[Part], move: dict[str, Any], shape: Shape
 ) -> None:
-    """Commit one batch, or find that it was committed when an earlier answer got lost."""
-    try:
-        session.execute_write(lambda tx: _write(tx, parts, move))
-    except Lost:
-        raise _explain_lost(work, shape, parts[0]) from None
-    except (Overtaken, IncompleteCommit) as error:
+    """Commit one batch, or find that it was committed when an earlier answer got lost.
+
+    The driver would repeat a batch that is too large for the server as often as one that met a
+    deadlock, so it is repeated here.
+    """
+    deadline = monotonic() + _PATIENCE
+    while True:
+        try:
+            _write(session, parts, move)
+            return
+        except Lost:
+            raise _explain_lost(work, shape, parts[0]) from None
+        except (Neo4jError, DriverError) as error:
+            if is_memory(error):
+                raise TooLarge from error
+            if not _may_go_on(error) or monotonic() > deadline:
+                raise
+        except Overtaken:
+            raise TargetError(
+                f"{work.database} is being loaded by a newer worker.", kept="Nothing was written."
+            ) from None
         if _position(work, move) == move["next"]:
             return
-        if isinstance(error, IncompleteCommit):
-            raise
-        raise TargetError(
-            f"{work.database} is being loaded by a newer worker.", kept="Nothing was written."
-        ) from None
-    except Neo4jError as error:
-        if is_memory(error):
-            raise TooLarge from error
-        raise
+        work.stop.wait(_PAUSE)
 
 
-def _write(tx: neo4j.ManagedTransaction, parts: Sequence[Part], move: dict[str, Any]) -> None:
-    try:
+def _may_go_on(error: Neo4jError | DriverError) -> bool:
+    """The server asks to try again, or its answer is lost: where the batch is then is read from its node."""
+    return isinstance(error, IncompleteCommit) or error.is_retryable()
+
+
+def _write(session: neo4j.Session, parts: Sequence[Part], move: dict[str, Any]) -> None:
+    with session.begin_transaction() as tx:
         if tx.run(cast(Any, statements.MOVE_ON), move).single() is None:
             raise Overtaken
         for part in parts:
             counters = tx.run(cast(Any, part.statement), part.params).consume().counters
             if counters.nodes_created + counters.relationships_created != part.rows:
                 raise Lost
-    except Neo4jError as error:
-        if is_memory(error):  # the driver would try the same batch again and again
-            raise TooLarge from error
-        raise
-    reach("load.batch.written")
+        reach("load.batch.written")
+        tx.commit()
 
 
 def _position(work: Work, move: dict[str, Any]) -> int | None:

@@ -40,7 +40,7 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
     except Doubt as doubt:
         raise BuildLocked(f"{ticket.database} cannot be continued: {doubt}.") from doubt
     width = int(ticket.settings["concurrency"])
-    streams = open_streams(server, ticket.database, ticket.fence, groups, ledger, width)
+    streams = open_streams(server, ticket, snapshot, groups, ledger)
     if streams is not None:
         work = Work(
             server,

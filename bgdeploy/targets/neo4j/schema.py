@@ -73,6 +73,8 @@ def create(server: Server, database: str, statement: str) -> None:
         except Neo4jError as error:
             if "ConstraintCreationFailed" not in (error.code or ""):
                 raise
+            if "Enterprise" in str(error.message):
+                raise _refuse(error, statement) from error
             raise NotUnique(str(error.message)) from error
 
 
@@ -83,9 +85,13 @@ def _judge(error: ClientError, statement: str) -> None:
     if "Constraint" in code and "AlreadyExists" not in code:
         raise NotUnique(str(error.message)) from error
     if ".Statement." in code or ".Schema." in code:
-        said = str(error.message).splitlines()[0]
-        raise BadInput(f"The server refused the schema {statement!r}: {said}", kept=_KEPT) from error
+        raise _refuse(error, statement) from error
     raise error
+
+
+def _refuse(error: Neo4jError, statement: str) -> BadInput:
+    said = " ".join(str(error.message).split())
+    return BadInput(f"The server refused the schema {statement!r}: {said}", kept=_KEPT)
 
 
 def _is_as_good(code: str, statement: str) -> bool:

@@ -20,11 +20,11 @@ DROP_GUARD = f"{CYPHER}DROP CONSTRAINT {GUARD} IF EXISTS"
 
 CREATE_STREAMS = (
     f"{CYPHER}UNWIND $streams AS one CREATE (s:{STREAM}) "
-    "SET s.number = one.number, s.start = one.start, s.stop = one.stop, s.at = one.start, s.fence = $fence"
+    "SET s.number = one.number, s.start = one.start, s.stop = one.stop, s.at = one.start, s.fence = $fence, s.snapshot = $snapshot"
 )
 READ_STREAMS = (
     f"{CYPHER}MATCH (s:{STREAM}) RETURN elementId(s) AS id, s.number AS number, s.start AS start, "
-    "s.stop AS stop, s.at AS at, s.fence AS fence ORDER BY number, start"
+    "s.stop AS stop, s.at AS at, s.fence AS fence, s.snapshot AS snapshot ORDER BY number, start"
 )
 # The first SET takes the node's lock, so what is read after it is what the last owner committed.
 TAKE_OVER = (

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from bgdeploy.errors import BuildLocked, NameTaken, TargetError
 from bgdeploy.failpoints import reach
-from bgdeploy.targets.base import Group, Ledger, Rows
+from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.targets.base import Group, Ledger, Rows, Ticket
 from bgdeploy.targets.neo4j import statements
 from bgdeploy.targets.neo4j.access import Server
 
@@ -38,27 +40,30 @@ class Stream:
 
 
 def open_streams(
-    server: Server, database: str, fence: int, groups: Sequence[Group], ledger: Ledger, width: int
+    server: Server, ticket: Ticket, snapshot: Snapshot, groups: Sequence[Group], ledger: Ledger
 ) -> list[Stream] | None:
     """Take the database over and return its streams; None when the load was finished before.
 
-    ``width`` is how many streams a large group is split into when the database is still empty.
     Raises NameTaken for a database with somebody else's data, BuildLocked for one that is ours and
     not what the ledger says, TargetError when a newer owner is at work.
     """
+    database, fence, width = ticket.database, ticket.fence, int(ticket.settings["concurrency"])
     doing = f"Preparing the load of {database}"
     rows = server.read(database, statements.READ_STREAMS, doing)
     if not rows:
         if _is_finished(server, database, groups, ledger):
             return None
         server.change(database, statements.CREATE_GUARD, doing)
+        whose = {"snapshot": snapshot.fingerprint}
         planned = [one for group in groups for one in _split(group, width)]
         reach("load.streams.before")
-        server.write(database, statements.CREATE_STREAMS, doing, streams=planned, fence=fence)
+        server.write(database, statements.CREATE_STREAMS, doing, streams=planned, fence=fence, **whose)
     server.write(database, statements.TAKE_OVER, doing, fence=fence)
     rows = server.read(database, statements.READ_STREAMS, doing)
     if any(row["fence"] != fence for row in rows):
         raise TargetError(f"{database} is being loaded by a newer worker.", kept="Nothing was written.")
+    if any(row["snapshot"] != snapshot.fingerprint for row in rows):
+        raise BuildLocked(f"{database} was begun with other files.", kept=_LEFT)
     return [_check(row, groups, database) for row in rows]
 
 
@@ -82,7 +87,7 @@ def _split(group: Group, width: int) -> Rows:
     return [{"number": group.number, "start": start, "stop": stop} for start, stop in pairwise(cuts)]
 
 
-def _check(row: dict[str, int], groups: Sequence[Group], database: str) -> Stream:
+def _check(row: dict[str, Any], groups: Sequence[Group], database: str) -> Stream:
     known = {group.number: group.rows for group in groups}
     if not 0 <= row["start"] <= row["at"] <= row["stop"] <= known.get(row["number"], -1):
         what = f"{database} has a checkpoint that does not fit the plan stored with the job."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import pyarrow as pa
@@ -59,7 +59,42 @@ def to_python(table: pa.Table, name: str, where: str) -> list[Any]:
         column = column.cast(_with(column.type, pa.float32()))
     elif getattr(kind, "unit", "") == "ns" or is_.is_duration(kind):
         return _to_nanoseconds(column)
-    return list(column.to_pylist())
+    values = list(column.to_pylist())
+    if getattr(kind, "tz", None) is None:
+        return values
+    return [[_zoned(x) for x in one] if isinstance(one, list) else _zoned(one) for one in values]
+
+
+class NamedOffset(tzinfo):
+    """A zone at one moment: its name and the offset it has then.
+
+    The driver asks a zone about its own kind of time, which CPython's zoneinfo reads as if it were a
+    datetime: it was seen to take the process down.
+    """
+
+    def __init__(self, key: str, offset: timedelta) -> None:
+        self.key, self._offset = key, offset
+
+    def utcoffset(self, moment: object) -> timedelta:
+        """The same at every moment."""
+        return self._offset
+
+    def dst(self, moment: object) -> None:
+        """Not told: the offset holds it."""
+        return
+
+    def tzname(self, moment: object) -> str:
+        """The zone's name."""
+        return self.key
+
+
+def _zoned(moment: datetime | None) -> datetime | None:
+    """The same moment with a zone that the driver can ask."""
+    key = getattr(moment.tzinfo, "key", None) if moment is not None else None
+    offset = moment.utcoffset() if moment is not None else None
+    if moment is None or key is None or offset is None:
+        return moment
+    return moment.replace(tzinfo=NamedOffset(key, offset))
 
 
 def _with(kind: pa.DataType, inner: pa.DataType) -> pa.DataType:
@@ -90,7 +125,7 @@ def _duration(nanoseconds: int) -> Duration:
 
 def _moment(whole: datetime, nanoseconds: int) -> DateTime:
     fraction: int = nanoseconds % 10**9
-    return DateTime.from_native(whole).replace(nanosecond=fraction)
+    return DateTime.from_native(_zoned(whole) or whole).replace(nanosecond=fraction)
 
 
 def _check(column: pa.ChunkedArray, name: str, where: str) -> None:
