@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from bgdeploy import log
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BgdeployError, LeaseLost, Refused, StaleGeneration, TargetError
+from bgdeploy.errors import BgdeployError, LeaseLost, Refused, StaleGeneration, TargetAway, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs.lease import known_dead
 from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_customer, get_database
@@ -101,6 +101,8 @@ def watch_aliases(site: Site) -> list[tuple[str, str]]:
         try:
             settle(site, customer["name"])
             _put_back(site, customer["name"])
+        except TargetAway:
+            raise  # it concerns all of them
         except BgdeployError as error:
             troubles.append((customer["alias"], str(error)))
     return troubles

@@ -120,6 +120,10 @@ def _tidy(house: House) -> None:
     held_back = house.site.store.truncate_log()
     if held_back > LARGEST_LOG:
         log.emit("store.log_grows", size=held_back >> 20)
+    _duty(house, "looking at the target", lambda: _watch_target(house))
+
+
+def _watch_target(house: House) -> None:
     for name, trouble in alias.watch_aliases(house.site):
         _say_once(house, f"keeping the alias {name}", trouble)
     for name in clean.orphans(house.site):

@@ -1,7 +1,7 @@
 """A gateway that speaks Bolt: administration by the rules, data by real Community processes.
 
 One process of its own, so that a test's Python does not slow it down: ``python -m tests.neo4j.gateway
-<port> <folder> [certificate key]``. Prints ``ready`` when it takes connections.
+<port> <folder> [<TLS port> <certificate> <key>]``. Prints ``ready`` when it takes connections.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _MESSAGES = (bolt.SUCCESS, bolt.FAILURE, bolt.IGNORED)
 class Client:
     """One driver's connection: where its transaction runs, and what is still to be fetched."""
 
-    def __init__(self, dbms: Dbms, wire: Wire) -> None:
-        self.dbms, self.wire, self.number = dbms, wire, next(_NUMBERS)
+    def __init__(self, dbms: Dbms, wire: Wire, address: str) -> None:
+        self.dbms, self.wire, self.number, self.address = dbms, wire, next(_NUMBERS), address
         self.user = ""
         self.failed = False
         self.shown = ""  # the name the client used for its database
@@ -145,7 +145,7 @@ class Client:
         name = (fields[2] or {}).get("db")
         if (name or "").lower() != "system":
             self.dbms.resolve(name)
-        here = [self.dbms.address]
+        here = [self.address]
         servers = [{"addresses": here, "role": role} for role in ("ROUTE", "READ", "WRITE")]
         self._success(rt={"ttl": 1, "db": name or "neo4j", "servers": servers})
 
@@ -230,30 +230,31 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         dbms.open()
-        _listen(dbms, port, sys.argv[3:])
+        if sys.argv[3:]:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*sys.argv[4:])
+            threading.Thread(target=_listen, args=(dbms, int(sys.argv[3]), context), daemon=True).start()
+        print("ready", flush=True)
+        _listen(dbms, port, None)
     finally:
         dbms.close()
 
 
-def _listen(dbms: Dbms, port: int, certificate: list[str]) -> None:
-    context = None
-    if certificate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
+def _listen(dbms: Dbms, port: int, context: ssl.SSLContext | None) -> None:
     with socket.create_server(("127.0.0.1", port), backlog=64) as door:
-        print("ready", flush=True)
         while True:
             connection, _ = door.accept()
-            threading.Thread(target=_welcome, args=(dbms, connection, context), daemon=True).start()
+            arguments = (dbms, connection, f"127.0.0.1:{port}", context)
+            threading.Thread(target=_welcome, args=arguments, daemon=True).start()
 
 
-def _welcome(dbms: Dbms, connection: socket.socket, context: ssl.SSLContext | None) -> None:
+def _welcome(dbms: Dbms, connection: socket.socket, address: str, context: ssl.SSLContext | None) -> None:
     try:
         wrapped = context.wrap_socket(connection, server_side=True) if context else connection
     except (ssl.SSLError, OSError):
         connection.close()
         return
-    Client(dbms, Wire(wrapped)).serve()
+    Client(dbms, Wire(wrapped), address).serve()
 
 
 if __name__ == "__main__":

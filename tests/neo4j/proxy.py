@@ -83,8 +83,8 @@ class Proxy:
 
 
 @contextmanager
-def proxy(behind: int) -> Iterator[Proxy]:
-    one = Proxy(behind)
+def proxy(behind: int, port: int | None = None) -> Iterator[Proxy]:
+    one = Proxy(behind, port or free_port())
     with socket.create_server(("127.0.0.1", one.port), backlog=64) as door:
         threading.Thread(target=one.listen, args=(door,), daemon=True).start()
         try:

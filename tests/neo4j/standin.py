@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +24,8 @@ class StandIn:
     """A running gateway with the processes behind it."""
 
     folder: Path
-    certificate: tuple[str, str] | None = None
     port: int = field(default_factory=free_port)
+    tls_port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
 
     @property
@@ -37,10 +38,18 @@ class StandIn:
         return {"uri": self.uri, "password": PASSWORD, "concurrency": 2}
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tests.neo4j.gateway", str(self.port), str(self.folder)]
+        self.folder.mkdir(parents=True)
+        command = [
+            sys.executable,
+            "-m",
+            "tests.neo4j.gateway",
+            str(self.port),
+            str(self.folder),
+            *self._tls(),
+        ]
         log = open(self.folder.with_suffix(".log"), "ab")  # noqa: SIM115 - the process keeps it
         self.process = subprocess.Popen(
-            [*command, *(self.certificate or ())],
+            command,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -50,6 +59,21 @@ class StandIn:
         assert self.process.stdout.readline() == "ready\n", self.folder.with_suffix(".log").read_text()[
             -3000:
         ]
+
+    @property
+    def certificate(self) -> Path:
+        """What its TLS port shows, signed by itself; missing where there is no openssl."""
+        return self.folder / "certificate.pem"
+
+    def _tls(self) -> list[str]:
+        key = self.folder / "key.pem"
+        openssl = shutil.which("openssl")
+        if openssl is None:
+            return []
+        made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=bgdeploy tests"]
+        where = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(self.certificate)]
+        subprocess.run([openssl, *made, *where], check=True, capture_output=True)
+        return [str(self.tls_port), str(self.certificate), str(key)]
 
     def stop(self) -> None:
         """End the gateway and every server behind it."""
@@ -83,12 +107,12 @@ class StandIn:
 
 
 @contextmanager
-def standin(folder: Path, certificate: tuple[str, str] | None = None) -> Iterator[StandIn]:
+def standin(folder: Path) -> Iterator[StandIn]:
     """A running stand-in; raises NoServer where none can be had."""
     from tests.neo4j.servers import LTS
 
     fetch(LTS)
-    one = StandIn(folder, certificate)
+    one = StandIn(folder)
     one.start()
     try:
         yield one

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import neo4j
-from neo4j.exceptions import ConfigurationError, DriverError, Neo4jError
+from neo4j.exceptions import ConfigurationError, DriverError, Neo4jError, ServiceUnavailable
 
 from bgdeploy.errors import BgdeployError, ConfigError, other_place
 from bgdeploy.targets.base import Rows
@@ -47,6 +47,21 @@ class Access:
             ) from error
 
 
+class FreshLogin(neo4j.auth_management.AuthManager):
+    """Reads the password for every connection that is used, so that a rotated one needs no restart."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def get_auth(self) -> neo4j.Auth:
+        """User and password as they are now."""
+        return neo4j.basic_auth(self._access.user, self._access.secret())
+
+    def handle_security_exception(self, auth: Any, error: Neo4jError) -> bool:
+        """Nothing is remembered, so nothing has to be forgotten."""
+        return False
+
+
 class Server:
     """One server or cluster: connects at first use, and turns its errors into sentences.
 
@@ -63,15 +78,18 @@ class Server:
     @cached_property
     def _driver(self) -> neo4j.Driver:
         access = self.access
-        options: dict[str, Any] = {}
-        if access.ca_file is not None:
-            options["trusted_certificates"] = neo4j.TrustCustomCAs(access.ca_file)
-        # A password that is rotated while serving is read again when the server refuses the old one.
-        login = neo4j.auth_management.AuthManagers.basic(
-            lambda: neo4j.basic_auth(access.user, access.secret())
-        )
+        uri, options = access.uri, dict[str, Any]()
+        if access.ca_file is not None:  # the driver takes an authority of one's own only without +s
+            uri = uri.replace("+ssc://", "://").replace("+s://", "://")
+            options = {"encrypted": True, "trusted_certificates": neo4j.TrustCustomCAs(access.ca_file)}
+        return self._open(uri, **options)
+
+    def _open(self, uri: str, **options: Any) -> neo4j.Driver:
+        login: Any = neo4j.basic_auth(self.access.user, self.access.password)
+        if self.access.password_file is not None:
+            login = FreshLogin(self.access)
         return neo4j.GraphDatabase.driver(
-            access.uri,
+            uri,
             auth=login,
             connection_timeout=_CONNECT,
             connection_acquisition_timeout=2 * _CONNECT,
@@ -92,7 +110,18 @@ class Server:
         except BgdeployError:
             raise
         except (Neo4jError, DriverError, ConfigurationError, OSError, ValueError) as error:
-            raise explain(error, doing, self.access.uri) from error
+            raise explain(self._find_cause(error), doing, self.access.uri) from error
+
+    def _find_cause(self, error: Exception) -> Exception:
+        """What keeps a cluster's routing from working, which the driver does not say."""
+        if not isinstance(error, ServiceUnavailable) or not self.access.uri.startswith("neo4j"):
+            return error
+        try:
+            with self._open(self.access.uri.replace("neo4j", "bolt", 1)) as direct:
+                direct.verify_connectivity()
+        except (Neo4jError, DriverError, ConfigurationError, OSError) as cause:
+            return cause
+        return error
 
     def _check(self, driver: neo4j.Driver) -> None:
         if self.expected is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bgdeploy.errors import Refused, StaleGeneration, TargetError
 from bgdeploy.targets.neo4j.access import Server
-from bgdeploy.targets.neo4j.databases import look
+from bgdeploy.targets.neo4j.databases import look, no_such
 
 SHOW = "SHOW ALIASES FOR DATABASE YIELD name, composite, database, location, properties"
 SHOW_ONE = f"{SHOW} WHERE name = $alias"
@@ -75,9 +75,7 @@ def move_alias(server: Server, name: str, database: str, generation: int) -> str
 def _check_database(server: Server, name: str, database: str) -> None:
     found = look(server, database)
     if found.verdict == "absent":
-        again = "Load its snapshot again: bgdeploy retry <id> --reload"
-        what = f"There is no database {database} to point {name} at."
-        raise TargetError(what, kept=f"{name} stays where it is.", cure=again)
+        raise no_such(database)
     if found.verdict != "online":
         what = f"{database} cannot be read now: {found.text}."
         raise TargetError(what, kept=f"{name} stays where it is.", cure="It is tried again by itself.")

@@ -81,13 +81,22 @@ def _pause() -> None:
 def set_access(server: Server, name: str, *, read_only: bool) -> None:
     """Make a database read-only or writable, and see that it is."""
     wanted = "read-only" if read_only else "read-write"
-    if look(server, name).access == wanted:
+    found = look(server, name)
+    if found.verdict == "absent":
+        raise no_such(name)
+    if found.access == wanted:
         return
     said = server.ask(READ_ONLY if read_only else READ_WRITE, f"Making {name} {wanted}", name=name)
     found = look(server, name)
     if found.access != wanted:
         trouble = failures(said) or f"it is {found.access or 'gone'}"
         raise TargetError(f"{name} could not be made {wanted}: {trouble}.", kept="What is live stays live.")
+
+
+def no_such(name: str) -> TargetError:
+    """Somebody dropped it, or it never was."""
+    again = "Load its snapshot again: bgdeploy retry <id> --reload"
+    return TargetError(f"There is no database {name}.", kept="No alias was moved.", cure=again)
 
 
 def grant(server: Server, name: str, roles: Sequence[str]) -> None:

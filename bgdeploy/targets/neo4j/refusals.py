@@ -26,7 +26,7 @@ COMMUNITY = (
     "switched there. Use Neo4j Enterprise, or target: ladybug, which needs no server"
 )
 _KEPT = "What is live stays live."
-_LOGIN = "Set neo4j.user and neo4j.password (or neo4j.password_file, or the variable NEO4J_LOGIN)."
+_LOGIN = "Set neo4j.user and neo4j.password (or neo4j.password_file, or the variable NEO4J_PASSWORD)."
 
 
 def explain(error: Exception, doing: str, uri: str) -> BgdeployError:
@@ -39,7 +39,7 @@ def explain(error: Exception, doing: str, uri: str) -> BgdeployError:
     if isinstance(error, Neo4jError):
         return _refused(error, doing)
     if isinstance(error, ConfigurationError | ValueError):
-        what = f"The settings for the Neo4j server {where} cannot be used: {_line(error)}"
+        what = f"The settings for the Neo4j server {where} cannot be used: {str(error).splitlines()[0]}"
         return ConfigError(what, kept="Nothing was asked of it.", cure="See docs/neo4j.md.")
     if isinstance(error, IncompleteCommit):
         what = f"{doing}: the connection to {where} broke before the server's answer."
