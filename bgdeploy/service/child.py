@@ -76,7 +76,7 @@ class Child:
         self.noise.seek(0)
         last = self.noise.read()[-400:].decode("utf-8", "replace").strip()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        memory = " Probably by the system, for want of memory." if code == -9 else ""
+        memory = " Probably memory: lower ladybug.buffer_pool_mb or neo4j.batch_rows." if code == -9 else ""
         return TargetError(
             f"The loading process {how}.{memory}",
             kept="Committed groups stay and are not loaded again.",

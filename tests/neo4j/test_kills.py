@@ -110,10 +110,10 @@ class Rounds:
         deadline = time.monotonic() + 180
         try:
             for _ in range(most):
-                threading.Event().wait(self.chance.uniform(0.1, 1.5))
                 victim = ("service", "child", "server")[sum(self.killed.values()) % 3]
                 if not self._await_loading(FIRST + number, victim, deadline):
                     break
+                threading.Event().wait(self.chance.uniform(0.0, 4.0))  # where in the load it falls is chance
                 service = self._kill(victim, service)
             while look(self.house)["state"] != "switched":
                 assert time.monotonic() < deadline, (self.house.folder / "log").read_text()[-3000:]
@@ -131,9 +131,9 @@ class Rounds:
             job = look(self.house) if (self.house.folder / "state/jobs.db").exists() else {}
             if job.get("timestamp") == timestamp and job["state"] in ("loaded", "switched"):
                 return False
-            if job.get("timestamp") == timestamp and job["state"] == "loading" and job["child_pid"]:
-                if victim != "server" or self._is_online(job["database"]):
-                    return True
+            loads = job.get("timestamp") == timestamp and job["state"] == "loading" and job["child_pid"]
+            if loads and (victim != "server" or self._is_online(job["database"])):
+                return True
             threading.Event().wait(0.05)
         return False
 
