@@ -8,6 +8,7 @@ Needs Java 17 or newer and Maven, which fetches the server once.
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bgdeploy.targets.neo4j import batches
+from bgdeploy.targets.neo4j import batches, statements
 from tests.neo4j.loading import Loading, Memory, loading_of
 from tests.neo4j.servers import Community, community
 
@@ -42,7 +43,7 @@ def make(folder: Path, uri: str, nodes: int, relationships: int) -> Loading:
         ids = range(start, min(start + 100_000, relationships))
         ends = {"source": [i * 7919 % nodes for i in ids], "target": [i * 104_729 % nodes for i in ids]}
         files[f"relationships/JOINS/{start:09}.parquet"] = pa.table({**ends, "weight": list(ids)})
-    return loading_of(folder, uri, files, batch_rows=10_000, concurrency=2)
+    return loading_of(folder, uri, files, batch_rows=int(os.environ.get("BATCH", "10000")), concurrency=2)
 
 
 def naive(server: Community, work: Loading) -> None:
@@ -57,9 +58,11 @@ def naive(server: Community, work: Loading) -> None:
         for part, text in (("nodes", nodes), ("relationships", joins)):
             for path in sorted((work.snapshot.path / part).rglob("*.parquet")):
                 for batch in pq.ParquetFile(path).iter_batches(1000):
-                    session.execute_write(
-                        lambda tx, rows=batch.to_pylist(), text=text: tx.run(text, rows=rows).consume()
-                    )
+                    session.execute_write(send, text, batch.to_pylist())
+
+
+def send(tx: Any, text: str, rows: list[dict[str, Any]]) -> None:
+    tx.run(text, rows=rows).consume()
 
 
 def fenced(server: Community, work: Loading) -> None:
@@ -74,7 +77,7 @@ def unfenced(server: Community, work: Loading) -> None:
     def bare(session: Any, parts: Any, move: Any) -> None:
         with session.begin_transaction() as tx:
             for part in parts:
-                tx.run(part.statement, part.params).consume()
+                tx.run(statements.CYPHER + part.statement, part.params).consume()
             tx.commit()
 
     batches._write = bare
@@ -135,7 +138,7 @@ if __name__ == "__main__":
         settings = {"server.memory.pagecache.size": "512m"}
         with community(Path(name) / "server", **settings) as one:
             one.kill()
-            one.heap = "2g"
+            one.heap, one.flags = "2g", ()
             one.start()
             one.wait()
             (memory if sys.argv[1:] == ["memory"] else compare)(one, Path(name))

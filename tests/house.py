@@ -75,7 +75,7 @@ class House:
         while not done():
             log = (self.folder / "log").read_text() if (self.folder / "log").exists() else ""
             assert time.monotonic() < deadline, f"{what} never came true:\n{log[-3000:]}"
-            pause.wait(0.1)
+            pause.wait(0.3)  # a look is a process: looking all the time would slow down what is looked at
 
     def leftovers(self) -> list[str]:
         return [path.name for path in (self.folder / "state/builds").iterdir()]

@@ -5,6 +5,7 @@ A test fixture only: nothing of it is shipped. Without Java and Maven the tests 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -68,8 +69,11 @@ def fetch(version: str) -> Path:
     find_java(version)
     cache = Path(os.environ.get("BGDEPLOY_TEST_CACHE") or Path.home() / ".cache/bgdeploy-tests")
     lib = cache / f"neo4j-{version}"
-    if not (lib / "complete").exists():
-        _download(version, lib)
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes start at once
+        if not (lib / "complete").exists():
+            _download(version, lib)
     return lib
 
 
@@ -116,6 +120,9 @@ class Community:
     heap: str = "512m"
     settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    flags: tuple[str, ...] = (
+        "-XX:+UseSerialGC",
+    )  # small and quick to start; a benchmark takes Java's own choice
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -139,7 +146,7 @@ class Community:
 
     def _java(self, *words: str, heap: str) -> list[str]:
         opened = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED]
-        flags = ["-Dio.netty.tryReflectionSetAccessible=true", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4"]
+        flags = ["-Dio.netty.tryReflectionSetAccessible=true", *self.flags]
         return [
             find_java(self.version),
             *opened,

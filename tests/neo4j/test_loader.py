@@ -172,7 +172,8 @@ def test_a_takeover_between_a_batchs_begin_and_its_end_shuts_it_out(real: Commun
         def old() -> None:
             with driver.session(database="neo4j") as session:
                 move = {"stream": id_, "fence": 1, "at": 0, "next": 5}
-                moved.append(session.run(statements.MOVE_ON, move).single())
+                text = f"{statements.CYPHER}{statements.MOVE_ON}RETURN s.at"
+                moved.append(session.run(text, move).single())
 
         with driver.session(database="neo4j") as session, session.begin_transaction() as takeover:
             takeover.run(statements.TAKE_OVER, fence=2).consume()

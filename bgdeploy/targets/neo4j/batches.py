@@ -189,10 +189,12 @@ def _may_go_on(error: Neo4jError | DriverError) -> bool:
 
 def _write(session: neo4j.Session, parts: Sequence[Part], move: dict[str, Any]) -> None:
     with session.begin_transaction() as tx:
-        if tx.run(cast(Any, statements.MOVE_ON), move).single() is None:
-            raise Overtaken
-        for part in parts:
-            counters = tx.run(cast(Any, part.statement), part.params).consume().counters
+        for number, part in enumerate(parts):
+            before = statements.MOVE_ON if number == 0 else ""
+            text = f"{statements.CYPHER}{before}{part.statement}"
+            counters = tx.run(cast(Any, text), {**part.params, **move}).consume().counters
+            if number == 0 and counters.properties_set < statements.MOVED:
+                raise Overtaken
             if counters.nodes_created + counters.relationships_created != part.rows:
                 raise Lost
         reach("load.batch.written")

@@ -46,7 +46,8 @@ class Figure:
         """For people: the number and its threshold."""
         if self.value is None:
             return f"{self.what} unknown (at most {self.most:g}{self.unit})"
-        return f"{self.what} {self.value:.0f}{self.unit} (at most {self.most:g}{self.unit})"
+        shown = f"{self.value:.1f}".removesuffix(".0")
+        return f"{self.what} {shown}{self.unit} (at most {self.most:g}{self.unit})"
 
     @property
     def verdict(self) -> Literal["ok", "wait", "unknown"]:

@@ -30,10 +30,12 @@ READ_STREAMS = (
 TAKE_OVER = (
     f"{CYPHER}MATCH (s:{STREAM}) SET s.touched = $fence WITH s WHERE s.fence <= $fence SET s.fence = $fence"
 )
+# Stands before the first statement of a batch, which then does nothing where the fence or the row is another.
 MOVE_ON = (
-    f"{CYPHER}MATCH (s:{STREAM}) WHERE elementId(s) = $stream SET s.touched = $fence "
-    "WITH s WHERE s.fence = $fence AND s.at = $at SET s.at = $next RETURN s.at AS at"
+    f"MATCH (s:{STREAM}) WHERE elementId(s) = $stream SET s.touched = $fence "
+    "WITH s WHERE s.fence = $fence AND s.at = $at SET s.at = $next WITH s "
 )
+MOVED = 2  # properties that MOVE_ON sets; fewer when it found another fence or row
 REMOVE_STREAMS = f"{CYPHER}MATCH (s:{STREAM}) SET s.touched = $fence WITH s WHERE s.fence = $fence DELETE s"
 COUNT_NODES = f"{CYPHER}MATCH (n) RETURN count(*) AS rows"
 
@@ -41,7 +43,7 @@ COUNT_NODES = f"{CYPHER}MATCH (n) RETURN count(*) AS rows"
 def create_nodes(labels: Sequence[str], columns: Sequence[str]) -> str:
     """Make ``$rows`` nodes of the columns ``$c0``, ``$c1`` ..."""
     marks = "".join(f":{quote(label)}" for label in labels)
-    return f"{CYPHER}UNWIND range(0, $rows - 1) AS i CREATE ({marks} {_properties(columns)})"
+    return f"UNWIND range(0, $rows - 1) AS i CREATE ({marks} {_properties(columns)})"
 
 
 def create_relationships(
@@ -49,7 +51,7 @@ def create_relationships(
 ) -> str:
     """Join the nodes with the keys in ``$source`` and ``$target``; each end is (label, key property)."""
     return (
-        f"{CYPHER}UNWIND range(0, $rows - 1) AS i "
+        "UNWIND range(0, $rows - 1) AS i "
         f"MATCH (a:{quote(source[0])} {{{quote(source[1])}: $source[i]}}) "
         f"MATCH (b:{quote(target[0])} {{{quote(target[1])}: $target[i]}}) "
         f"CREATE (a)-[:{quote(kind)} {_properties(columns)}]->(b)"

@@ -1,0 +1,24 @@
+"""What each figure of a server means for starting work; pure functions."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgdeploy.targets.neo4j.health import Figure
+
+
+@pytest.mark.parametrize(
+    ("figure", "verdict", "text"),
+    [
+        (Figure("heap", 84.9, 85), "ok", "heap 84.9 % (at most 85 %)"),
+        (Figure("heap", 85.1, 85), "wait", "heap 85.1 % (at most 85 %)"),
+        (Figure("heap", None, 85), "unknown", "heap unknown (at most 85 %)"),
+        (Figure("page cache", 97.0, 90, " %", "proceed"), "wait", "page cache 97 % (at most 90 %)"),
+        (Figure("page cache", None, 90, " %", "proceed"), "ok", "page cache unknown (at most 90 %)"),
+        (Figure("databases", 100, 100, ""), "ok", "databases 100 (at most 100)"),
+        (Figure("databases", 101, 100, ""), "wait", "databases 101 (at most 100)"),
+    ],
+)
+def test_a_figure_says_its_number_and_its_threshold(figure: Figure, verdict: str, text: str) -> None:
+    assert figure.verdict == verdict
+    assert figure.text == text
