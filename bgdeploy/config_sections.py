@@ -168,7 +168,7 @@ class Neo4j(Section):
     password_file: Annotated[Place | None, Nothing] = None
     loader: Annotated[str, AfterValidator(only_bolt)] = "auto"
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
-    batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 5_000
     indexes: Lines = ()
     warm_up: Lines = ()
     reader_roles: Names = ()

@@ -27,7 +27,7 @@ from bgdeploy.targets.neo4j.values import check_keys, split_by_labels, to_python
 
 _SMALLEST = 50  # rows; a batch that does not fit then is the server's trouble
 _PATIENCE = 20.0  # seconds a batch is repeated while the server asks for it
-_PAUSE = 0.2
+_PAUSE = 0.02  # seconds before a batch is tried again, after a deadlock for instance
 _KEPT = "What is live stays live."
 Tell = Callable[[int, int], None]  # (group, rows just committed)
 
@@ -85,7 +85,9 @@ def run_stream(work: Work, group: Group, stream: Stream, tell: Tell) -> None:
     """Load what is left of a stream; ends early, between two batches, when ``work.stop`` is set."""
     shape = _shape(work.snapshot, group)
     paths = [(work.folder if is_split(file) else work.snapshot.path) / file for file in group.files]
-    reader = RowReader(paths, stream.at, stream.stop)
+    source = shape.table.column("source")
+    # By source, so that one node's relationships are written together.
+    reader = RowReader(paths, stream.start, stream.stop, stream.at, source.name if source else None)
     at, size = stream.at, work.batch_rows
     doing = f"Loading {group.name} into {work.database}"
     with work.server.asking(doing) as driver, driver.session(database=work.database) as session:
@@ -133,7 +135,6 @@ def _parts(shape: Shape, rows: pa.Table) -> Iterator[Part]:
             text = statements.create_nodes(mine, names)
             yield Part(text, _columns(some, stored, shape.where), some.num_rows)
         return
-    rows = _sorted(rows, keys[0].name)
     names = [column.name for column in table.properties]
     text = statements.create_relationships(shape.group.name, shape.source, shape.target, names)
     ends: dict[str, Any] = {column.role: to_python(rows, column.name, shape.where) for column in keys}
@@ -143,14 +144,6 @@ def _parts(shape: Shape, rows: pa.Table) -> Iterator[Part]:
 def _columns(rows: pa.Table, columns: Sequence[Column], where: str) -> dict[str, Any]:
     named = {f"c{number}": to_python(rows, column.name, where) for number, column in enumerate(columns)}
     return {**named, "rows": rows.num_rows}
-
-
-def _sorted(rows: pa.Table, source: str) -> pa.Table:
-    """By source, so that one node's relationships are written together."""
-    column = rows.column(source)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return rows.take(pa.compute.sort_indices(column))
 
 
 def _commit(

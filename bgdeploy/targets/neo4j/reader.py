@@ -6,25 +6,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+WINDOW = 131_072  # rows that are sorted together; never change it while a load is half done
 _DECODED = 16_384  # rows decoded at a time
 
 
 class RowReader:
-    """The rows ``start`` to ``stop`` of some files in a row, handed out in order.
+    """The rows of some files from ``at`` on, handed out in order.
 
     The files are read as one long table; row numbers count from the first row of the first file.
+    With ``sort_by`` each window of ``WINDOW`` rows, counted from ``start``, is in the order of that
+    column: always the same order, so that a row number means the same row at every try.
     """
 
-    def __init__(self, paths: Sequence[Path], start: int, stop: int) -> None:
-        self._batches = _read(paths, start, stop)
+    def __init__(
+        self, paths: Sequence[Path], start: int, stop: int, at: int, sort_by: str | None = None
+    ) -> None:
+        self._pieces = _windows(paths, start, stop, at, sort_by) if sort_by else _read(paths, at, stop)
         self._held: list[pa.RecordBatch] = []
         self._rows = 0
 
     def take(self, most: int) -> pa.Table | None:
         """Return the next ``most`` rows (fewer at the end), or None when there are no more."""
-        while self._rows < most and (batch := next(self._batches, None)) is not None:
+        while self._rows < most and (batch := next(self._pieces, None)) is not None:
             self._held.append(batch)
             self._rows += batch.num_rows
         if not self._rows:
@@ -38,6 +44,17 @@ class RowReader:
         """Take rows back that could not be used in one piece; they are the next ones again."""
         self._held = [*table.to_batches(), *self._held]
         self._rows += table.num_rows
+
+
+def _windows(paths: Sequence[Path], start: int, stop: int, at: int, sort_by: str) -> Iterator[pa.RecordBatch]:
+    first = start + (at - start) // WINDOW * WINDOW
+    for begin in range(first, stop, WINDOW):
+        rows = pa.Table.from_batches(list(_read(paths, begin, min(begin + WINDOW, stop))))
+        key = rows.column(sort_by)
+        if pa.types.is_dictionary(key.type):
+            key = key.cast(key.type.value_type)
+        ordered = rows.take(pc.sort_indices(key)).combine_chunks()
+        yield from ordered.slice(max(0, at - begin)).to_batches()
 
 
 def _read(paths: Sequence[Path], start: int, stop: int) -> Iterator[pa.RecordBatch]:

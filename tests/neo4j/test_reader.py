@@ -1,0 +1,63 @@
+"""Rows of files in any pieces, from any row on: always the same rows in the same order."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bgdeploy.targets.neo4j import reader
+from bgdeploy.targets.neo4j.reader import RowReader
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    chance = random.Random(1)
+    made = []
+    for number, (rows, group) in enumerate([(700, 100), (1, 10), (999, 333)]):
+        path = tmp_path / f"{number}.parquet"
+        table = pa.table({"source": [chance.randrange(50) for _ in range(rows)], "place": list(range(rows))})
+        pq.write_table(table, path, row_group_size=group)
+        made.append(path)
+    return made
+
+
+def drain(one: RowReader, size: int) -> list[tuple[int, int]]:
+    rows: list[tuple[int, int]] = []
+    while (table := one.take(size)) is not None:
+        rows += zip(table["source"].to_pylist(), table["place"].to_pylist(), strict=True)
+    return rows
+
+
+@pytest.mark.parametrize("sort_by", [None, "source"])
+@pytest.mark.parametrize(("start", "stop"), [(0, 1700), (0, 850), (850, 1700), (699, 702), (5, 5)])
+def test_a_row_number_means_the_same_row_at_every_try(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, sort_by: str | None, start: int, stop: int
+) -> None:
+    monkeypatch.setattr(reader, "WINDOW", 256)
+    whole = drain(RowReader(paths, start, stop, start, sort_by), 100)
+    assert len(whole) == stop - start
+    if sort_by is None:
+        every = drain(RowReader(paths, 0, 1700, 0), 1700)
+        assert whole == every[start:stop]
+    else:
+        assert sorted(whole) == sorted(drain(RowReader(paths, start, stop, start), 100))
+        assert all(a[0] <= b[0] for a, b in pairwise(whole[:256]))
+    for at in {start, min(start + 1, stop), (start + stop) // 2, stop}:
+        for size in (1, 77, 5000):
+            assert drain(RowReader(paths, start, stop, at, sort_by), size) == whole[at - start :]
+
+
+def test_what_is_put_back_comes_again(paths: list[Path]) -> None:
+    one = RowReader(paths, 0, 1700, 0)
+    first = one.take(300)
+    assert first is not None
+    one.put_back(first)
+    again = one.take(150)
+    assert again is not None
+    assert again.equals(first.slice(0, 150))
+    assert len(drain(one, 64)) == 1550
