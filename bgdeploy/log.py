@@ -82,6 +82,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     "rescue.released": (logging.WARNING, "took back the lease on {job} from {holder}, which is gone"),
     "health.fine": (logging.INFO, "{job} started, since the target is well; {reason}"),
+    "health.unknown": (logging.WARNING, "{job} starts although the server does not tell: {figure}"),
     # switch
     "switch.moved": (logging.INFO, "{alias} -> {database} ({kind}, from {source}, {took:.1f} ms): {why}"),
     "switch.found": (

@@ -41,6 +41,8 @@ def work_once(site: Site, stop: Stop) -> bool:
     )
     if job is not None:
         log.emit("health.fine", job=title(job), reason="; ".join(needs))
+        for figure in (text for text in needs if " unknown" in text):
+            log.emit("health.unknown", job=title(job), figure=figure)
         reach("claim.done")
         run_job(site, job, stop)
     return True

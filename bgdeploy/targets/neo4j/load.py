@@ -90,30 +90,36 @@ def _run_phase(
 ) -> None:
     """Run the streams of one kind, ``width`` at a time; the ledger is written by this thread alone."""
     mine = {group.number: group for group in groups if group.kind == kind}
-    done = dict.fromkeys(mine, 0)
-    for stream in streams:
-        if stream.number in mine:
-            done[stream.number] += stream.done
+    here = [stream for stream in streams if stream.number in mine]
+    done = {number: sum(one.done for one in here if one.number == number) for number in mine}
     phase = Phase(work, ledger, mine, done)
     _settle(phase)
-    waiting = [one for one in streams if one.number in mine and one.at < one.stop]
-    started: set[int] = set()
     with ThreadPoolExecutor(width) as pool:
-        for stream in waiting:
-            while phase.running >= width:
-                phase.news.get()()
-            if phase.error is not None:
-                break
-            if stream.number not in started:
-                started.add(stream.number)
-                reach("load.group.before")
-                ledger.started(stream.number)
-            phase.running += 1
-            pool.submit(_run_one, phase, stream)
-        while phase.running:
-            phase.news.get()()
+        try:
+            _feed(phase, pool, [one for one in here if one.at < one.stop], width)
+        except BaseException:
+            work.stop.set()  # the streams end after the batch they are at
+            raise
     if phase.error is not None:
         raise phase.error
+
+
+def _feed(phase: Phase, pool: ThreadPoolExecutor, waiting: Sequence[Stream], width: int) -> None:
+    """Give streams to the pool as it has room, and carry out what the running ones have to say."""
+    started: set[int] = set()
+    for stream in waiting:
+        while phase.running >= width:
+            phase.news.get()()
+        if phase.error is not None:
+            break
+        if stream.number not in started:
+            started.add(stream.number)
+            reach("load.group.before")
+            phase.ledger.started(stream.number)
+        phase.running += 1
+        pool.submit(_run_one, phase, stream)
+    while phase.running:
+        phase.news.get()()
 
 
 def _settle(phase: Phase) -> None:
