@@ -234,14 +234,15 @@ def main() -> None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*sys.argv[4:])
             threading.Thread(target=_listen, args=(dbms, int(sys.argv[3]), context), daemon=True).start()
-        print("ready", flush=True)
-        _listen(dbms, port, None)
+        _listen(dbms, port, None, "ready")
     finally:
         dbms.close()
 
 
-def _listen(dbms: Dbms, port: int, context: ssl.SSLContext | None) -> None:
+def _listen(dbms: Dbms, port: int, context: ssl.SSLContext | None, word: str = "") -> None:
     with socket.create_server(("127.0.0.1", port), backlog=64) as door:
+        if word:
+            print(word, flush=True)
         while True:
             connection, _ = door.accept()
             arguments = (dbms, connection, f"127.0.0.1:{port}", context)
