@@ -194,6 +194,21 @@ def await_blocked(driver: neo4j.Driver) -> None:
         threading.Event().wait(0.02)
 
 
+def test_the_index_of_a_constraint_that_a_crash_cut_off_is_in_nobodys_way(
+    real: Community, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = loading(tmp_path, real.uri)
+    interrupt(one, monkeypatch, "load.batch.committed", 3)
+    ask(real, "CREATE INDEX bgdeploy_key_Entity FOR (n:Entity) ON (n.nodeId)")  # what the crash leaves
+    one.fence = 2
+    one.load()
+    assert one.verify() == COUNTS
+    assert [row["name"] for row in ask(real, "SHOW CONSTRAINTS YIELD name ORDER BY name")] == [
+        "bgdeploy_key_Address",
+        "bgdeploy_key_Entity",
+    ]
+
+
 def test_data_that_bgdeploy_did_not_load_is_left_alone(real: Community, tmp_path: Path) -> None:
     ask(real, "CREATE (:Precious {id: 1})")
     one = loading(tmp_path, real.uri)

@@ -169,6 +169,7 @@ def _create_keys(work: Work) -> None:
     """One uniqueness constraint per node table, now that its nodes are there."""
     for label in dict.fromkeys(table.name for table in work.snapshot.nodes if table.rows):
         key = key_of(work.snapshot, label)
+        schema.clear_orphan(work.server, work.database, statements.key_name(label))
         try:
             schema.create(work.server, work.database, statements.create_key(label, key))
         except schema.NotUnique as error:

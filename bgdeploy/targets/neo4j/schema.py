@@ -14,10 +14,12 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import BadInput, TargetError
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.names import quote
 from bgdeploy.targets.neo4j.refusals import explain
 
 FILE = "schema.cypher"  # beside nodes/ and relationships/ of a snapshot
 SHOW = "SHOW INDEXES YIELD name, state, populationPercent, labelsOrTypes, properties"
+ORPHANS = "SHOW INDEXES YIELD name, owningConstraint WHERE name = $name AND owningConstraint IS NULL"
 SHOW_KEYS = "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties"
 # The file comes with the data: it may describe a schema and do nothing else.
 _ALLOWED = re.compile(r"CREATE\s+(?:[A-Z]+\s+){0,2}(INDEX|CONSTRAINT)\b", re.IGNORECASE)
@@ -94,10 +96,18 @@ def _refuse(error: Neo4jError, statement: str) -> BadInput:
     return BadInput(f"The server refused the schema {statement!r}: {said}", kept=_KEPT)
 
 
+def clear_orphan(server: Server, database: str, name: str) -> None:
+    """Drop the index of a constraint that a crash of the server kept from being made; it would be in the way."""
+    for row in server.read(database, ORPHANS, f"Listing the indexes of {database}", name=name):
+        server.change(database, f"DROP INDEX {quote(row['name'])} IF EXISTS", f"Dropping the index {name}")
+
+
 def _is_as_good(code: str, statement: str) -> bool:
     """What is there already does what the statement asks for: the same, or a key where an index will do."""
     if "EquivalentSchemaRuleAlreadyExists" in code:
         return True
+    if "IndexAlreadyExists" in code and re.search(r"\bCONSTRAINT\b", statement, re.IGNORECASE):
+        return False
     modest = not re.search(r"IS\s+NODE\s+KEY|IS\s+RELATIONSHIP\s+KEY|NOT\s+NULL|::", statement, re.IGNORECASE)
     return modest and ("ConstraintAlreadyExists" in code or "IndexAlreadyExists" in code)
 

@@ -18,6 +18,7 @@ from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group, Ledger, Rows, Ticket
 from bgdeploy.targets.neo4j import statements
 from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.schema import clear_orphan
 
 SMALLEST = 20_000  # rows; shorter groups are not split among streams
 _LEFT = "It was left as it is; the load goes on under another name."
@@ -53,6 +54,7 @@ def open_streams(
     if not rows:
         if _is_finished(server, database, groups, ledger):
             return None
+        clear_orphan(server, database, statements.GUARD)
         server.change(database, statements.CREATE_GUARD, doing)
         whose = {"snapshot": snapshot.fingerprint}
         planned = [one for group in groups for one in _split(group, width)]
