@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-WINDOW = 131_072  # rows that are sorted together; never change it while a load is half done
+WINDOW = 32_768  # rows that are sorted together; never change it while a load is half done
 _DECODED = 16_384  # rows decoded at a time
 
 
