@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.clock import iso
-from bgdeploy.errors import NotFound, TargetError
+from bgdeploy.errors import ConfigError, NotFound, TargetError
 from bgdeploy.jobs import ledger, lineage
 from bgdeploy.jobs.lease import short
 from bgdeploy.jobs.models import Switch
@@ -128,7 +128,7 @@ def _online(site: Site) -> set[str] | str:
     """The databases that can be read now, or why that cannot be told."""
     try:
         return {found.name for found in site.target.databases() if found.status == "online"}
-    except TargetError as error:
+    except (TargetError, ConfigError) as error:
         return f"unknown: {error.what}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -320,6 +321,33 @@ def test_tls_means_tls_or_a_sentence(
         return
     assert health.state == "wait"
     assert any(part in health.reasons[0] for part in said.split("|")), health
+
+
+@pytest.mark.parametrize("scheme", ["neo4j", "neo4j+s", "bolt+s"])
+def test_with_a_ca_file_nothing_is_ever_sent_in_the_clear(
+    enterprise: StandIn, tmp_path: Path, scheme: str
+) -> None:
+    """Not even when the cause of a failed connection is looked for."""
+    if not enterprise.certificate.exists():
+        pytest.skip("no openssl to make a certificate with")
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def listen() -> None:
+            while True:
+                try:
+                    connection, _ = door.accept()
+                except OSError:
+                    return
+                heard.append(connection.recv(4096))
+                connection.close()
+
+        threading.Thread(target=listen, daemon=True).start()
+        uri = f"{scheme}://127.0.0.1:{door.getsockname()[1]}"
+        mine = {"uri": uri, "password": PASSWORD, "ca_file": str(enterprise.certificate)}
+        assert make_house(tmp_path, neo4j=mine).target().health().state == "wait"
+    assert heard
+    assert all(data[:1] == b"\x16" for data in heard)  # the first byte of a TLS handshake
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,14 +77,13 @@ class Server:
 
     @cached_property
     def _driver(self) -> neo4j.Driver:
-        access = self.access
-        uri, options = access.uri, dict[str, Any]()
-        if access.ca_file is not None:  # the driver takes an authority of one's own only without +s
-            uri = uri.replace("+ssc://", "://").replace("+s://", "://")
-            options = {"encrypted": True, "trusted_certificates": neo4j.TrustCustomCAs(access.ca_file)}
-        return self._open(uri, **options)
+        return self._open(self.access.uri)
 
-    def _open(self, uri: str, **options: Any) -> neo4j.Driver:
+    def _open(self, uri: str) -> neo4j.Driver:
+        options: dict[str, Any] = {}
+        if self.access.ca_file is not None:  # the driver takes an authority of one's own only without +s
+            uri = uri.replace("+ssc://", "://").replace("+s://", "://")
+            options = {"encrypted": True, "trusted_certificates": neo4j.TrustCustomCAs(self.access.ca_file)}
         login: Any = neo4j.basic_auth(self.access.user, self.access.password)
         if self.access.password_file is not None:
             login = FreshLogin(self.access)
@@ -146,16 +145,12 @@ class Server:
 
     def read(self, database: str, cypher: str, doing: str, **params: Any) -> Rows:
         """Rows of a read-only query; repeated by the driver where the server asks for it."""
-        return self.read_with(database, lambda tx: tx.run(cast(Any, cypher), params).data(), doing)
-
-    def read_with(self, database: str, work: Callable[[neo4j.ManagedTransaction], Rows], doing: str) -> Rows:
-        """Rows of a read-only transaction."""
         access = neo4j.READ_ACCESS
         with (
             self.asking(doing) as driver,
             driver.session(database=database, default_access_mode=access) as session,
         ):
-            return session.execute_read(work)
+            return session.execute_read(lambda tx: tx.run(cast(Any, cypher), params).data())
 
     def write(self, database: str, cypher: str, doing: str, **params: Any) -> Rows:
         """Rows of one writing statement in a transaction that may be repeated."""
@@ -166,11 +161,6 @@ class Server:
         """Run one statement that changes a schema, alone in its transaction."""
         with self.asking(doing) as driver, driver.session(database=database) as session:
             return session.run(cast(Any, cypher)).consume()
-
-    def close(self) -> None:
-        """Give the connections back; it may be used again."""
-        if (driver := self.__dict__.pop("_driver", None)) is not None:
-            driver.close()
 
 
 def _read_id(driver: neo4j.Driver) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bgdeploy.errors import TargetError
+from bgdeploy.errors import ConfigError, TargetError
 from bgdeploy.targets.base import Health
 from bgdeploy.targets.neo4j import databases
 from bgdeploy.targets.neo4j.access import Server
@@ -64,7 +64,7 @@ def examine(server: Server, settings: Mapping[str, Any]) -> Health:
             return Health("wait", (f"{COMMUNITY}.",))
         figures = list(_figures(server, settings))
         running = len(server.ask(RUNNING, "Counting the running transactions"))
-    except TargetError as error:
+    except (TargetError, ConfigError) as error:
         return Health("wait", (str(error),))
     shown = (*(one.text for one in figures), f"running transactions {running}")
     verdicts = {one.verdict for one in figures}

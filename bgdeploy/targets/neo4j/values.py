@@ -104,8 +104,7 @@ def _with(kind: pa.DataType, inner: pa.DataType) -> pa.DataType:
 def _to_nanoseconds(column: pa.ChunkedArray) -> list[Any]:
     """Times finer than Python's own, and durations, as the driver's types."""
     if _is_list(column.type):
-        inner = [_to_nanoseconds(pa.chunked_array([one.values])) if one.is_valid else None for one in column]
-        return [None if one is None else one for one in inner]
+        return [_to_nanoseconds(pa.chunked_array([one.values])) if one.is_valid else None for one in column]
     kind = column.type
     if is_.is_duration(kind):
         factor = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[kind.unit]
