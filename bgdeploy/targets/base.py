@@ -208,6 +208,9 @@ class Target(Protocol):
     def alias(self, name: str) -> str | None:
         """The database this alias points at now, or None when there is no such alias."""
 
+    def aliases(self) -> dict[str, str]:
+        """What every alias points at now, keyed by its name; all of them at the price of one."""
+
     def generation(self, name: str) -> int | None:
         """With which generation bgdeploy moved this alias last, or None when it never did."""
 

@@ -32,6 +32,14 @@ def test_the_alias_moves_and_reads_back(target: Target) -> None:
     assert target.alias("nobody") is None
 
 
+def test_all_aliases_are_told_at_once(loaded: House, target: Target) -> None:
+    loaded.drop("borealis", FIRST, rows=50)
+    loaded.run("run", "--timeout", "80")
+    assert target.aliases() == {"acme": f"acme-{FIRST + 2}", "borealis": f"borealis-{FIRST}"}
+    target.switch("acme", f"acme-{FIRST + 1}", LATER)
+    assert target.aliases() == {name: target.alias(name) for name in ("acme", "borealis")}
+
+
 def test_an_older_generation_is_refused_and_changes_nothing(target: Target) -> None:
     target.switch("acme", f"acme-{FIRST + 1}", LATER)
     with pytest.raises(StaleGeneration):

@@ -19,7 +19,7 @@ class FakeTarget:
     kind: str = "fake"
     whole: set[str] = field(default_factory=set)
     builds: set[str] = field(default_factory=set)
-    aliases: dict[str, str] = field(default_factory=dict)
+    pointing: dict[str, str] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
     well: bool = True
 
@@ -49,7 +49,10 @@ class FakeTarget:
         self.whole.add(ticket.database)
 
     def alias(self, name: str) -> str | None:
-        return self.aliases.get(name)
+        return self.pointing.get(name)
+
+    def aliases(self) -> dict[str, str]:
+        return dict(self.pointing)
 
     def generation(self, name: str) -> int | None:
         return self.generations.get(name)
@@ -60,7 +63,7 @@ class FakeTarget:
         if database not in self.whole:
             raise TargetError(f"there is no {database}")
         self.generations[name] = generation
-        self.aliases[name] = database
+        self.pointing[name] = database
 
     def databases(self) -> list[DatabaseInfo]:
         return [DatabaseInfo(name, "online") for name in sorted(self.whole | self.builds)]
@@ -69,7 +72,7 @@ class FakeTarget:
         return Health("ok")
 
     def drop(self, database: str, fence: int) -> None:
-        if database in self.aliases.values():
+        if database in self.pointing.values():
             raise Refused(f"{database} is live")
         self.whole.discard(database)
         self.builds.discard(database)

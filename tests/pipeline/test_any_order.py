@@ -275,29 +275,29 @@ class AnyOrder(RuleBasedStateMachine):
     def health(self, well: bool) -> None:
         self.target.well = well
 
-    @precondition(lambda self: self.target.aliases)
+    @precondition(lambda self: self.target.pointing)
     @rule(data=st.data())
     def break_alias(self, data: st.DataObject) -> None:
         """Somebody removes an alias by hand, and a service sees it at its next scan."""
-        name = data.draw(st.sampled_from(sorted(self.target.aliases)))
-        del self.target.aliases[name]
+        name = data.draw(st.sampled_from(sorted(self.target.pointing)))
+        del self.target.pointing[name]
         self.run(alias.watch_aliases)
         intent = self.rows(customers, customers.c.name == name)[0]["intent"]
-        assert intent is not None or self.target.aliases.get(name) is not None
+        assert intent is not None or self.target.pointing.get(name) is not None
 
     # what must hold after each of them
 
     @invariant()
     def an_alias_points_at_what_was_verified_and_is_there(self) -> None:
         verified = {row["name"] for row in self.rows(databases) if row["verified_at"] is not None}
-        for database in self.target.aliases.values():
+        for database in self.target.pointing.values():
             assert database in self.target.whole
             assert database in verified
 
     @invariant()
     def once_live_a_customer_has_an_alias(self) -> None:
         for row in self.rows(customers, customers.c.live.is_not(None)):
-            assert row["intent"] is not None or self.target.aliases.get(row["alias"]) == row["live"]
+            assert row["intent"] is not None or self.target.pointing.get(row["alias"]) == row["live"]
 
     @invariant()
     def automation_moves_only_above_everything_that_was_ever_live(self) -> None:

@@ -134,6 +134,11 @@ class Ladybug:
         """The database this alias points at."""
         return links.read_link(self._paths, name)
 
+    def aliases(self) -> dict[str, str]:
+        """What every link leads to."""
+        found = ((name, links.read_link(self._paths, name)) for name in links.aliases(self._paths))
+        return {name: database for name, database in found if database is not None}
+
     def generation(self, name: str) -> int | None:
         """What the file beside the link remembers."""
         return links.read_generation(self._paths, name) or None

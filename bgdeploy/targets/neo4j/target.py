@@ -99,6 +99,10 @@ class Neo4j:
         found = aliases.find_alias(self._server, name)
         return found.database if found is not None else None
 
+    def aliases(self) -> dict[str, str]:
+        """What the server lists, in one answer."""
+        return {one.name: one.database for one in aliases.list_aliases(self._server)}
+
     def generation(self, name: str) -> int | None:
         """What the alias remembers in its own properties."""
         found = aliases.find_alias(self._server, name)
