@@ -68,6 +68,7 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "{job} will be tried again in {delay:.1f} s (attempt {attempt} of {limit}): {reason}",
     ),
+    "load.cancelled": (logging.WARNING, "{job} is cancelled; what it built will be dropped"),
     "load.failed": (logging.ERROR, "{job} failed: {reason}"),
     "load.waits": (logging.WARNING, "{job} waits: {reason}"),
     "load.returned": (logging.INFO, "{job} was given back unfinished and will resume: {reason}"),
@@ -102,6 +103,11 @@ EVENTS: dict[str, tuple[int, str]] = {
     "customer.resumed": (logging.INFO, "{customer} is resumed"),
     "database.bad": (logging.WARNING, "{database} is marked bad: {why}"),
     "database.cleared": (logging.INFO, "{database} is no longer marked bad"),
+    "database.pinned": (
+        logging.INFO,
+        "{database} is pinned by {by}: it is never dropped until it is unpinned",
+    ),
+    "database.unpinned": (logging.INFO, "{database} is unpinned by {by}"),
     # clean
     "clean.intended": (logging.INFO, "will drop {database}: {why}"),
     "clean.dropped": (logging.INFO, "dropped {database}"),
@@ -113,6 +119,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     # operator
     "operator.retry": (logging.INFO, "{job} is queued again by {by}"),
+    "operator.cancel": (logging.INFO, "{by} asks to cancel {job}"),
     "operator.reload": (logging.INFO, "{job} will be loaded once more as build {build}, asked for by {by}"),
     # job table
     "store.migrated": (

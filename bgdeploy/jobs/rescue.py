@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from bgdeploy.jobs.cancel import end_cancelled, is_asked
 from bgdeploy.jobs.lease import known_dead, short
 from bgdeploy.jobs.rows import Row, Tx, jobs, move, transaction, write
 from bgdeploy.jobs.states import Actor, State
@@ -24,7 +25,13 @@ def rescue(store: Store, *, now: float, owner: str, max_interruptions: int) -> i
 def _lost(store: Store, now: float) -> list[Row]:
     with store.read() as connection:
         held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None))).mappings().all()
-    return [row for row in held if row["lease_expires"] < now or known_dead(row["lease_owner"])]
+    return [row for row in held if is_lost(row, now)]
+
+
+def is_lost(row: Row, now: float) -> bool:
+    """True when nobody holds this row any more: never leased, expired, or a dead process of this host."""
+    owner = row["lease_owner"]
+    return owner is None or row["lease_expires"] < now or known_dead(owner)
 
 
 def _take_back(tx: Tx, row: Row, max_interruptions: int) -> bool:
@@ -34,6 +41,9 @@ def _take_back(tx: Tx, row: Row, max_interruptions: int) -> bool:
     if row["state"] != State.LOADING:
         write(tx, row, **FREED)
         tx.say("rescue.released", row, holder=holder)
+        return True
+    if is_asked(tx, row):
+        end_cancelled(tx, row)  # else it would be loaded again, against what a person said
         return True
     count = row["interruptions"] + 1
     if count < max_interruptions:
@@ -56,11 +66,9 @@ def _take_back(tx: Tx, row: Row, max_interruptions: int) -> bool:
 
 def _still_lost(tx: Tx, row: Row) -> bool:
     """Look again inside the transaction: the holder may have renewed in between."""
-    now_held = sa.select(jobs.c.lease_expires).where(
-        jobs.c.id == row["id"], jobs.c.fence == row["fence"], jobs.c.lease_owner == row["lease_owner"]
-    )
-    expires = tx.connection.execute(now_held).scalar_one_or_none()
-    return expires is not None and (expires < tx.now or known_dead(row["lease_owner"]))
+    held = (jobs.c.id == row["id"], jobs.c.fence == row["fence"], jobs.c.lease_owner == row["lease_owner"])
+    now_held = tx.connection.execute(sa.select(jobs).where(*held)).mappings().one_or_none()
+    return now_held is not None and is_lost(now_held, tx.now)
 
 
 def _give_up(tx: Tx, row: Row, count: int) -> None:

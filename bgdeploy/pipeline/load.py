@@ -1,4 +1,7 @@
-"""Load: how a claimed job ends, each way one transaction that carries the fence."""
+"""Load: how a claimed job ends, each way one transaction that carries the fence.
+
+However a load ends: where a person asked meanwhile to cancel it, it ends as cancelled.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sqlalchemy as sa
 
 from bgdeploy.errors import BadInput, BgdeployError, ConfigError, TargetAway, TargetFull, VerifyFailed
 from bgdeploy.jobs.backoff import delay
+from bgdeploy.jobs.cancel import end_cancelled, is_asked
 from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import Row, Tx, databases, jobs, move, write
@@ -19,6 +23,9 @@ IDLE = {"child_pid": None, "child_started": None, **FREED}
 
 def finish(tx: Tx, job: Row, *, counts: dict[str, object], rows: int) -> None:
     """The database is verified and published: loaded."""
+    if is_asked(tx, job):
+        cancel(tx, job)
+        return
     verified = databases.update().where(databases.c.name == job["database"])
     tx.connection.execute(verified.values(verified_at=tx.now, counts=counts))
     fields = {"rows": rows, "database": job["database"], "took": tx.now - (job["loading_at"] or tx.now)}
@@ -35,13 +42,18 @@ def finish(tx: Tx, job: Row, *, counts: dict[str, object], rows: int) -> None:
 
 def give_back(tx: Tx, job: Row, reason: str) -> None:
     """Stop cleanly: the next worker resumes at once, and nothing is counted."""
+    if is_asked(tx, job):
+        cancel(tx, job)
+        return
     changes = {"reason": reason, "not_before": tx.now, **PROGRESS, **IDLE}
     move(tx, job, State.QUEUED, "load.returned", fields={"reason": reason}, **changes)
 
 
 def end_badly(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base: float, wait: float) -> None:
     """Decide by the kind of error: wait for room or for the target, fail for good, or try again later."""
-    if isinstance(error, TargetFull | TargetAway | ConfigError):
+    if is_asked(tx, job):
+        cancel(tx, job)
+    elif isinstance(error, TargetFull | TargetAway | ConfigError):
         changes = {"reason": str(error), "not_before": tx.now + wait, **IDLE}
         move(tx, job, State.QUEUED, "load.waits", fields={"reason": str(error)}, **changes)
     elif isinstance(error, BadInput) or job["attempt"] + 1 >= max_retries:
@@ -67,6 +79,12 @@ def fail(tx: Tx, job: Row, error: BgdeployError) -> None:
     said = {"error": str(error), "error_code": error.code, "reason": None, "attempt": attempt}
     move(tx, job, State.FAILED, "load.failed", fields={"reason": str(error)}, ended_at=tx.now, **said, **IDLE)
     intend_drop(tx, job, "its load failed")
+
+
+def cancel(tx: Tx, job: Row) -> None:
+    """The job ends as cancelled; what it built is left to the cleaner."""
+    end_cancelled(tx, job)
+    intend_drop(tx, job, "its job was cancelled")
 
 
 def intend_drop(tx: Tx, job: Row, why: str) -> None:

@@ -219,7 +219,7 @@ def _end_badly(run: Run, error: BgdeployError) -> None:
         if isinstance(error, Stopped):
             load.give_back(tx, run.job, error.what)
         elif isinstance(error, Cancelled):
-            load.fail(tx, run.job, error)
+            load.cancel(tx, run.job)
         else:
             base, wait = orchestrator.retry_backoff_base, orchestrator.health_check_retry_delay
             load.end_badly(tx, run.job, error, max_retries=orchestrator.max_retries, base=base, wait=wait)

@@ -1,0 +1,171 @@
+"""Wait until a snapshot or a newer one is live, and know when that can never be so by itself.
+
+All is told from the job table: nothing but a reader of it is needed, and no service is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import sqlalchemy as sa
+
+from bgdeploy.clock import monotonic
+from bgdeploy.errors import NotFound
+from bgdeploy.jobs.cancel import CODE
+from bgdeploy.jobs.rescue import is_lost
+from bgdeploy.jobs.rows import Row, age, get_customer, jobs, select_jobs, title
+from bgdeploy.jobs.states import State
+from bgdeploy.site import Site
+
+LOOK_EVERY = 0.5  # seconds
+IDLE = 20.0  # seconds a worker that lives would not let a claimable job lie untouched
+Answer = Literal["live", "waits", "failed", "cancelled", "blocked", "never", "timeout"]
+_MOVING = (State.LOADED, State.LOADING, State.QUEUED, State.DISCOVERED)  # the furthest first
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Where a snapshot stands: ``why`` for people, ``cure`` the command that decides, starts or shows more."""
+
+    answer: Answer
+    why: str
+    cure: str = ""
+    job: Row | None = None
+    live: str | None = None
+
+
+def await_live(
+    site: Site, customer: str, timestamp: int, *, timeout: float, tell: Callable[[Verdict], None]
+) -> Verdict:
+    """Return what became of a snapshot: at once when that is settled, else after ``timeout`` seconds.
+
+    ``tell`` hears of every look in between. A customer or a snapshot that nobody has found yet is
+    waited for.
+    """
+    deadline = monotonic() + timeout
+    while (verdict := look(site, customer, timestamp)).answer == "waits":
+        tell(verdict)
+        left = deadline - monotonic()
+        if left <= 0:
+            return replace(verdict, answer="timeout")
+        time.sleep(min(LOOK_EVERY, left))
+    return verdict
+
+
+def look(site: Site, name: str, timestamp: int) -> Verdict:
+    """Judge what the job table says now."""
+    with site.store.read() as connection:
+        try:
+            customer = get_customer(connection, name)
+        except NotFound:
+            return _unfound(site, name, timestamp)
+        newest = (jobs.c.timestamp.desc(), jobs.c.build.desc())
+        heirs = select_jobs(connection, jobs.c.customer == name, jobs.c.timestamp >= timestamp, order=newest)
+        held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None))).mappings().all()
+    verdict = judge(customer, heirs, timestamp)
+    if verdict is None:
+        return _unfound(site, name, timestamp)
+    works = any(not is_lost(row, site.clock()) for row in held)
+    return verdict if works else _mind_idleness(verdict, site.clock())
+
+
+def judge(customer: Row, heirs: Sequence[Row], timestamp: int) -> Verdict | None:
+    """Decide from the rows; ``heirs`` are the jobs of this timestamp and newer, newest first. Pure.
+
+    None: nobody has found the snapshot yet, and nothing newer is on its way.
+    """
+    live = customer["live"]
+    if (customer["live_timestamp"] or 0) >= timestamp:
+        return Verdict("live", f"{live} is live.", live=live)
+    own = next((row for row in heirs if row["timestamp"] == timestamp), None)
+    found = _ended(own) or _held(customer, heirs) or _on_its_way(customer, heirs, own)
+    if found is None and own is not None:
+        found = _left_behind(customer, own)
+    if found is None and timestamp <= customer["floor_timestamp"]:
+        found = Verdict("never", _overtaken(customer), cure=f"See: bgdeploy switches {customer['name']}")
+    return found and replace(found, job=found.job or own, live=live)
+
+
+def _ended(own: Row | None) -> Verdict | None:
+    if own is None or own["state"] != State.FAILED:
+        return None
+    again = f"When that is mended: bgdeploy retry {own['id']}"
+    if own["error_code"] == CODE:
+        return Verdict("cancelled", f"{title(own)} was cancelled.", cure=f"bgdeploy retry {own['id']}")
+    return Verdict("failed", f"{title(own)} failed: {own['error']}", cure=again)
+
+
+def _held(customer: Row, heirs: Sequence[Row]) -> Verdict | None:
+    """Something that only a person takes away: the customer leaves, is paused, or what waits is blocked."""
+    name = customer["name"]
+    if customer["removed_at"] is not None:
+        return Verdict("never", f"{name} is being removed: nothing of it is loaded any more.")
+    if customer["intent"] is not None and customer["intent"] in [row["database"] for row in heirs]:
+        return None
+    if customer["paused_at"] is not None:
+        why = f"{name} is paused ({customer['paused_why']})."
+        return Verdict("blocked", why, cure=f"Go on with: bgdeploy resume {name}")
+    waiting = next((row for row in heirs if row["state"] == State.LOADED), None)
+    if waiting is None or not waiting["blocked"]:
+        return None
+    why = f"{title(waiting)} is loaded, and a person has to decide: {waiting['reason']}"
+    return Verdict("blocked", why, cure=f"See: bgdeploy jobs show {waiting['id']}", job=waiting)
+
+
+def _on_its_way(customer: Row, heirs: Sequence[Row], own: Row | None) -> Verdict | None:
+    floor = (customer["floor_timestamp"], customer["floor_build"])
+    moving = [row for row in heirs if row["state"] in _MOVING and age(row) > floor]
+    moving += [row for row in heirs if row["database"] == customer["intent"] and row["database"]]
+    if not moving:
+        return None
+    job = own if own in moving else min(moving, key=lambda row: _MOVING.index(row["state"]))
+    return Verdict("waits", _standing(job), cure=f"See: bgdeploy jobs show {job['id']}", job=job)
+
+
+def _standing(job: Row) -> str:
+    rows = f", {job['rows_confirmed']:,} of {job['rows_expected']:,} rows" if job["rows_expected"] else ""
+    reason = f": {job['reason']}" if job["reason"] else ""
+    return f"{title(job)} is {job['state']}{rows if job['state'] == State.LOADING else ''}{reason}"
+
+
+def _left_behind(customer: Row, own: Row) -> Verdict:
+    """It cannot go live by itself any more: it was live, or something newer was."""
+    name, database = customer["name"], own["database"]
+    if own["state"] == State.SWITCHED:
+        why = f"{title(own)} was live, and {name} was moved away from it."
+        return Verdict("never", why, cure=f"To use it all the same: bgdeploy switch {name} --to {database}")
+    if own["state"] == State.LOADED:
+        cure = f"To use it all the same: bgdeploy switch {name} --to {database}"
+    elif own["state"] == State.CLEANED:
+        cure = f"To load it all the same: bgdeploy retry {own['id']} --reload"
+    else:
+        cure = f"See: bgdeploy jobs show {own['id']}"
+    return Verdict("never", f"{title(own)} is {own['state']}. {_overtaken(customer)}", cure=cure)
+
+
+def _overtaken(customer: Row) -> str:
+    newest = customer["floor_timestamp"]
+    return f"{newest} was live already, and nothing that is not newer follows by itself."
+
+
+def _unfound(site: Site, name: str, timestamp: int) -> Verdict:
+    folder = site.settings.dataset.base_path / name / str(timestamp)
+    if folder.is_dir():
+        why = f"{folder} is there, and nobody has scanned since."
+        return Verdict("waits", why, cure="Scan with: bgdeploy scan --once, or let bgdeploy serve run.")
+    return Verdict("waits", f"There is no snapshot {folder} yet.", cure="See: bgdeploy scan --once")
+
+
+def _mind_idleness(verdict: Verdict, now: float) -> Verdict:
+    """Say so when nobody seems to work: the job could be taken, no lease is held, and nothing moves."""
+    job = verdict.job
+    if verdict.answer != "waits" or job is None or max(job["updated_at"], job["not_before"]) + IDLE > now:
+        return verdict
+    lies = job["state"] == State.QUEUED or (job["state"] in _MOVING[:2] and job["reason"] is None)
+    if not lies:
+        return verdict
+    why = f"{verdict.why}; no worker has touched it for {now - job['updated_at']:,.0f} s"
+    return replace(verdict, why=why, cure="Is one running? Start it with: bgdeploy serve")
