@@ -8,12 +8,29 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from bgdeploy.cli import customers, jobs, run, setup
-from bgdeploy.cli.context import EXAMPLES, Given
+from bgdeploy.cli import customers, holds, jobs, moves, run, setup, steer, wait
+from bgdeploy.cli.context import EXAMPLES, Given, read_pairs
+
+ORDER = (
+    "serve", "scan", "work", "run", "wait", "jobs", "retry", "customers", "switches", "query", "switch",
+    "rollback", "pin", "unpin", "pause", "resume", "init", "config", "db", "simulate", "demo",
+)  # fmt: skip
+
+
+class Ordered(TyperGroup):
+    """Shows its commands in the order of a day's work."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands; one that has no place yet comes last."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
 
 app = typer.Typer(
     name="bgdeploy",
+    cls=Ordered,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -48,19 +65,10 @@ def options(
     ] = False,
 ) -> None:
     """Deploy whole graphs blue/green: find snapshots, load, verify, switch the alias, retire old ones."""
-    context.obj = Given(config, dict(_pair(text) for text in set_ or []))
+    context.obj = Given(config, read_pairs(set_ or []))
 
 
-def _pair(text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--set")
-    import yaml
-
-    return key, yaml.safe_load(value)
-
-
-for group in (run, jobs, customers, setup):
+for group in (run, wait, jobs, steer, customers, moves, holds, setup):
     group.register(app)
 
 

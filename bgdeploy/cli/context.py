@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 if TYPE_CHECKING:
     from bgdeploy.config import Settings
@@ -34,6 +36,20 @@ class Given:
         return open_site(self.settings(**more))
 
 
+def read_pairs(texts: Sequence[str]) -> dict[str, Any]:
+    """Return what stands behind each ``--set``: KEY=VALUE, the value read as in the configuration file."""
+    return dict(_pair(text) for text in texts)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--set")
+    import yaml
+
+    return key, yaml.safe_load(value)
+
+
 def whoami() -> str:
     """Return the name an operator's act is recorded under."""
     try:
@@ -52,19 +68,33 @@ EXAMPLES = {
     "scan": _examples("bgdeploy scan --once", "bgdeploy scan --once --json"),
     "work": _examples("bgdeploy work --workers 2"),
     "run": _examples("bgdeploy run", "bgdeploy run --timeout 600 --workers 2"),
+    "wait": _examples(
+        "bgdeploy wait acme 1767741427 --timeout 600", "bgdeploy wait acme 1767741427 --timeout 0 --json"
+    ),
     "jobs": _examples("bgdeploy jobs list", "bgdeploy jobs show 7"),
     "db": _examples("bgdeploy db current", "bgdeploy db upgrade"),
-    "list": _examples("bgdeploy jobs list", "bgdeploy jobs list --state failed --json"),
+    "list": _examples(
+        "bgdeploy jobs list --state failed --since 2d",
+        "bgdeploy jobs list --customer acme --sort -rows --limit 10 --json",
+        "bgdeploy jobs list --state loading --watch",
+    ),
     "show": _examples("bgdeploy jobs show 7", "bgdeploy jobs show 7 --json"),
-    "log": _examples("bgdeploy jobs log 7", "bgdeploy jobs log"),
+    "log": _examples("bgdeploy jobs log 7", "bgdeploy jobs log --customer acme --since 12h --watch"),
+    "cancel": _examples("bgdeploy jobs cancel 7", "bgdeploy jobs cancel 7 8 --no-wait"),
     "retry": _examples("bgdeploy retry 7", "bgdeploy retry --all-failed", "bgdeploy retry 7 --reload"),
-    "customers": _examples("bgdeploy customers", "bgdeploy customers --json"),
-    "switches": _examples("bgdeploy switches", "bgdeploy switches acme --json"),
+    "customers": _examples(
+        "bgdeploy customers",
+        "bgdeploy customers --state trouble --state none --json",
+        "bgdeploy customers --sort -rows --limit 20 --watch 5",
+    ),
+    "switches": _examples("bgdeploy switches", "bgdeploy switches acme --since 7d --json"),
     "switch": _examples("bgdeploy switch acme", "bgdeploy switch acme --to acme-1767741427"),
     "rollback": _examples(
         'bgdeploy rollback acme --reason "wrong prices"',
         'bgdeploy rollback acme --to acme-1767741427 --pause --reason "wrong prices"',
     ),
+    "pin": _examples("bgdeploy pin acme", "bgdeploy pin acme --database acme-1767741427"),
+    "unpin": _examples("bgdeploy unpin acme", "bgdeploy unpin acme --database acme-1767741427"),
     "pause": _examples('bgdeploy pause acme --reason "freeze until Monday"'),
     "resume": _examples("bgdeploy resume acme"),
     "query": _examples(

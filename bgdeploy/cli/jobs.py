@@ -1,56 +1,105 @@
-"""Commands about jobs: list, show, log, retry."""
+"""Commands about jobs: list, show, log."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
-from bgdeploy.cli import output
-from bgdeploy.cli.context import EXAMPLES, whoami
+from bgdeploy.cli import complete, listing, options, output
+from bgdeploy.cli.context import EXAMPLES
+from bgdeploy.cli.options import AsJson, Asked
+from bgdeploy.cli.output import Table
+from bgdeploy.jobs.states import State
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+FOLLOWED = 1000  # events told at one look
 jobs_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Jobs: list, show, log.", epilog=EXAMPLES["jobs"]
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Jobs: list, show, log, cancel.",
+    epilog=EXAMPLES["jobs"],
 )
+_AnyState = Annotated[
+    list[str] | None,
+    typer.Option(help="Only jobs in this state; may be given again.", autocompletion=complete.states),
+]
+_ErrorCode = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CODE", help="Only jobs whose error has this code.", autocompletion=complete.error_codes
+    ),
+]
+_Of = Annotated[str | None, typer.Option(help="Only of this customer.", autocompletion=complete.customers)]
+_Sort = Annotated[
+    str, typer.Option(help="By created, updated, customer, snapshot or rows; with - from the top down.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(jobs_app, name="jobs")
-    app.command(epilog=EXAMPLES["retry"])(retry)
 
 
-@jobs_app.command("list", epilog=EXAMPLES["list"])
+@jobs_app.command("list", cls=options.Listing, epilog=EXAMPLES["list"])
 def list_jobs(
     context: typer.Context,
-    state: Annotated[
-        list[str] | None, typer.Option(help="Only jobs in this state; may be given again.")
-    ] = None,
-    customer: Annotated[str | None, typer.Option(help="Only jobs of this customer.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    state: _AnyState = None,
+    customer: _Of = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    error: _ErrorCode = None,
+    blocked: Annotated[
+        bool, typer.Option("--blocked", help="Only jobs that wait for a person's decision.")
+    ] = False,
+    sort: _Sort = "-created",
+    reverse: options.Reverse = False,
+    limit: options.Limit = 50,
+    before: options.Before = None,
+    watch: options.Watch = None,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, newest first."""
-    output.guarded(lambda: _list(context, state or [], customer, limit, as_json))
+    """List jobs, newest first.
+
+    --since and --until look at a job's last change.
+    """
+    wanted = {"states": state or [], "customer": customer, "error": error, "blocked": blocked}
+    asked = Asked(
+        limit=limit,
+        every=watch,
+        as_json=as_json,
+        since=since,
+        until=until,
+        before=before,
+        sort=sort,
+        reverse=reverse,
+    )
+    output.guarded(lambda: _list(context, wanted, asked))
 
 
-def _list(context: typer.Context, states: list[str], customer: str | None, limit: int, as_json: bool) -> None:
-    from bgdeploy.jobs.states import State
+def _list(context: typer.Context, wanted: dict[str, Any], asked: Asked) -> None:
+    from bgdeploy.service.picking import JOB_ORDERS
     from bgdeploy.service.views import list_jobs as find
 
-    unknown = sorted(set(states) - set(State))
-    if unknown:
-        raise typer.BadParameter(
-            f"no state {unknown[0]!r}; there are: {', '.join(State)}", param_hint="--state"
-        )
-    found = find(context.obj.site(), states=states, customer=customer, limit=limit)
-    if as_json:
-        output.print_json(found)
-        return
+    for state in wanted["states"]:
+        options.one_of(state, tuple(State), "--state")
+    page, site = asked.page(JOB_ORDERS), context.obj.site()
+    listing.show(
+        lambda: find(site, **wanted, page=page),
+        lambda found, more: _table(found, listing.next_page(context, found, more)),
+        asked,
+    )
+
+
+def _table(found: listing.Lines, foot: str) -> Table:
     columns = ("id", "customer", "snapshot", "state", "database", "rows", "tries", "why")
-    output.print_table(
-        columns, [_row(job) for job in found], empty="No jobs. Find snapshots with: bgdeploy scan --once"
+    failed = next((job["id"] for job in found if job["state"] == State.FAILED), None)
+    hint = f"a job's whole story: bgdeploy jobs show {failed}" if failed is not None else ""
+    return Table(
+        columns,
+        [_row(job) for job in found],
+        empty="No such jobs. Find snapshots with: bgdeploy scan --once",
+        foot=foot or hint,
     )
 
 
@@ -67,7 +116,9 @@ def _row(job: dict[str, Any]) -> tuple[Any, ...]:
 
 @jobs_app.command(epilog=EXAMPLES["show"])
 def show(
-    context: typer.Context, job: Annotated[int, typer.Argument(help="A job's id.")], as_json: AsJson = False
+    context: typer.Context,
+    job: Annotated[int, typer.Argument(help="A job's id.", autocompletion=complete.any_job)],
+    as_json: AsJson = False,
 ) -> None:
     """Show one job: its state, the ledger of its load, its history."""
     output.guarded(lambda: _show(context, job, as_json))
@@ -90,6 +141,24 @@ def _show(context: typer.Context, job_id: int, as_json: bool) -> None:
     )
     print()
     _print_events(job["events"])
+    if hint := _next_command(job):
+        print(f"\n{hint}")
+
+
+def _next_command(job: dict[str, Any]) -> str:
+    """What a person may do about a job in this state."""
+    name, number, database = job["customer"], job["id"], job["database"]
+    match State(job["state"]):
+        case State.DISCOVERED | State.QUEUED | State.LOADING:
+            return f"to stop it: bgdeploy jobs cancel {number}"
+        case State.LOADED:
+            return f"to use it: bgdeploy switch {name} --to {database}; to give it up: bgdeploy jobs cancel {number}"
+        case State.SWITCHED:
+            return f"what is live: bgdeploy customers; to keep it for good: bgdeploy pin {name} --database {database}"
+        case State.FAILED:
+            return f"to load it again from zero: bgdeploy retry {number}"
+        case State.CLEANED:
+            return f"to load it once more: bgdeploy retry {number} --reload"
 
 
 def _group_row(group: dict[str, Any]) -> tuple[Any, ...]:
@@ -114,56 +183,51 @@ def _print_events(events: list[dict[str, Any]]) -> None:
         print(f"{event['at']}  {event['message']}")
 
 
-@jobs_app.command(epilog=EXAMPLES["log"])
+@jobs_app.command(cls=options.Listing, epilog=EXAMPLES["log"])
 def log(
     context: typer.Context,
-    job: Annotated[int | None, typer.Argument(help="A job's id; without it, the events of all jobs.")] = None,
+    job: Annotated[
+        int | None,
+        typer.Argument(
+            help="A job's id; without it, the events of all jobs.", autocompletion=complete.any_job
+        ),
+    ] = None,
+    customer: _Of = None,
+    since: options.Since = None,
+    until: options.Until = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many of the newest.")] = 200,
+    before: options.Before = None,
+    watch: options.Watch = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what happened, oldest first."""
-    output.guarded(lambda: _log(context, job, limit, as_json))
+    """Show what happened, oldest first; with --watch, what happens from now on too."""
+    asked = Asked(limit=limit, every=watch, as_json=as_json, since=since, until=until, before=before)
+    output.guarded(lambda: _log(context, job, customer, asked))
 
 
-def _log(context: typer.Context, job_id: int | None, limit: int, as_json: bool) -> None:
+def _log(context: typer.Context, job_id: int | None, customer: str | None, asked: Asked) -> None:
     from bgdeploy.service.views import find_job, list_events
 
-    site = context.obj.site()
+    page, site = asked.page(["at"]), context.obj.site()
     if job_id is not None:
         find_job(site, job_id)
-    found = list_events(site, job_id, limit=limit)
-    output.print_json(found) if as_json else _print_events(found)
+    found = list_events(site, job_id, customer=customer, page=page)
+    shown = found[-(asked.limit or 0) :]
+    tell = output.print_json if asked.as_json else _print_events
+    tell(shown)
+    if asked.every is not None:
+
+        def look(last: int) -> listing.Lines:
+            later = replace(page, before=last, sort="at", limit=FOLLOWED)
+            return list_events(site, job_id, customer=customer, page=later)
+
+        listing.follow(shown[-1]["id"] if shown else 0, look, tell, asked.every)
+    elif not asked.as_json:
+        _print_older(context, shown, more=len(found) > len(shown))
 
 
-def retry(
-    context: typer.Context,
-    job: Annotated[list[int] | None, typer.Argument(help="Ids of jobs.")] = None,
-    all_failed: Annotated[
-        bool,
-        typer.Option(
-            "--all-failed", help="Every failed one, but those cancelled or older than what was live."
-        ),
-    ] = False,
-    reload: Annotated[
-        bool, typer.Option("--reload", help="Load a loaded, switched or cleaned one again as a new build.")
-    ] = False,
-) -> None:
-    """Queue failed jobs again; with --reload build a good one anew."""
-    if bool(job) == all_failed or (all_failed and reload):
-        raise typer.BadParameter("give ids of jobs, or --all-failed", param_hint="JOB")
-    output.guarded(lambda: _retry(context, job, reload))
-
-
-def _retry(context: typer.Context, ids: list[int] | None, again: bool) -> None:
-    from bgdeploy.service import operate
-
-    site = context.obj.site()
-    found = operate.failed_jobs(site) if ids is None else ids
-    if not found:
-        print("No failed job to queue again. See: bgdeploy jobs list --state failed")
-    for job_id in found:
-        if again:
-            row = operate.reload(site, job_id, by=whoami())
-            print(f"queued: job {row['id']}, build {row['build']} of {row['customer']}/{row['timestamp']}")
-        else:
-            print(f"queued: job {job_id}, {operate.retry(site, job_id, by=whoami())}")
+def _print_older(context: typer.Context, shown: listing.Lines, *, more: bool) -> None:
+    if not shown:
+        print("No such events. All there are: bgdeploy jobs log")
+    elif more:
+        print(f"older: {options.again(context, before=shown[0]['id'])}")

@@ -5,11 +5,25 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from bgdeploy.errors import BgdeployError, ExitCode, TargetError
 
+if TYPE_CHECKING:
+    import rich.table
+
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under column names; ``empty`` says what to do where there are none, ``foot`` what comes next."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    empty: str
+    foot: str = ""
 
 
 def print_json(value: Any) -> None:
@@ -17,29 +31,44 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, foot: str = "") -> None:
     """Print rows under column names; ``empty`` says what to do where there are none."""
     if not rows:
         print(empty)
-        return
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_rich(columns, cells)
+    elif sys.stdout.isatty():
+        _print_rich(columns, rows)
     else:
-        _print_plain(columns, cells)
+        _print_plain(columns, _cells(rows))
+    if foot:
+        print(foot)
 
 
-def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+def print_it(table: Table) -> None:
+    """Print a table."""
+    print_table(table.columns, table.rows, empty=table.empty, foot=table.foot)
+
+
+def _cells(rows: Sequence[Sequence[Any]]) -> list[list[str]]:
+    return [["" if cell is None else str(cell) for cell in row] for row in rows]
+
+
+def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    Console().print(rich_table(columns, rows))
+
+
+def rich_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> rich.table.Table:
+    """Return a table for a terminal, with the states in colours."""
+    from rich.table import Table as Drawn
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Drawn(box=None, header_style="bold", pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold")
-    for row in cells:
+    for row in _cells(rows):
         table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-    Console().print(table)
+    return table
 
 
 _STYLES = {
@@ -98,8 +127,13 @@ def _of_the_system(error: OSError) -> BgdeployError:
 
 def fail(error: BgdeployError) -> NoReturn:
     """Tell what failed, what was left as it is, and what helps; then end."""
+    tell(error)
+    raise SystemExit(int(error.exit_code))
+
+
+def tell(error: BgdeployError) -> None:
+    """Say what failed, what was left as it is, and what helps."""
     print(f"bgdeploy: {error.what}", file=sys.stderr)
     for part in (error.kept, error.cure):
         if part:
             print(f"  {part}", file=sys.stderr)
-    raise SystemExit(int(error.exit_code))

@@ -9,7 +9,7 @@ import typer
 
 from bgdeploy.cli import output
 from bgdeploy.cli.context import EXAMPLES
-from bgdeploy.cli.jobs import AsJson
+from bgdeploy.cli.options import AsJson
 
 db_app = typer.Typer(
     no_args_is_help=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,13 +12,13 @@ from bgdeploy.clock import iso
 from bgdeploy.errors import ConfigError, NotFound, TargetError
 from bgdeploy.jobs import ledger, lineage
 from bgdeploy.jobs.lease import short
-from bgdeploy.jobs.models import Switch
 from bgdeploy.jobs.rows import Row, customers, events, get_job, jobs
 from bgdeploy.jobs.states import State
+from bgdeploy.pipeline.moves import switches
+from bgdeploy.service.picking import JOB_ORDERS, SWITCH_ORDERS, Page, select_page
 from bgdeploy.site import Site
 
 View = dict[str, Any]
-switches: sa.Table = Switch.__table__  # type: ignore[assignment]
 
 _PLAIN = [
     "id",
@@ -51,16 +52,25 @@ def show_job(row: Row) -> View:
 
 
 def list_jobs(
-    site: Site, *, states: Sequence[str] = (), customer: str | None = None, limit: int = 50
+    site: Site,
+    *,
+    states: Sequence[str] = (),
+    customer: str | None = None,
+    error: str | None = None,
+    blocked: bool = False,
+    limit: int = 50,
+    page: Page | None = None,
 ) -> list[View]:
-    """Return jobs, newest first: by creation, then by number."""
-    query = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit)
-    if states:
-        query = query.where(jobs.c.state.in_([State(state) for state in states]))
-    if customer is not None:
-        query = query.where(jobs.c.customer == customer)
+    """Return jobs, newest first unless ``page`` says otherwise; its times are those of the last change."""
+    where: list[sa.ColumnElement[bool]] = []
+    where += [jobs.c.state.in_([State(state) for state in states])] if states else []
+    where += [] if customer is None else [jobs.c.customer == customer]
+    where += [] if error is None else [jobs.c.error_code == error]
+    where += [jobs.c.blocked.is_(True)] if blocked else []
+    page = page or Page(limit=limit, sort="-created")
     with site.store.read() as connection:
-        return [show_job(row) for row in connection.execute(query).mappings().all()]
+        rows = select_page(connection, jobs, page, *where, time=jobs.c.updated_at, orders=JOB_ORDERS)
+    return [show_job(row) for row in rows]
 
 
 def find_job(site: Site, job_id: int) -> View:
@@ -91,14 +101,21 @@ def _show_group(group: Row) -> View:
     }
 
 
-def list_events(site: Site, job_id: int | None = None, *, limit: int = 1000) -> list[View]:
-    """Return events, oldest first; of one job or of all."""
-    query = sa.select(events).order_by(events.c.id.desc()).limit(limit)
-    if job_id is not None:
-        query = query.where(events.c.job_id == job_id)
+def list_events(
+    site: Site,
+    job_id: int | None = None,
+    *,
+    customer: str | None = None,
+    limit: int = 1000,
+    page: Page | None = None,
+) -> list[View]:
+    """Return the newest events, oldest first; of one job, of one customer, or of all."""
+    where = [] if job_id is None else [events.c.job_id == job_id]
+    where += [] if customer is None else [events.c.customer == customer]
+    page = page or Page(limit=limit, sort="-at")
     with site.store.read() as connection:
-        rows = connection.execute(query).mappings().all()
-    return [_show_event(row) for row in reversed(rows)]
+        rows = select_page(connection, events, page, *where, time=events.c.at, orders={"at": events.c.id})
+    return sorted((_show_event(row) for row in rows), key=lambda event: int(event["id"]))
 
 
 def _show_event(row: Row) -> View:
@@ -114,32 +131,41 @@ def list_customers(site: Site) -> list[View]:
     with site.store.read() as connection:
         owners = connection.execute(sa.select(customers).order_by(customers.c.name)).mappings().all()
         kept = lineage.kept_databases(connection)
-    there = _online(site)
+    mine: dict[str, list[Row]] = {}
+    for row in kept:
+        mine.setdefault(row["customer"], []).append(row)
+    look = _look_at_target(site)
     return [
-        {
-            **_show_customer(owner, [row for row in kept if row["customer"] == owner["name"]], site),
-            "trouble": _find_trouble(site, owner, there),
-        }
+        {**_show_customer(owner, mine.get(owner["name"], []), site), "trouble": _find_trouble(owner, look)}
         for owner in owners
     ]
 
 
-def _online(site: Site) -> set[str] | str:
-    """The databases that can be read now, or why that cannot be told."""
+@dataclass(frozen=True)
+class _Look:
+    """What the target says of all databases and aliases at once; ``unknown`` is why it cannot be asked."""
+
+    online: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    unknown: str | None = None
+
+
+def _look_at_target(site: Site) -> _Look:
     try:
-        return {found.name for found in site.target.databases() if found.status == "online"}
+        online = frozenset(found.name for found in site.target.databases() if found.status == "online")
+        return _Look(online, site.target.aliases())
     except (TargetError, ConfigError) as error:
-        return f"unknown: {error.what}"
+        return _Look(unknown=f"unknown: {error.what}")
 
 
-def _find_trouble(site: Site, owner: Row, there: set[str] | str) -> str | None:
+def _find_trouble(owner: Row, look: _Look) -> str | None:
     """What keeps readers from what is live, or None; asked of the target, not of memory."""
-    if isinstance(there, str):
-        return there
-    found = site.target.alias(owner["alias"])
+    if look.unknown is not None:
+        return look.unknown
+    found = look.aliases.get(owner["alias"])
     if found != owner["live"] and owner["intent"] is None:
         return f"the alias points at {found or 'nothing'}"
-    return f"{found} is gone" if found is not None and found not in there else None
+    return f"{found} is gone" if found is not None and found not in look.online else None
 
 
 def _show_customer(owner: Row, kept: Sequence[Row], site: Site) -> View:
@@ -167,13 +193,12 @@ def _name(row: Mapping[Any, Any] | None) -> str | None:
     return None if row is None else row["name"]
 
 
-def list_switches(site: Site, customer: str | None = None, *, limit: int = 50) -> list[View]:
-    """Return moves of aliases, newest first."""
-    query = sa.select(switches).order_by(switches.c.id.desc()).limit(limit)
-    if customer is not None:
-        query = query.where(switches.c.customer == customer)
+def list_switches(site: Site, customer: str | None = None, *, page: Page | None = None) -> list[View]:
+    """Return moves of aliases, newest first unless ``page`` says otherwise."""
+    where = [] if customer is None else [switches.c.customer == customer]
+    page = page or Page(sort="-at")
     with site.store.read() as connection:
-        rows = connection.execute(query).mappings().all()
+        rows = select_page(connection, switches, page, *where, time=switches.c.at, orders=SWITCH_ORDERS)
     return [{**dict(row), "at": iso(row["at"])} for row in rows]
 
 

@@ -1,0 +1,76 @@
+"""Commands that hold something, and let it go again: pin, unpin, pause, resume."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bgdeploy.cli import complete, output
+from bgdeploy.cli.context import EXAMPLES, whoami
+from bgdeploy.cli.options import Name
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATABASE", help="This one instead of what is live.", autocompletion=complete.databases
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (pin, unpin, pause, resume):
+        app.command(epilog=EXAMPLES[command.__name__])(command)
+
+
+def pin(context: typer.Context, customer: Name, database: Database = None) -> None:
+    """Keep a database for good: never dropped until it is unpinned."""
+    output.guarded(lambda: _pin(context, customer, database))
+
+
+def _pin(context: typer.Context, customer: str, database: str | None) -> None:
+    from bgdeploy.service import pins
+
+    name = pins.pin(context.obj.site(), customer, database, by=whoami())
+    print(f"{name} is pinned; let it go with: bgdeploy unpin {customer} --database {name}")
+
+
+def unpin(context: typer.Context, customer: Name, database: Database = None) -> None:
+    """Let a pinned database go the way of the others."""
+    output.guarded(lambda: _unpin(context, customer, database))
+
+
+def _unpin(context: typer.Context, customer: str, database: str | None) -> None:
+    from bgdeploy.service import pins
+
+    name = pins.unpin(context.obj.site(), customer, database, by=whoami())
+    print(f"{name} is not pinned any more, and goes once newer ones are kept; see: bgdeploy customers")
+
+
+def pause(
+    context: typer.Context,
+    customer: Name,
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "asked for",
+) -> None:
+    """Claim and switch nothing for this customer until resumed."""
+    output.guarded(lambda: _pause(context, customer, reason))
+
+
+def _pause(context: typer.Context, customer: str, reason: str) -> None:
+    from bgdeploy.pipeline import switch as stage
+
+    stage.pause(context.obj.site(), customer, why=reason)
+    print(f"{customer} is paused; go on with: bgdeploy resume {customer}")
+
+
+def resume(context: typer.Context, customer: Name) -> None:
+    """Take a pause back."""
+    output.guarded(lambda: _resume(context, customer))
+
+
+def _resume(context: typer.Context, customer: str) -> None:
+    from bgdeploy.pipeline import switch as stage
+
+    stage.resume(context.obj.site(), customer)
+    print(f"{customer} goes on; what waits: bgdeploy jobs list --customer {customer} --state loaded")

@@ -1,0 +1,119 @@
+"""Commands that change a job's way: cancel, retry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bgdeploy.cli import complete, output
+from bgdeploy.cli.context import EXAMPLES, whoami
+from bgdeploy.cli.jobs import jobs_app
+from bgdeploy.errors import BgdeployError, ExitCode
+
+if TYPE_CHECKING:
+    from bgdeploy.jobs.rows import Row
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    jobs_app.command(epilog=EXAMPLES["cancel"])(cancel)
+    app.command(epilog=EXAMPLES["retry"])(retry)
+
+
+def _each(ids: Iterable[int], act: Callable[[int], None]) -> int:
+    """Act on every job; what is refused is told, holds up no other, and gives the exit code."""
+    code = ExitCode.OK
+    for job_id in ids:
+        try:
+            act(job_id)
+        except BgdeployError as error:
+            output.tell(error)
+            code = code or error.exit_code
+    return code
+
+
+def cancel(
+    context: typer.Context,
+    job: Annotated[list[int], typer.Argument(help="Ids of jobs.", autocompletion=complete.open_job)],
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Do not wait until a running load is seen to have ended.")
+    ] = False,
+) -> None:
+    """Give jobs up that are not live yet; a load that runs is ended.
+
+    Refused once the switch has begun. What is cancelled is loaded again only by: bgdeploy retry <id>
+    """
+    output.guarded(lambda: _cancel(context, job, wait=not no_wait))
+
+
+def _cancel(context: typer.Context, ids: list[int], *, wait: bool) -> None:
+    from bgdeploy.jobs.states import State
+    from bgdeploy.service.cancel import await_end
+    from bgdeploy.service.cancel import cancel as give_up
+
+    site = context.obj.site()
+    asked: list[Row] = []
+
+    def ask(job_id: int) -> None:
+        row = give_up(site, job_id, by=whoami())
+        if row["state"] == State.LOADING:
+            asked.append(row)
+        _tell(row)
+
+    code = _each(ids, ask)
+    for row in asked if wait else ():
+        _tell(await_end(site, row))
+    raise typer.Exit(code)
+
+
+def _tell(job: Row) -> None:
+    from bgdeploy.jobs.rows import title
+
+    name = f"job {job['id']}, {title(job)}"
+    if job["state"] == "failed":
+        print(f"cancelled: {name}; to load it after all: bgdeploy retry {job['id']}", flush=True)
+    else:
+        how = f"its worker ends the load within seconds; see: bgdeploy jobs show {job['id']}"
+        print(f"asked: {name}; {how}", flush=True)
+
+
+def retry(
+    context: typer.Context,
+    job: Annotated[
+        list[int] | None, typer.Argument(help="Ids of jobs.", autocompletion=complete.failed_job)
+    ] = None,
+    all_failed: Annotated[
+        bool,
+        typer.Option(
+            "--all-failed", help="Every failed one, but those cancelled or older than what was live."
+        ),
+    ] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Load a loaded, switched or cleaned one again as a new build.")
+    ] = False,
+) -> None:
+    """Queue failed jobs again; with --reload build a good one anew."""
+    if bool(job) == all_failed or (all_failed and reload):
+        raise typer.BadParameter("give ids of jobs, or --all-failed", param_hint="JOB")
+    output.guarded(lambda: _retry(context, job, reload))
+
+
+def _retry(context: typer.Context, ids: list[int] | None, again: bool) -> None:
+    from bgdeploy.service import operate
+
+    site = context.obj.site()
+    found = ids or operate.failed_jobs(site)
+    if not found:
+        print("No failed job to queue again. See: bgdeploy jobs list --state failed")
+
+    def queue(job_id: int) -> None:
+        if again:
+            row = operate.reload(site, job_id, by=whoami())
+            what = f"job {row['id']}, build {row['build']} of {row['customer']}/{row['timestamp']}"
+        else:
+            what = f"job {job_id}, {operate.retry(site, job_id, by=whoami())}"
+        print(f"queued: {what}; loaded by: bgdeploy serve, or bgdeploy run")
+
+    raise typer.Exit(_each(found, queue))
