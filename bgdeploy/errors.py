@@ -6,16 +6,24 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How every command ends, for scripts."""
+    """How every command ends, for scripts; ``meaning`` is for people."""
 
-    OK = 0
-    FAILED = 1  # the work was done and the answer is no: a job failed, a wait ran out
-    USAGE = 2  # the command line cannot be understood
-    CONFIG = 3  # the configuration has faults
-    NOT_FOUND = 4  # no such job, customer or database
-    REFUSED = 5  # asked for something that would break a promise
-    UNAVAILABLE = 6  # the job table or the target cannot be reached now
-    INTERRUPTED = 130  # stopped by Ctrl+C
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> ExitCode:
+        """Return the number with its meaning beside it."""
+        one = int.__new__(cls, code)
+        one._value_, one.meaning = code, meaning
+        return one
+
+    OK = 0, "done"
+    FAILED = 1, "done, and the answer is no: a job failed, a wait ran out, a folder could not be listed"
+    USAGE = 2, "the command line cannot be understood"
+    CONFIG = 3, "the configuration has faults; all of them are listed"
+    NOT_FOUND = 4, "there is no such job, customer or database"
+    REFUSED = 5, "refused: it would break a promise; nothing was done"
+    UNAVAILABLE = 6, "the job table or the target cannot be reached or used now"
+    INTERRUPTED = 130, "stopped by Ctrl+C"
 
 
 class BgdeployError(Exception):

@@ -39,9 +39,19 @@ def test_commands_that_are_shown_exist(page: Path) -> None:
     assert set(shown) <= known
 
 
-def test_exit_codes_in_the_guide_are_those_in_the_code() -> None:
-    shown = re.findall(r"^\| (\d+) \|", (ROOT / "docs/guide.md").read_text(), re.MULTILINE)
-    assert [int(code) for code in shown] == sorted(ExitCode)
+def test_exit_codes_stand_once_in_the_docs_and_are_those_in_the_code() -> None:
+    shown = {
+        page.name: re.findall(r"^\| (\d+) \| (.+) \|$", page.read_text(), re.MULTILINE)
+        for page in PAGES
+        if "| exit code |" in page.read_text()
+    }
+    assert shown == {"cli.md": [(str(code.value), code.meaning) for code in sorted(ExitCode)]}
+
+
+def test_every_command_ends_with_a_code_of_the_enum() -> None:
+    for path in (ROOT / "bgdeploy").rglob("*.py"):
+        bare = re.findall(r"(?:typer\.Exit|SystemExit|sys\.exit)\(\s*\d", path.read_text())
+        assert bare == [], path
 
 
 def test_nothing_of_this_machine_is_in_the_repository() -> None:

@@ -44,7 +44,7 @@ def customers(
         str, typer.Option(help="By customer, since, snapshot or rows; with - from the top down.")
     ] = "customer",
     reverse: options.Reverse = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
     watch: options.Watch = None,
     as_json: AsJson = False,
 ) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from bgdeploy.cli import output
 from bgdeploy.clock import monotonic, wall
 from bgdeploy.config import load_settings
-from bgdeploy.errors import BgdeployError
+from bgdeploy.errors import BgdeployError, ExitCode
 from bgdeploy.service import views
 from bgdeploy.site import Site, open_site
 from bgdeploy.snapshots.generate import write_snapshot
@@ -256,7 +256,8 @@ def _report(site: Site, reads: dict[str, Reads]) -> int:
     for name, seen in reads.items():
         if seen.last_error:
             print(f"  {name}: {seen.last_error}", file=sys.stderr)
-    return 0 if len(failed) == 1 and resumed and bad_reads == 0 else 1
+    whole = len(failed) == 1 and resumed and bad_reads == 0
+    return ExitCode.OK if whole else ExitCode.FAILED
 
 
 def _resumes(site: Site) -> list[str]:

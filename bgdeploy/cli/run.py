@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from bgdeploy.site import Site
 
 Workers = Annotated[
-    int | None, typer.Option("--workers", "-w", min=1, max=64, help="Loads at a time in this process.")
+    int | None,
+    typer.Option("--workers", "-w", metavar="N", min=1, max=64, help="Loads at a time in this process."),
 ]
 Form = Annotated[
     str | None, typer.Option("--log-format", metavar="text|json", help="How events are written to stderr.")
@@ -53,7 +54,9 @@ def _start(
 def serve(
     context: typer.Context,
     workers: Workers = None,
-    scan_interval: Annotated[float | None, typer.Option(help="Seconds between two whole scans.")] = None,
+    scan_interval: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Between two whole scans.")
+    ] = None,
     log_format: Form = None,
 ) -> None:
     """Scan, load, switch and clean until it is stopped.
@@ -80,7 +83,7 @@ def _serve(
 def run(
     context: typer.Context,
     timeout: Annotated[
-        float, typer.Option(help="Seconds until it gives up and gives running loads back.")
+        float, typer.Option(metavar="SECONDS", help="Until it gives up and gives running loads back.")
     ] = 3600.0,
     workers: Workers = None,
     log_format: Form = None,

@@ -62,8 +62,8 @@ def _moves(customer: Row, open_jobs: Sequence[Row]) -> bool:
                 return True
             case State.QUEUED if not paused and (row["requested"] or age(row) > newest):
                 return True
-            case State.LOADED if not paused and not row["blocked"]:
-                return True
+            case State.LOADED if not paused and not row["blocked"] and age(row) == newest:
+                return True  # an older one is dropped, or stays because it is pinned
         if row["lease_owner"] is not None:
             return True
     return False
