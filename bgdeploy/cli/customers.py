@@ -75,8 +75,26 @@ def _customers(context: typer.Context, states: list[str], text: str, asked: Aske
 def _table(context: typer.Context, found: listing.Lines, more: bool) -> Table:
     columns = ("customer", "live", "data age", "standby", "candidate", "rows", "notes")
     empty = "No such customers. Find snapshots with: bgdeploy scan --once"
-    every_one = f"more: {options.again(context, limit=None)}" if more else ""
-    return Table(columns, [_row(one) for one in found], empty=empty, foot=every_one)
+    foot = [f"more: {options.again(context, limit=None)}"] if more else []
+    foot += _hints(found)
+    return Table(columns, [_row(one) for one in found], empty=empty, foot="\n".join(foot))
+
+
+def _hints(found: listing.Lines) -> list[str]:
+    """The commands that help where something is wrong or waits."""
+    troubled = [one for one in found if one["trouble"]]
+    if any(str(one["trouble"]).startswith("unknown") for one in troubled):
+        return ["the target cannot be asked now; where it is looked for: bgdeploy config"]
+    hints = [
+        "trouble: a running bgdeploy serve puts an alias back at its next scan; from a database that is gone: "
+        'bgdeploy rollback <customer> --reason "..."'
+    ]
+    waiting = [
+        f"what waits, and why: bgdeploy jobs list --customer {one['customer']}"
+        for one in found
+        if one["candidate"]
+    ]
+    return (hints if troubled else []) + waiting[:1]
 
 
 def _row(one: dict[str, Any]) -> tuple[Any, ...]:
@@ -112,4 +130,8 @@ def _query(context: typer.Context, customer: str, cypher: str, as_json: bool) ->
         output.print_json(rows)
         return
     columns = list(rows[0]) if rows else []
-    output.print_table(columns, [[row[name] for name in columns] for row in rows], empty="No rows.")
+    output.print_table(
+        columns,
+        [[row[name] for name in columns] for row in rows],
+        empty="No rows. What there is: bgdeploy customers",
+    )

@@ -74,6 +74,7 @@ def run_demo(*, rows: int, keep: bool) -> int:
             print(f"\nkept: {folder} (try: cd {folder} && bgdeploy customers)")
         else:
             _remove(folder)
+            print("\nyour own data: bgdeploy init")
 
 
 def _remove(folder: Path) -> None:

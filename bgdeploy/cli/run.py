@@ -108,7 +108,7 @@ def _run(context: typer.Context, timeout: float, workers: int | None, form: str 
     for job in failed:
         typer.echo(f"failed: job {job['id']} {job['customer']}/{job['timestamp']}: {job['error']}", err=True)
     for name, reason in unread:
-        typer.echo(f"not scanned: {name}: {reason}", err=True)
+        typer.echo(f"not scanned: {name}: {reason}; look again with: bgdeploy scan --once", err=True)
     if stop.hurry.is_set():
         raise typer.Exit(ExitCode.INTERRUPTED)
     if not finished:
@@ -158,3 +158,15 @@ def _print_report(report: Report) -> None:
     for name, reason in report.errors:
         typer.echo(f"error       {name}: {reason}", err=True)
     print(f"{report.customers} customer(s): {len(report.discovered)} new, {len(report.queued)} queued")
+    for command in _next_commands(report):
+        print(command)
+
+
+def _next_commands(report: Report) -> list[str]:
+    """What a person does next about what a scan has found."""
+    hints = (
+        (report.queued, "load what is queued: bgdeploy run, or bgdeploy serve"),
+        (report.failed, "why it failed: bgdeploy jobs list --state failed"),
+        (report.waiting, "what waits is judged again by: bgdeploy scan --once"),
+    )
+    return [command for found, command in hints if found]

@@ -75,7 +75,8 @@ def _show_config(context: typer.Context, as_json: bool) -> None:
     if as_json:
         output.print_json([{"key": key, "value": value, "origin": origin} for key, value, origin in rows])
     else:
-        output.print_table(("key", "value", "from"), rows, empty="")
+        hint = "change one for a call with: bgdeploy --set KEY=VALUE ...; for good in config.yaml"
+        output.print_table(("key", "value", "from"), rows, empty="", foot=hint)
 
 
 @db_app.command(epilog=EXAMPLES["upgrade"])
@@ -91,7 +92,7 @@ def _upgrade(context: typer.Context) -> None:
     log.configure("text")
     path = context.obj.settings().database_path
     migrate.ensure(path)
-    print(f"{path} is at revision {migrate.current(path)}")
+    print(f"{path} is at revision {migrate.current(path)}; go on with: bgdeploy serve")
 
 
 @db_app.command(epilog=EXAMPLES["current"])
@@ -104,7 +105,10 @@ def _current(context: typer.Context) -> None:
     from bgdeploy.jobs import migrate
 
     path = context.obj.settings().database_path
-    print(f"{path}: {migrate.current(path) or 'does not exist yet'} (newest: {migrate.HEAD})")
+    found = migrate.current(path)
+    print(f"{path}: {found or 'does not exist yet'} (newest: {migrate.HEAD})")
+    if found != migrate.HEAD:
+        print("bring it there with: bgdeploy db upgrade")
 
 
 def simulate(
@@ -128,6 +132,7 @@ def _simulate(context: typer.Context, customer: str, rows: int, seed: int, times
     base = context.obj.settings().dataset.base_path
     path = write_snapshot(base, customer, timestamp or int(wall()), rows=rows, seed=seed)
     print(f"wrote {path}")
+    print(f"next: bgdeploy run, or with bgdeploy serve running: bgdeploy wait {customer} {path.name}")
 
 
 def demo(

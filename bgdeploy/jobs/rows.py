@@ -90,7 +90,9 @@ def write(tx: Tx, job: Row, **changes: Any) -> None:
     done = tx.connection.execute(jobs.update().where(guard).values(updated_at=tx.now, **changes))
     if done.rowcount != 1:
         raise LeaseLost(
-            f"Job {job['id']} ({title(job)}) has another owner by now.", kept="Nothing was written."
+            f"Job {job['id']} ({title(job)}) has another owner by now.",
+            kept="Nothing was written.",
+            cure=f"See where it is: bgdeploy jobs show {job['id']}",
         )
 
 

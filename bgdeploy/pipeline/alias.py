@@ -207,7 +207,9 @@ def _intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
         customer = get_customer(tx.connection, wish.customer)
         if seen is not None and not _is_undisturbed(customer, seen):
             raise LeaseLost(
-                f"{customer['alias']} is being moved by someone else.", kept="Nothing was written."
+                f"{customer['alias']} is being moved by someone else.",
+                kept="Nothing was written.",
+                cure=f"See: bgdeploy switches {wish.customer}",
             )
         _check(tx, customer, wish)
         generation: int = customer["generation"] + 1
@@ -234,10 +236,16 @@ def _check(tx: Tx, customer: Row, wish: Move) -> None:
     database = get_database(tx.connection, wish.database)
     if database["customer"] != wish.customer:
         raise Refused(
-            f"{wish.database} belongs to customer {database['customer']}.", kept="Nothing was changed."
+            f"{wish.database} belongs to customer {database['customer']}.",
+            kept="Nothing was changed.",
+            cure=f"What belongs to whom: bgdeploy customers --customer {wish.customer}",
         )
     if database["verified_at"] is None:
-        raise Refused(f"{wish.database} is not verified.", kept=f"{customer['alias']} stays where it is.")
+        raise Refused(
+            f"{wish.database} is not verified.",
+            kept=f"{customer['alias']} stays where it is.",
+            cure=f"How far it is: bgdeploy jobs show {database['job_id']}",
+        )
     if database["drop_at"] is not None:
         raise Refused(
             f"{wish.database} is being dropped ({database['drop_why']}).",
@@ -245,7 +253,9 @@ def _check(tx: Tx, customer: Row, wish: Move) -> None:
             cure=f"Load its snapshot again: bgdeploy retry {database['job_id']} --reload",
         )
     if wish.kind == "rollback" and customer["intent"] is None and customer["live"] == wish.database:
-        raise Refused(f"{wish.database} is live already.", kept="Nothing was changed.")
+        raise Refused(
+            f"{wish.database} is live already.", kept="Nothing was changed.", cure="See: bgdeploy customers"
+        )
     if wish.kind != "deploy":
         return
     if customer["paused_at"] is not None:

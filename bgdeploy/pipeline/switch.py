@@ -141,7 +141,11 @@ def _waiting(site: Site, name: str) -> Row:
         raise NotFound(f"{name} has no loaded database that waits.", cure="See: bgdeploy customers")
     obstacle, blocked = _obstacle(site, waiting[0])
     if blocked and "--to" in (obstacle or ""):
-        raise Refused(f"{waiting[0]['database']}: {obstacle}", kept="The alias stays where it is.")
+        raise Refused(
+            f"{waiting[0]['database']}: {obstacle}",
+            kept="The alias stays where it is.",
+            cure=f"Its whole story: bgdeploy jobs show {waiting[0]['id']}",
+        )
     return waiting[0]
 
 

@@ -21,7 +21,7 @@ from bgdeploy.jobs.rows import (
     title,
 )
 from bgdeploy.jobs.states import Actor, State
-from bgdeploy.pipeline.admit import look_at
+from bgdeploy.pipeline.admit import folder_of, look_at
 from bgdeploy.pipeline.load import intend_drop
 from bgdeploy.site import Site
 
@@ -70,12 +70,15 @@ def failed_jobs(site: Site) -> list[int]:
 
 def _refuse_retry(job: Row) -> None:
     state = job["state"]
-    cure = (
-        f"To load it once more: bgdeploy retry {job['id']} --reload" if state in _RELOADABLE else "Just wait."
-    )
+    again = f"To load it once more: bgdeploy retry {job['id']} --reload"
+    cure = again if state in _RELOADABLE else _just_wait(job)
     raise Refused(
         f"Job {job['id']} ({title(job)}) is {state}, not failed.", kept="Nothing was changed.", cure=cure
     )
+
+
+def _just_wait(job: Row) -> str:
+    return f"It goes on by itself; see: bgdeploy jobs show {job['id']}, or stop it: bgdeploy jobs cancel {job['id']}"
 
 
 def _is_behind(tx: Tx, job: Row) -> bool:
@@ -92,11 +95,15 @@ def reload(site: Site, job_id: int, *, by: str) -> Row:
             raise Refused(
                 f"Job {job_id} ({title(job)}) is {job['state']}; only a loaded, switched or cleaned one is reloaded.",
                 kept="Nothing was changed.",
-                cure=f"bgdeploy retry {job_id}" if job["state"] == State.FAILED else "Just wait.",
+                cure=f"bgdeploy retry {job_id}" if job["state"] == State.FAILED else _just_wait(job),
             )
         found = look_at(site, job)
         if found is None:
-            raise Refused(f"The folder of {title(job)} is gone.", kept="Nothing was changed.")
+            raise Refused(
+                f"The folder of {title(job)} is gone.",
+                kept="Nothing was changed.",
+                cure=f"Put {folder_of(site, job)} back, or drop the snapshot anew under a newer timestamp.",
+            )
         same = (jobs.c.customer == job["customer"], jobs.c.timestamp == job["timestamp"])
         newest = tx.connection.execute(sa.select(sa.func.max(jobs.c.build)).where(*same)).scalar_one()
         build = {

@@ -219,7 +219,8 @@ def capacity_warning(site: Site) -> str | None:
     if needed <= limit:
         return None
     sums = f"{count} customers x {each} kept + {extra} pinned, bad or waiting + {slots} loading = {needed}"
-    return f"max_databases is {limit}, but {sums}; loads that still fit go on"
+    cure = "raise orchestrator.max_databases, or lower keep_databases (bgdeploy config shows both)"
+    return f"max_databases is {limit}, but {sums}; loads that still fit go on. Cure: {cure}"
 
 
 def alias_of(site: Site, customer: str) -> str:
@@ -232,6 +233,7 @@ def alias_of(site: Site, customer: str) -> str:
         if alias is None:
             known = connection.execute(sa.select(customers.c.name).limit(10)).scalars().all()
             raise NotFound(
-                f"There is no customer {customer!r}.", cure=f"There are: {', '.join(known) or 'none yet'}."
+                f"There is no customer {customer!r}.",
+                cure=f"There are: {', '.join(known) or 'none yet'}. See: bgdeploy customers",
             )
     return str(alias)
