@@ -207,9 +207,7 @@ def _intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
         customer = get_customer(tx.connection, wish.customer)
         if seen is not None and not _is_undisturbed(customer, seen):
             raise LeaseLost(
-                f"{customer['alias']} is being moved by someone else.",
-                kept="Nothing was written.",
-                cure=f"See: bgdeploy switches {wish.customer}",
+                f"{customer['alias']} is being moved by someone else.", kept="Nothing was written."
             )
         _check(tx, customer, wish)
         generation: int = customer["generation"] + 1

@@ -21,7 +21,7 @@ from bgdeploy.jobs.states import State
 from bgdeploy.site import Site
 
 LOOK_EVERY = 0.5  # seconds
-IDLE = 20.0  # seconds a worker that lives would not let a claimable job lie untouched
+IDLE = 5.0  # seconds for which a worker that runs lets no claimable job lie untouched
 Answer = Literal["live", "waits", "failed", "cancelled", "blocked", "never", "timeout"]
 _MOVING = (State.LOADED, State.LOADING, State.QUEUED, State.DISCOVERED)  # the furthest first
 
@@ -78,9 +78,9 @@ def judge(customer: Row, heirs: Sequence[Row], timestamp: int) -> Verdict | None
     None: nobody has found the snapshot yet, and nothing newer is on its way.
     """
     live = customer["live"]
-    if (customer["live_timestamp"] or 0) >= timestamp:
-        return Verdict("live", f"{live} is live.", live=live)
     own = next((row for row in heirs if row["timestamp"] == timestamp), None)
+    if (customer["live_timestamp"] or 0) >= timestamp:
+        return Verdict("live", f"{live} is live.", job=own, live=live)
     found = _ended(own) or _held(customer, heirs) or _on_its_way(customer, heirs, own)
     if found is None and own is not None:
         found = _left_behind(customer, own)
@@ -122,7 +122,8 @@ def _on_its_way(customer: Row, heirs: Sequence[Row], own: Row | None) -> Verdict
     if not moving:
         return None
     job = own if own in moving else min(moving, key=lambda row: _MOVING.index(row["state"]))
-    return Verdict("waits", _standing(job), cure=f"See: bgdeploy jobs show {job['id']}", job=job)
+    by = "It is loaded by: bgdeploy serve, or bgdeploy run. " if job["state"] == State.QUEUED else ""
+    return Verdict("waits", _standing(job), cure=f"{by}See: bgdeploy jobs show {job['id']}", job=job)
 
 
 def _standing(job: Row) -> str:
@@ -164,8 +165,10 @@ def _mind_idleness(verdict: Verdict, now: float) -> Verdict:
     job = verdict.job
     if verdict.answer != "waits" or job is None or max(job["updated_at"], job["not_before"]) + IDLE > now:
         return verdict
-    lies = job["state"] == State.QUEUED or (job["state"] in _MOVING[:2] and job["reason"] is None)
-    if not lies:
+    explained = (
+        job["reason"] is not None and job["state"] != State.QUEUED
+    )  # a worker said why, and that holds
+    if explained or job["state"] == State.DISCOVERED:
         return verdict
     why = f"{verdict.why}; no worker has touched it for {now - job['updated_at']:,.0f} s"
     return replace(verdict, why=why, cure="Is one running? Start it with: bgdeploy serve")

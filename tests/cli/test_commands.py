@@ -159,8 +159,8 @@ def test_colours_only_on_a_terminal(lived_in: House) -> None:
     assert "\x1b[" in on_a_terminal(lived_in.command("jobs", "list"))
 
 
-def on_a_terminal(command: list[str]) -> str:
-    """Return what a command writes to a terminal."""
+def on_a_terminal(command: list[str], *, code: int = 0) -> str:
+    """Return what a command writes to a terminal before it ends with this code."""
     ours, theirs = pty.openpty()
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "140"}
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=environ)
@@ -171,7 +171,7 @@ def on_a_terminal(command: list[str]) -> str:
             written += some
     except OSError:
         pass  # the other end is closed
-    assert process.wait(60) == 0
+    assert process.wait(60) == code
     return written.decode()
 
 
