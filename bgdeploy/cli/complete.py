@@ -50,7 +50,9 @@ def _ask(context: typer.Context, query: str, begun: str) -> Proposals:
     root = context.find_root().params
     given = Given(root.get("config"), read_pairs(root.get("set_") or []))
     path = given.settings().database_path
-    binds: dict[str, Any] = {"begun": begun, "customer": context.params.get("customer")}
+    # A line that ends in an option without its value is not parsed to its end: what stood there is left over.
+    customer = context.params.get("customer") or next(iter(context.args), None)
+    binds: dict[str, Any] = {"begun": begun, "customer": customer}
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_PATIENCE)) as connection:
         rows = connection.execute(f"{query} LIMIT {MOST}", binds).fetchall()
     return [(str(value), what or "") for value, what in rows]
