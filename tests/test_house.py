@@ -38,15 +38,19 @@ def test_imports_run_one_way_and_files_are_small(path: Path) -> None:
 
 
 COMMANDS = [
-    "serve", "scan", "work", "run", "jobs", "retry", "customers", "switches", "query", "switch",
-    "rollback", "pause", "resume", "simulate", "demo", "db", "config", "init",
+    "serve", "scan", "work", "run", "wait", "jobs", "jobs list", "jobs show", "jobs log", "jobs cancel", "retry",
+    "customers", "switches", "query", "switch", "rollback", "pin", "unpin", "pause", "resume", "simulate", "demo",
+    "db", "db upgrade", "db current", "config", "init",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command_ends_with_examples(command: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bgdeploy", command, "--help"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "bgdeploy", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert "bgdeploy" in done.stdout.split("Examples:")[1]

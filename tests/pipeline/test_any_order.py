@@ -29,7 +29,8 @@ from bgdeploy.jobs.rows import Row, customers, databases, jobs
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline import alias, clean, load, moves, scan, switch
 from bgdeploy.pipeline.claim import Rules, claim, peek
-from bgdeploy.service import operate
+from bgdeploy.service import operate, pins
+from bgdeploy.service.cancel import cancel
 from bgdeploy.site import Site, open_site
 from bgdeploy.targets.base import Ticket
 from tests.pipeline.fake import FakeTarget
@@ -50,11 +51,12 @@ MOMENTS = (
     "clean.intended",
     "clean.dropped",
 )
-ENDINGS = ("good", "good", "good", "bad", "error", "killed before", "killed after")
+ENDINGS = ("good", "good", "good", "bad", "error", "killed before", "killed after", "cancelled meanwhile")
 MEANWHILE = (
     "crash", "crash", "roll back", "roll back and pause", "switch to the oldest", "switch", "clean", "rescue",
-    "load", "watch",
+    "load", "watch", "pin", "cancel",
 )  # fmt: skip
+OPEN = (State.DISCOVERED, State.QUEUED, State.LOADING, State.LOADED)
 PERSON: dict[str, Any] = {"why": "a test", "by": "a person"}
 
 
@@ -79,6 +81,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.now, self.lives, self.newest = START, 0, dict.fromkeys(CUSTOMERS, FIRST)
         self.target = FakeTarget()
         self.keep = 0
+        self.cancelled: set[int] = set()  # jobs whose cancel was taken, until somebody retries them
 
     def teardown(self) -> None:
         self.settle_everything()
@@ -125,6 +128,8 @@ class AnyOrder(RuleBasedStateMachine):
                 self.run(lambda site, name=customer: switch.roll_back(site, name, **wish))  # type: ignore[misc]
         else:
             acts: dict[str, Callable[[Site], object]] = {
+                "pin": lambda site: self.pin_everything(),
+                "cancel": lambda site: self.cancel_everything(),
                 "switch": switch.switch_ready,
                 "clean": clean.clean,
                 "rescue": lambda site: self.rescue(),
@@ -220,6 +225,8 @@ class AnyOrder(RuleBasedStateMachine):
         if ending in ("bad", "error"):
             return
         self.target.publish(Ticket(job["id"], name, job["fence"], {}), {})
+        if ending == "cancelled meanwhile":
+            self.cancel_one(job["id"])
         if ending == "killed after":
             self.site = self.new_process()
             return
@@ -270,6 +277,35 @@ class AnyOrder(RuleBasedStateMachine):
             job = data.draw(st.sampled_from(ids))
             act = operate.reload if again else operate.retry
             self.run(lambda site: act(site, job, by="a person"))
+            if self.rows(jobs, jobs.c.id == job)[0]["state"] == State.QUEUED:
+                self.cancelled.discard(job)
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        if ids := [row["id"] for row in self.rows(jobs, jobs.c.state.in_(OPEN))]:
+            self.cancel_one(data.draw(st.sampled_from(ids)))
+
+    def cancel_one(self, job: int) -> None:
+        def act(site: Site) -> None:
+            cancel(site, job, by="a person")
+            self.cancelled.add(job)
+
+        self.run(act)
+
+    def cancel_everything(self) -> None:
+        for row in self.rows(jobs, jobs.c.state.in_(OPEN)):
+            self.cancel_one(row["id"])
+
+    def pin_everything(self) -> None:
+        for row in self.rows(databases, databases.c.pinned_at.is_(None)):
+            self.run(lambda site, row=row: pins.pin(site, row["customer"], row["name"], by="a person"))  # type: ignore[misc]
+
+    @rule(data=st.data())
+    def pin(self, data: st.DataObject) -> None:
+        if known := self.rows(databases):
+            row = data.draw(st.sampled_from(known))
+            act = pins.pin if row["pinned_at"] is None else pins.unpin
+            self.run(lambda site: act(site, row["customer"], row["name"], by="a person"))
 
     @rule(well=st.booleans())
     def health(self, well: bool) -> None:
@@ -298,6 +334,18 @@ class AnyOrder(RuleBasedStateMachine):
     def once_live_a_customer_has_an_alias(self) -> None:
         for row in self.rows(customers, customers.c.live.is_not(None)):
             assert row["intent"] is not None or self.target.pointing.get(row["alias"]) == row["live"]
+
+    @invariant()
+    def what_is_pinned_is_there_and_nobody_means_to_drop_it(self) -> None:
+        for row in self.rows(databases, databases.c.pinned_at.is_not(None)):
+            assert row["name"] in self.target.whole
+            assert row["drop_at"] is None
+
+    @invariant()
+    def what_a_person_cancelled_never_gets_further(self) -> None:
+        for row in self.rows(jobs, jobs.c.id.in_(self.cancelled)):
+            asked = row["state"] == State.LOADING and row["cancel_at"] is not None
+            assert asked or (row["state"], row["error_code"]) == (State.FAILED, "cancelled")
 
     @invariant()
     def automation_moves_only_above_everything_that_was_ever_live(self) -> None:
@@ -352,9 +400,10 @@ class AnyOrder(RuleBasedStateMachine):
             alias.watch_aliases(self.site)
             clean.clean(self.site)
         rest = (State.SWITCHED, State.CLEANED, State.FAILED, State.LOADED)
+        pinned = {row["name"] for row in self.rows(databases, databases.c.pinned_at.is_not(None))}
         for row in self.rows(jobs):
             assert row["state"] in rest, row["reason"]
-            assert row["state"] != State.LOADED or row["blocked"]
+            assert row["state"] != State.LOADED or row["blocked"] or row["database"] in pinned
             assert row["lease_owner"] is None
         for row in self.rows(customers):
             assert row["intent"] is None
