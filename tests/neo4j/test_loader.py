@@ -13,11 +13,20 @@ import neo4j
 import pyarrow as pa
 import pytest
 
-from bgdeploy.errors import BadInput, BuildLocked, NameTaken, TargetAway, TargetError, VerifyFailed
+from bgdeploy.errors import (
+    BadInput,
+    BuildLocked,
+    NameTaken,
+    Refused,
+    TargetAway,
+    TargetError,
+    VerifyFailed,
+)
 from bgdeploy.targets.neo4j import statements
 from bgdeploy.targets.neo4j.access import open_server
 from bgdeploy.targets.neo4j.inspection import to_native
-from tests.neo4j.loading import Loading, loading, loading_of
+from tests.house import make_house
+from tests.neo4j.loading import TIMESTAMP, Loading, loading, loading_of
 from tests.neo4j.proxy import proxy
 from tests.neo4j.servers import LTS, PASSWORD, Community, NoServer, community
 
@@ -395,15 +404,39 @@ def test_a_schema_that_cannot_be_is_bad_input(
 
 def test_community_is_recognised_in_one_sentence(real: Community, tmp_path: Path) -> None:
     health = loading(tmp_path, real.uri).target().health()
-    assert health.state == "wait"
-    assert len(health.reasons) == 1
-    assert "Neo4j Community Edition, which has one database and no aliases" in health.reasons[0]
-    assert "target: ladybug" in health.reasons[0]
+    assert health.state == "ok"
+    assert "Neo4j Community Edition, which has one database and no aliases" in health.figures[0]
+    assert "target: ladybug" in health.figures[0]
 
 
 def test_nothing_is_switched_on_community(real: Community, tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match="Community Edition"):
-        loading(tmp_path, real.uri).target().switch("acme", "neo4j", 1)
+    target = loading(tmp_path, real.uri).target()
+    with pytest.raises(Refused, match="Community Edition"):
+        target.switch("acme", "neo4j", 1)
+    assert target.alias("acme") is None
+    assert target.generation("acme") is None
+
+
+def test_community_takes_one_snapshot_by_commands_and_waits_with_the_next(
+    real: Community, tmp_path: Path
+) -> None:
+    house = make_house(tmp_path, neo4j={"uri": real.uri, "password": PASSWORD, "concurrency": 2})
+    house.drop("acme", TIMESTAMP, rows=500)
+    done = house.run("run", "--timeout", "80")
+    assert "which has one database and no aliases" in done.stderr
+    (job,) = house.json("jobs", "list")
+    assert (job["state"], job["blocked"], job["rows_confirmed"]) == ("loaded", True, 500)
+    assert "Community Edition" in job["reason"]
+    assert ask(real, "MATCH (n) RETURN count(*) AS n") == [{"n": 300}]
+    house.drop("acme", TIMESTAMP + 1, rows=1000)
+    house.run("run", "--timeout", "8", ok=False)
+    waiting = house.json("jobs", "list", "--state", "queued")[0]
+    assert "holds 300 nodes that bgdeploy did not load" in waiting["reason"]
+    assert (waiting["attempt"], ask(real, "MATCH (n) RETURN count(*) AS n")) == (0, [{"n": 300}])
+    real.empty()
+    house.run("run", "--timeout", "80")
+    assert house.states() == {TIMESTAMP: "cleaned", TIMESTAMP + 1: "loaded"}
+    assert ask(real, "MATCH (n) RETURN count(*) AS n") == [{"n": 600}]
 
 
 def test_a_password_is_in_no_message(real: Community) -> None:
