@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from bgdeploy.errors import VerifyFailed
@@ -162,9 +162,12 @@ def _same_values(expected: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """One form for values that two readers spell differently: zones, NaN, nested lists."""
+    """One form for values that two readers spell differently: zones, times of day, NaN, nested lists."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC)
+    if isinstance(value, time):  # where there is no such type it is held as the span since midnight
+        since = timedelta(hours=value.hour, minutes=value.minute, seconds=value.second)
+        return since + timedelta(microseconds=value.microsecond)
     if isinstance(value, float) and math.isnan(value):
         return "NaN"
     if isinstance(value, list | tuple):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.footers import id_range
+from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
 
 _WINDOW = 2_000_000  # ids held in memory at once
@@ -64,16 +65,16 @@ def _narrow(snapshot: Snapshot, table: Table, file: DataFile, role: str, names: 
     """Leave out the labels whose ids the footers prove to lie elsewhere."""
     if len(names) == 1:
         return names
-    mine = id_range(snapshot.path, [file.path], _column(table, role).name)
+    mine = id_range(snapshot.path, [(file.path, _own(table, file, role))])
     if mine is None:
         return names
     return [name for name in names if _may_meet(_range(snapshot, name), mine)] or names
 
 
 def _range(snapshot: Snapshot, label: str) -> tuple[object, object] | None:
-    nodes = [node for node in snapshot.nodes if node.name == label and node.rows]
-    files = [file.path for node in nodes for file in node.files if file.rows]
-    return id_range(snapshot.path, files, _column(nodes[0], "id").name) if nodes else None
+    nodes = [node for node in snapshot.nodes if node.name == label]
+    files = [(file.path, _own(node, file, "id")) for node in nodes for file in node.files if file.rows]
+    return id_range(snapshot.path, files)
 
 
 def _may_meet(one: tuple[object, object] | None, other: tuple[object, object]) -> bool:
@@ -94,7 +95,7 @@ def _parts_of(
     names = {pair: (left[pair // len(right)], right[pair % len(right)]) for pair, _ in found}
     if len(found) == 1:
         return [Part(file.path, file.rows, *names[found[0][0]])]
-    paths = _split(snapshot, file, pairs, [pair for pair, _ in found], build)
+    paths = _split(snapshot, table, file, pairs, [pair for pair, _ in found], build)
     return [Part(path, rows, *names[pair]) for path, (pair, rows) in zip(paths, found, strict=True)]
 
 
@@ -105,7 +106,7 @@ def _classify(
     if len(names) == 1:
         return pa.chunked_array([pa.nulls(file.rows, pa.int32()).fill_null(0)])
     chunks = []
-    for _, ids in _read(snapshot.path / file.path, _column(table, role).name):
+    for _, ids in _read(snapshot.path / file.path, _own(table, file, role)):
         place = pa.nulls(len(ids), pa.int32()).fill_null(_NONE)
         for number, name in enumerate(names):
             for window in _windows(snapshot, name):
@@ -129,7 +130,7 @@ def _windows(snapshot: Snapshot, label: str) -> Iterator[pa.Array]:
     for node in snapshot.nodes:
         if node.name == label:
             for file in node.files:
-                for _, ids in _read(snapshot.path / file.path, _column(node, "id").name):
+                for _, ids in _read(snapshot.path / file.path, _own(node, file, "id")):
                     yield ids.drop_null()
 
 
@@ -152,27 +153,27 @@ def _plain(ids: pa.ChunkedArray) -> pa.Array:
 
 def _split(
     snapshot: Snapshot,
+    table: Table,
     file: DataFile,
     pairs: pa.ChunkedArray,
     found: Sequence[int],
     build: Path,
 ) -> list[str]:
-    """Write the rows of each pair to a file of their own; return the paths relative to the build."""
+    """Write the rows of each pair to a file of their own, in the table's shape; return paths relative to the build."""
     folder = build / "split"
     folder.mkdir(exist_ok=True)
     first = len(os.listdir(folder))
     paths = [f"split/{first + number}.parquet" for number in range(len(found))]
-    with pq.ParquetFile(snapshot.path / file.path) as parquet:
-        schema = parquet.schema_arrow
-        writers = [pq.ParquetWriter(build / path, schema, compression="zstd") for path in paths]
-        start = 0
-        for batch in parquet.iter_batches(65_536):
-            here = pairs.slice(start, batch.num_rows).combine_chunks()
-            for pair, writer in zip(found, writers, strict=True):
-                writer.write_batch(batch.filter(pc.equal(here, pair)))
-            start += batch.num_rows
-        for writer in writers:
-            writer.close()
+    schema = pa.schema([(column.name, column.kind) for column in table.columns])
+    writers = [pq.ParquetWriter(build / path, schema, compression="zstd") for path in paths]
+    start = 0
+    for batch in read_rows(snapshot.path / file.path, file, table.columns):
+        here = pairs.slice(start, batch.num_rows).combine_chunks()
+        for pair, writer in zip(found, writers, strict=True):
+            writer.write_batch(batch.filter(pc.equal(here, pair)))
+        start += batch.num_rows
+    for writer in writers:
+        writer.close()
     return paths
 
 
@@ -195,10 +196,17 @@ def _unclear(
 def _examples(
     snapshot: Snapshot, table: Table, file: DataFile, role: str, faulty: pa.ChunkedArray
 ) -> Iterator[str]:
-    for start, ids in _read(snapshot.path / file.path, _column(table, role).name):
+    for start, ids in _read(snapshot.path / file.path, _own(table, file, role)):
         here = faulty.slice(start, len(ids)).combine_chunks()
         for row in pc.indices_nonzero(here)[:10]:
             yield f"{ids[row.as_py()].as_py()!r} in row {start + row.as_py() + 1:,}"
+
+
+def _own(table: Table, file: DataFile, role: str) -> str:
+    """What the role's column is called in one of the table's files."""
+    column = file.find(_column(table, role))
+    assert column is not None, f"{file.path} was admitted without a column for the {role}"
+    return column.name
 
 
 def _column(table: Table, role: str) -> Column:

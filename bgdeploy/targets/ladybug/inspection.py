@@ -50,15 +50,19 @@ class Inspection:
         columns = self._columns(group.name)
         if not columns:
             return {}
-        wanted = ", ".join(f"count(x.{quote(name)}) AS c{number}" for number, name in enumerate(columns))
+        counts = (f"{_count_values(name, kind)} AS c{at}" for at, (name, kind) in enumerate(columns.items()))
+        wanted = ", ".join(counts)
         row = self.engine.rows(f"{_match(group, 'x')} RETURN {wanted}")[0]
         return {name: int(row[f"c{number}"]) for number, name in enumerate(columns)}
 
-    def _columns(self, table: str) -> list[str]:
+    def _columns(self, table: str) -> dict[str, str]:
+        """The engine's type of each property, the key and the labels not among them."""
         found = self.engine.rows(f"CALL table_info({text(table)}) RETURN *")
-        return [
-            row["name"] for row in found if not row.get("primary key") and row["name"] != statements.LABELS
-        ]
+        return {
+            row["name"]: row["type"]
+            for row in found
+            if not row.get("primary key") and row["name"] != statements.LABELS
+        }
 
     def _tables(self) -> list[tuple[str, str]]:
         found = self.engine.rows("CALL show_tables() RETURN *")
@@ -95,6 +99,12 @@ class Inspection:
             }
             for row in found
         ]
+
+
+def _count_values(name: str, kind: str) -> str:
+    """Non-null values of a column; the engine has no count of decimals."""
+    column = f"x.{quote(name)}"
+    return f"count(CASE WHEN {column} IS NOT NULL THEN 1 END)" if "DECIMAL" in kind else f"count({column})"
 
 
 def _match(group: Group, name: str) -> str:

@@ -15,9 +15,9 @@ from neo4j.exceptions import DriverError, IncompleteCommit, Neo4jError
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BadInput, TargetError
 from bgdeploy.failpoints import reach
-from bgdeploy.snapshots.source import Column, Snapshot, Table
+from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
 from bgdeploy.targets.base import Group
-from bgdeploy.targets.groups import find_table, is_split
+from bgdeploy.targets.groups import file_of, find_table, is_split
 from bgdeploy.targets.neo4j import statements
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.reader import RowReader
@@ -84,10 +84,11 @@ class Shape:
 def run_stream(work: Work, group: Group, stream: Stream, tell: Tell) -> None:
     """Load what is left of a stream; ends early, between two batches, when ``work.stop`` is set."""
     shape = _shape(work.snapshot, group)
-    paths = [(work.folder if is_split(file) else work.snapshot.path) / file for file in group.files]
     source = shape.table.column("source")
+    columns = [column for column in shape.table.columns if column.role != "type"]
     # By source, so that one node's relationships are written together.
-    reader = RowReader(paths, stream.start, stream.stop, stream.at, source.name if source else None)
+    by = source.name if source else None
+    reader = RowReader(_files(work, shape), columns, (stream.start, stream.stop), stream.at, by)
     at, size = stream.at, work.batch_rows
     doing = f"Loading {group.name} into {work.database}"
     with work.server.asking(doing) as driver, driver.session(database=work.database) as session:
@@ -104,6 +105,11 @@ def run_stream(work: Work, group: Group, stream: Stream, tell: Tell) -> None:
             at += rows.num_rows
             reach("load.batch.committed")
             tell(group.number, rows.num_rows)
+
+
+def _files(work: Work, shape: Shape) -> list[tuple[Path, DataFile]]:
+    homes = ((work.folder if is_split(file) else work.snapshot.path, file) for file in shape.group.files)
+    return [(home / file, file_of(shape.table, file)) for home, file in homes]
 
 
 def _shape(snapshot: Snapshot, group: Group) -> Shape:
