@@ -112,6 +112,7 @@ class Job(Base):
     database: Mapped[str | None]
     rows_expected: Mapped[int | None]
     rows_confirmed: Mapped[int] = mapped_column(default=0)
+    rows_seen: Mapped[int | None]  # confirmed ones and those on their way, as far as the target tells
     bytes_expected: Mapped[int | None]
     settings: Mapped[dict[str, Any] | None]  # the plan's settings, kept for every later run
     created_at: Mapped[float]
@@ -162,6 +163,7 @@ class LoadTable(Base):
     files: Mapped[list[Any]]
     rows_expected: Mapped[int]
     rows_confirmed: Mapped[int | None]
+    rows_seen: Mapped[int | None]
     starts: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[float | None]
     confirmed_at: Mapped[float | None]

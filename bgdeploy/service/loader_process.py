@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,11 +33,13 @@ class Line:
 
     out: TextIO
     replies: queue.Queue[str]
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Send a line without waiting."""
-        self.out.write(json.dumps(message, default=str) + "\n")
-        self.out.flush()
+        """Send a line without waiting; from any thread."""
+        with self.turn:
+            self.out.write(json.dumps(message, default=str) + "\n")
+            self.out.flush()
 
     def ask(self, op: str, **fields: Any) -> Any:
         """Send a line and wait until the parent has made it durable."""
@@ -81,6 +83,10 @@ class PipeLedger:
     def advanced(self, group: int, rows: int) -> None:
         """Say how far a group has come."""
         self.line.ask("advanced", group=group, rows=rows)
+
+    def seen(self, group: int, rows: int) -> None:
+        """Say about how many rows are on their way; nobody answers that."""
+        self.line.tell({"seen": rows, "group": group})
 
     def step(self, name: str) -> None:
         """Say that a step is done."""

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from bgdeploy import log
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, LeaseLost, NameTaken, StoreError, StoreFull
+from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, LeaseLost, NameTaken
 from bgdeploy.jobs import ledger
-from bgdeploy.jobs.ballast import free_ballast
-from bgdeploy.jobs.lease import KILL_CHILD, Lease
-from bgdeploy.jobs.rows import Row, Tx, get_job, title, write
-from bgdeploy.jobs.states import Actor
+from bgdeploy.jobs.lease import Lease
+from bgdeploy.jobs.rows import Row, Tx, title, write
 from bgdeploy.pipeline import admit, load
 from bgdeploy.service import child as children
 from bgdeploy.service.heartbeat import Heartbeat
+from bgdeploy.service.run_state import Run, persist
 from bgdeploy.service.shutdown import Stop
+from bgdeploy.service.telling import note_seen, tell_progress
 from bgdeploy.site import Site
-
-PROGRESS_EVERY = 5.0  # seconds between two lines about one load
-
-
-@dataclass
-class Run:
-    """One claimed job in this worker's hands; ``job`` is the row as last written."""
-
-    site: Site
-    job: Row
-    heart: Heartbeat
-    began: float
-    rows_before: int = 0
-    told_at: float = 0.0  # when progress was last logged
 
 
 def run_job(site: Site, job: Row, stop: Stop) -> None:
@@ -40,12 +24,12 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
     seconds = site.settings.orchestrator.lease_seconds
     lease = Lease(site.store, job["id"], job["fence"], site.owner, seconds, monotonic())
     with Heartbeat(lease, stop) as heart:
-        run = Run(site, job, heart, monotonic(), job["rows_confirmed"])
+        run = Run(site, job, heart)
         try:
             counts = _build(run)
             _check_unchanged(run)
             rows = job["rows_expected"]
-            _persist(run, lambda tx: load.finish(tx, run.job, counts=counts, rows=rows))
+            persist(run, lambda tx: load.finish(tx, run.job, counts=counts, rows=rows))
         except LeaseLost as error:
             log.emit("service.trouble", what=f"loading {title(job)}", error=error)
         except BgdeployError as error:
@@ -74,7 +58,7 @@ def _rename(run: Run, error: BuildLocked | None = None) -> None:
         ours = not isinstance(error, NameTaken)
         run.job = load.rename_build(tx, run.job, existing, why=why, ours=ours)
 
-    _persist(run, rename)
+    persist(run, rename)
 
 
 def _check_unchanged(run: Run) -> None:
@@ -92,7 +76,7 @@ def _stage(run: Run, stage: str) -> dict[str, Any]:
     with children.started() as child:
         run.heart.adopt(child)
         recorded = {"child_pid": child.process.pid, "child_started": child.process.started}
-        _persist(run, lambda tx: write(tx, run.job, **recorded))
+        persist(run, lambda tx: write(tx, run.job, **recorded))
         ticket = _ticket(run, stage)
         if stage == "load" and ticket["done"]:
             _tell_resume(run, ticket)
@@ -103,7 +87,10 @@ def _stage(run: Run, stage: str) -> dict[str, Any]:
             if "error" in message:
                 _raise_if_ended(run)
                 raise children.as_error(message["error"])
-            _persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
+            if "seen" in message:
+                note_seen(run, message)
+                continue
+            persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
             child.send({"ok": True})
         _raise_if_ended(run)
         raise child.died()
@@ -117,7 +104,7 @@ def _tell_resume(run: Run, ticket: dict[str, Any]) -> None:
         write(tx, run.job)
         tx.say("load.resumed", run.job, done=done, groups=groups, rows=rows)
 
-    _persist(run, tell)
+    persist(run, tell)
 
 
 def _ticket(run: Run, stage: str) -> dict[str, Any]:
@@ -158,36 +145,14 @@ def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
             ledger.started(tx, job, database, message["group"])
         case "advanced":
             row = ledger.advanced(tx, job, database, message["group"], message["rows"])
-            run.job = get_job(tx.connection, job["id"])
-            if _is_worth_telling(run):
-                tx.said.append(("load.progress", _progress(run, row)))
+            tell_progress(run, tx, row)
         case "confirmed":
-            row = ledger.confirmed(
-                tx, job, database, message["group"], message["rows"], found=message["found"]
-            )
-            run.job = get_job(tx.connection, job["id"])
-            if _is_worth_telling(run):
-                tx.said.append(("load.progress", _progress(run, row)))
+            number, found = message["group"], message["found"]
+            row = ledger.confirmed(tx, job, database, number, message["rows"], found=found)
+            tell_progress(run, tx, row)
         case "step":
             write(tx, job, step=message["name"], **ledger.PROGRESS)
             tx.say("load.step", job, step=message["name"])
-
-
-def _is_worth_telling(run: Run) -> bool:
-    """Every few seconds, and when the last group is in: many small tables must not fill the log."""
-    now, last = monotonic(), run.job["rows_confirmed"] == run.job["rows_expected"]
-    if not last and now - run.told_at < PROGRESS_EVERY:
-        return False
-    run.told_at = now
-    return True
-
-
-def _progress(run: Run, group: Row) -> dict[str, Any]:
-    rows, expected = run.job["rows_confirmed"], run.job["rows_expected"] or 1
-    rate = (rows - run.rows_before) / max(0.001, monotonic() - run.began)
-    left = f"{(expected - rows) / rate:,.0f} s" if rate > 0 else "unknown time"
-    shown = {"table": group["name"], "rows": rows, "expected": expected, "rate": rate, "left": left}
-    return {"job": title(run.job), "share": rows / expected, **shown}
 
 
 def _raise_if_ended(run: Run) -> None:
@@ -225,21 +190,6 @@ def _end_badly(run: Run, error: BgdeployError) -> None:
             load.end_badly(tx, run.job, error, max_retries=orchestrator.max_retries, base=base, wait=wait)
 
     try:
-        _persist(run, end)
+        persist(run, end)
     except LeaseLost as lost:
         log.emit("service.trouble", what=f"ending {title(run.job)}", error=lost)
-
-
-def _persist(run: Run, act: Callable[[Tx], None]) -> None:
-    """Write with patience: a locked or full job table is waited for until the lease runs out."""
-    while True:
-        try:
-            with run.site.transaction(Actor.WORKER) as tx:
-                act(tx)
-            return
-        except StoreError as error:
-            if isinstance(error, StoreFull) and free_ballast(run.site.settings.database_path.parent):
-                log.emit("store.full")
-            if run.heart.lease.share_used() >= KILL_CHILD or run.heart.lost:
-                raise LeaseLost(f"The job table was out of reach for too long: {error.what}") from error
-            run.heart.stop.hurry.wait(0.2)

@@ -93,6 +93,9 @@ class Ledger(Protocol):
     def advanced(self, group: int, rows: int) -> None:
         """So many rows of a group are committed so far: for targets that commit less than a group at once."""
 
+    def seen(self, group: int, rows: int) -> None:
+        """About so many rows of a group are on their way; for people only, and not waited for."""
+
     def step(self, name: str) -> None:
         """A step other than a group is done: ``closed``, ``verified``, ``published``."""
 

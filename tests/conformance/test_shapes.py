@@ -153,7 +153,7 @@ def test_files_of_one_table_may_differ_and_every_value_finds_its_column(any_load
     ]
     found = ask(
         any_loader,
-        "MATCH (a)-[r:KNOWS]->(b) RETURN a.id AS a, b.id AS b, r.since AS since, r.how AS how ORDER BY a",
+        "MATCH (a)-[r:KNOWS]->(b) RETURN a.id AS one, b.id AS two, r.since AS since, r.how AS how ORDER BY one",
     )
     assert [tuple(row.values()) for row in found] == [
         ("p1", "p2", 1, "x"), ("p2", "p3", None, "y"), ("p4", "p5", 2**40, None),
@@ -171,9 +171,10 @@ def test_files_that_differ_and_join_several_labels_keep_their_values(any_loader:
         files["relationships/OWNS/a.parquet"]["share"] = pa.array([0.1, None])
     load(any_loader, files)
     found = ask(
-        any_loader, "MATCH (a)-[r:OWNS]->(b) RETURN a.id AS a, b.id AS b, r.share AS s, r.x AS x ORDER BY x"
+        any_loader,
+        "MATCH (a)-[r:OWNS]->(b) RETURN a.id AS one, b.id AS two, r.share AS s, r.x AS x ORDER BY x",
     )
-    assert [(row["a"], row["b"], None if row["s"] is None else float(row["s"]), row["x"]) for row in found] == [
+    assert [(row["one"], row["two"], None if row["s"] is None else float(row["s"]), row["x"]) for row in found] == [
         ("p1", "f1", 0.1, 1), ("f1", "p2", None, 2), ("p2", "f1", None, 3),
     ]  # fmt: skip
 

@@ -28,6 +28,7 @@ from bgdeploy.targets.ladybug.paths import GRAPH, NEED
 from bgdeploy.targets.ladybug.plan import disk_needed
 from bgdeploy.targets.ladybug.reading import read_group
 from bgdeploy.targets.ladybug.refusals import explain
+from bgdeploy.targets.ladybug.watching import TURN_ON, watched
 
 _HINTS = "hints.json"
 
@@ -88,6 +89,7 @@ def _load(work: Build) -> None:
     options: dict[str, Any] = {"pool_mb": pool, "threads": threads, "room": 8 * disk_needed(work.snapshot)}
     with _inside(work.folder), _opened(work, options) as engine:
         _create_tables(work, engine, groups)
+        engine.run(TURN_ON)
         done = _settle(work, engine, groups)
         for group in groups[len(done) :]:
             _copy(work, engine, group)
@@ -163,7 +165,9 @@ def _copy(work: Build, engine: Engine, group: Group) -> None:
     reach("load.group.before")
     work.ledger.started(group.number)
     try:
-        engine.run(_statement(work, engine, group))
+        statement = _statement(work, engine, group)
+        with watched(lambda share: work.ledger.seen(group.number, int(share * group.rows))):
+            engine.run(statement)
     except QueryFailed as error:
         engine.abandon()
         _give_up(work, group, error)
