@@ -37,16 +37,31 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
 
 
 def _build(run: Run) -> dict[str, Any]:
-    """Build, then verify and publish in a fresh process; return the counts it found."""
+    """Build, then verify and publish in a fresh process; return the counts it found.
+
+    The one that verifies is started first: it reads what to expect from the files meanwhile.
+    """
     if not children.end_recorded(run.job["child_pid"], run.job["child_started"]):
         _rename(run)
-    try:
-        _stage(run, "load")
-    except BuildLocked as error:
-        _rename(run, error)
-        _stage(run, "load")
-    counts: dict[str, Any] = _stage(run, "verify")["counts"]
-    return counts
+    with children.started() as verifier:
+        run.heart.adopt(verifier)
+        verifier.send(_ticket(run, "verify"))
+        try:
+            _load(run)
+        except BuildLocked as error:
+            _rename(run, error)
+            _load(run)
+        counts: dict[str, Any] = _converse(run, verifier, _ticket(run, "verify"))["counts"]
+        return counts
+
+
+def _load(run: Run) -> None:
+    with children.started() as child:
+        run.heart.adopt(child)
+        ticket = _ticket(run, "load")
+        if ticket["done"]:
+            _tell_resume(run, ticket)
+        _converse(run, child, ticket)
 
 
 def _rename(run: Run, error: BuildLocked | None = None) -> None:
@@ -71,29 +86,24 @@ def _check_unchanged(run: Run) -> None:
         )
 
 
-def _stage(run: Run, stage: str) -> dict[str, Any]:
-    """Run one stage in a process of its own and do what it asks; return what it reports."""
-    with children.started() as child:
-        run.heart.adopt(child)
-        recorded = {"child_pid": child.process.pid, "child_started": child.process.started}
-        persist(run, lambda tx: write(tx, run.job, **recorded))
-        ticket = _ticket(run, stage)
-        if stage == "load" and ticket["done"]:
-            _tell_resume(run, ticket)
-        child.send(ticket)
-        for message in child.messages():
-            if "done" in message:
-                return dict(message["done"])
-            if "error" in message:
-                _raise_if_ended(run)
-                raise children.as_error(message["error"])
-            if "seen" in message:
-                note_seen(run, message)
-                continue
-            persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
-            child.send({"ok": True})
-        _raise_if_ended(run)
-        raise child.died()
+def _converse(run: Run, child: children.Child, ticket: dict[str, Any]) -> dict[str, Any]:
+    """Hand a process its ticket, do what it asks, and return what it reports."""
+    recorded = {"child_pid": child.process.pid, "child_started": child.process.started}
+    persist(run, lambda tx: write(tx, run.job, **recorded))
+    child.send(ticket)
+    for message in child.messages():
+        if "done" in message:
+            return dict(message["done"])
+        if "error" in message:
+            _raise_if_ended(run)
+            raise children.as_error(message["error"])
+        if "seen" in message:
+            note_seen(run, message)
+            continue
+        persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
+        child.send({"ok": True})
+    _raise_if_ended(run)
+    raise child.died()
 
 
 def _tell_resume(run: Run, ticket: dict[str, Any]) -> None:
