@@ -64,7 +64,9 @@ class Customer(Base):
     paused_at: Mapped[float | None]
     paused_why: Mapped[str | None]
     served_at: Mapped[float] = mapped_column(default=0.0)  # last claim: the longest unserved goes first
-    removed_at: Mapped[float | None]  # a person said that it leaves; nothing of it is found or loaded any more
+    removed_at: Mapped[
+        float | None
+    ]  # a person said that it leaves; nothing of it is found or loaded any more
     removed_by: Mapped[str | None]
     removed_why: Mapped[str | None]
 
