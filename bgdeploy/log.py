@@ -63,6 +63,7 @@ EVENTS: dict[str, tuple[int, str]] = {
         "{job}: {table} done, {rows:,} of {expected:,} rows ({share:.0%}), {rate:,.0f} rows/s, {left} left",
     ),
     "load.step": (logging.INFO, "{job}: {step}"),
+    "load.note": (logging.INFO, "{job}: {doing}"),
     "load.loaded": (logging.INFO, "loaded {job}: {rows:,} rows verified in {database}, {took:.1f} s"),
     "load.retry": (
         logging.WARNING,

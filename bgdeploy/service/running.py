@@ -168,6 +168,9 @@ def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
             run.job = get_job(tx.connection, job["id"])
             if _is_worth_telling(run):
                 tx.said.append(("load.progress", _progress(run, row)))
+        case "note":
+            write(tx, job, step=message["doing"])
+            tx.say("load.note", job, doing=message["doing"])
         case "step":
             write(tx, job, step=message["name"], **ledger.PROGRESS)
             tx.say("load.step", job, step=message["name"])

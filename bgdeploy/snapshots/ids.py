@@ -8,11 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bgdeploy.errors import NotReadable
 from bgdeploy.snapshots.allowed import is_text_list
 from bgdeploy.snapshots.counts import split_labels
 from bgdeploy.snapshots.source import Column, DataFile, Role, Snapshot, Table
 
 BATCH = 65_536  # rows decoded at a time
+# Without these a row group's whole column is read at once.
+_IN_PIECES = {"pre_buffer": False, "buffer_size": 1 << 20}
 
 
 def read_ids(snapshot: Snapshot, table: Table, file: DataFile, role: Role) -> Iterator[pa.Array]:
@@ -24,11 +27,19 @@ def read_ids(snapshot: Snapshot, table: Table, file: DataFile, role: Role) -> It
 def read_roles(
     snapshot: Snapshot, table: Table, file: DataFile, roles: Sequence[Role]
 ) -> Iterator[tuple[pa.Array, ...]]:
-    """Yield the columns with these roles in batches of up to ``BATCH`` rows, as the file stores them."""
+    """Yield the columns with these roles in batches of up to ``BATCH`` rows, as the file stores them.
+
+    Raises NotReadable for a file whose pages are damaged.
+    """
     names = [column_of(table, role).name for role in roles]
-    with pq.ParquetFile(snapshot.path / file.path) as parquet:
-        for batch in parquet.iter_batches(BATCH, columns=names):
-            yield tuple(batch.column(batch.schema.names.index(name)) for name in names)
+    try:
+        with pq.ParquetFile(snapshot.path / file.path, **_IN_PIECES) as parquet:
+            for batch in parquet.iter_batches(BATCH, columns=names, use_threads=False):
+                yield tuple(batch.column(batch.schema.names.index(name)) for name in names)
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's own: the file is gone, or the disk fails
+        raise NotReadable(f"{file.path} is damaged: {error}", cure="Write it again.") from error
 
 
 def column_of(table: Table, role: Role) -> Column:

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from bgdeploy.errors import TargetFull
 
-ROWS = 500_000  # rows meant for one part
+ROWS = 250_000  # rows meant for one part
 MOST_PARTS = 256  # files open at once; more rows than these hold make the parts larger
 
+_HASHED = 8192
 IDS = pa.schema({"id": pa.large_string(), "place": pa.int64()})
 _PACKED = pa.ipc.IpcWriteOptions(compression="lz4")
 Choose = Callable[[pa.Table], pa.Array]  # rows -> the number of each one's part
@@ -104,9 +105,11 @@ class Spill:
 def by_hash(parts: int) -> Choose:
     """Equal ids go to one part; ``parts`` is a power of two."""
 
-    def choose(rows: pa.Table) -> pa.Array:
-        hashes = map(hash, rows["id"].to_pylist())
-        return pc.bit_wise_and(pa.array(hashes, pa.int64(), size=rows.num_rows), parts - 1)
+    def choose(rows: pa.Table) -> pa.ChunkedArray:
+        # A few at a time: as Python's own objects ids take many times the memory.
+        some = (rows["id"].slice(start, _HASHED) for start in range(0, rows.num_rows, _HASHED))
+        hashes = [pa.array(map(hash, ids.to_pylist()), pa.int64(), size=len(ids)) for ids in some]
+        return pc.bit_wise_and(pa.chunked_array(hashes), parts - 1)
 
     return choose
 

@@ -51,6 +51,9 @@ class Memory:
         self.rows[group] = rows
         self.events.append(("confirmed", group, rows, found))
 
+    def note(self, doing: str) -> None:
+        self.events.append(("note", doing))
+
     def step(self, name: str) -> None:
         self.events.append(("step", name))
 

@@ -293,11 +293,12 @@ def test_neo4js_own_types_arrive_unharmed(real: Community, tmp_path: Path) -> No
         ({"nodes/A/a.parquet": {"id": [1], "m": pa.array([1], pa.decimal128(9, 2))}}, "column 'm' holds decimal"),
         (
             {"nodes/A/a.parquet": {"id": [1, 2]}, "nodes/B/a.parquet": {"id": [1], "labels": ["A"]}},
-            "the id 1 occurs 2 times",
+            "nodes/A: 1 row repeats an id: 1 in nodes/A/a.parquet row 1 and nodes/B/a.parquet row 1. What is live stays "
+            "live. Write every node once; nodes of other folders that carry the label count too.",
         ),
         (
             {"nodes/A/a.parquet": {"id": [1]}, "relationships/R/a.parquet": {"source": [1, 1], "target": [1, 9]}},
-            "points at the id 9 as target, which no node of A has",
+            "relationships/R: 1 row has a target id that no node has (looked in A): 9 in relationships/R/a.parquet row 2.",
         ),
     ],
 )  # fmt: skip
