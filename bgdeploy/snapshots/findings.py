@@ -11,7 +11,7 @@ from bgdeploy.snapshots.index import Place
 from bgdeploy.snapshots.offenders import Finding, Offender
 
 _LONG = 1500  # letters for all findings of one error
-_ID, _PATH, _LABELS = 60, 120, 80  # letters for one of each
+_ID, _PATH, _FOLDER, _LABELS = 60, 120, 80, 60  # letters for one of each
 
 
 class BadKeys(BadInput):
@@ -44,7 +44,7 @@ def tell(finding: Finding, room: int = _LONG) -> str:
 
 def headline(finding: Finding) -> str:
     """Return whose rows have which fault, and how many."""
-    return f"{finding.about.folder}: {finding.rows:,} {_fault(finding)}"
+    return f"{_shorten(finding.about.folder, _FOLDER)}: {finding.rows:,} {_fault(finding)}"
 
 
 def count_more(finding: Finding, shown: int) -> str:
@@ -81,7 +81,7 @@ def _cure(finding: Finding) -> str:
         case "dangling":
             return "Write those nodes, or leave the relationships out."
         case _:
-            folder = f"relationships/{finding.about.table}"
+            folder = _shorten(f"relationships/{finding.about.table}", _FOLDER)
             return f"Declare the ends ({folder}/from=<Label>/to=<Label>/*.parquet)."
 
 
