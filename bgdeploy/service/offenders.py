@@ -73,9 +73,9 @@ def _check(site: Site, job: Row) -> str:
     found = look_at(site, job)
     if found is not None and found.text == job["fingerprint"]:
         return found.text
-    happened = "changed" if found else "is gone"
-    what = f"The folder of {title(job)} {happened} since job {job['id']} saw it: {folder_of(site, job)}"
-    cure = "bgdeploy scan --once looks at it anew." if found else "Put it back to look into it."
+    happened = f"changed since job {job['id']} saw it" if found else "is gone"
+    what = f"The folder of {title(job)} {happened}: {folder_of(site, job)}"
+    cure = "Look at it anew with: bgdeploy scan --once" if found else "Put it back to look into it."
     raise Refused(what, kept="Nothing was written.", cure=cure)
 
 
