@@ -23,6 +23,7 @@ Problem = Literal[
 Windows = Iterable[pa.Table]  # rows as ``IDS``, never more than fit into memory
 FIRST = 10  # offenders named one by one
 _PLACES = 3  # places named of each
+_SPOKEN = 8192  # rows turned into Python's own objects at a time
 _NONE = pa.array([], IDS.field("id").type)
 
 
@@ -68,8 +69,9 @@ class Finding:
     def lines(self) -> Iterator[tuple[str | int | None, Place]]:
         """Yield every row of the listing: its id and where it stands."""
         for rows in self.listing.tables():
-            for id_, place in zip(rows["id"].to_pylist(), rows["place"].to_pylist(), strict=True):
-                yield self.about.read(id_), self.listing.places.at(place)
+            for some in rows.to_batches(max_chunksize=_SPOKEN):
+                for id_, place in zip(*(column.to_pylist() for column in some.columns), strict=True):
+                    yield self.about.read(id_), self.listing.places.at(place)
 
 
 def find_all(index: Index, *, across: bool, tell: Callable[[str, int], None]) -> Iterator[Finding]:
