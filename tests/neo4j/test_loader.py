@@ -311,6 +311,23 @@ def test_what_neo4j_cannot_hold_is_refused_with_the_column(
     assert said in str(caught.value)
 
 
+def test_nodes_that_somebody_removed_are_no_fault_of_the_files(
+    lts_server: Community, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lts_server.empty()
+    one = loading(tmp_path, lts_server.uri, rows=400)
+    interrupt(one, monkeypatch, "load.group.confirmed", 2)
+    ask(lts_server, "MATCH (n:Address) DELETE n")
+    one.fence = 2
+    with pytest.raises(
+        TargetError, match="found no node to join.* But in the files every id is right"
+    ) as caught:
+        one.load()
+    assert not isinstance(caught.value, BadInput)
+    assert one.ledger.events[-1] == ("note", "looking for all offenders in relationships/HAS_ADDRESS")
+    assert not list((tmp_path / "state/builds/neo4j").glob("*"))
+
+
 def test_odd_names_ids_of_both_kinds_and_properties_called_id_and_labels(
     real: Community, tmp_path: Path
 ) -> None:
