@@ -63,6 +63,7 @@ EVENTS: dict[str, tuple[int, str]] = {
         "{job}: {rows:,} of {expected:,} rows ({share:.0%}), {rate}, {left}; {table} {table_rows:,} of {table_expected:,}",
     ),
     "load.step": (logging.INFO, "{job}: {step}"),
+    "load.note": (logging.INFO, "{job}: {doing}"),
     "load.loaded": (logging.INFO, "loaded {job}: {rows:,} rows verified in {database}, {took:.1f} s"),
     "load.retry": (
         logging.WARNING,

@@ -57,6 +57,7 @@ EXAMPLES = {
     "list": _examples("bgdeploy jobs list", "bgdeploy jobs list --state failed --json"),
     "show": _examples("bgdeploy jobs show 7", "bgdeploy jobs show 7 --json"),
     "log": _examples("bgdeploy jobs log 7", "bgdeploy jobs log"),
+    "offenders": _examples("bgdeploy jobs offenders 7", "bgdeploy jobs offenders 7 --output offenders.csv"),
     "retry": _examples("bgdeploy retry 7", "bgdeploy retry --all-failed", "bgdeploy retry 7 --reload"),
     "customers": _examples("bgdeploy customers", "bgdeploy customers --json"),
     "switches": _examples("bgdeploy switches", "bgdeploy switches acme --json"),

@@ -1,4 +1,4 @@
-"""Commands about jobs: list, show, log, retry."""
+"""Commands about jobs: list, show, log, retry; offenders has a file of its own."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import typer
 
 from bgdeploy.cli import output
 from bgdeploy.cli.context import EXAMPLES, whoami
+from bgdeploy.cli.offenders import offenders
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 jobs_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Jobs: list, show, log.", epilog=EXAMPLES["jobs"]
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Jobs: list, show, log, offenders.",
+    epilog=EXAMPLES["jobs"],
 )
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(jobs_app, name="jobs")
+    jobs_app.command(epilog=EXAMPLES["offenders"])(offenders)
     app.command(epilog=EXAMPLES["retry"])(retry)
 
 

@@ -89,6 +89,10 @@ class PipeLedger:
         """Say about how many rows are on their way; nobody answers that."""
         self.line.tell({"seen": rows, "group": group})
 
+    def note(self, doing: str) -> None:
+        """Say what takes long."""
+        self.line.ask("note", doing=doing)
+
     def step(self, name: str) -> None:
         """Say that a step is done."""
         self.line.ask("step", name=name)
@@ -195,10 +199,14 @@ def _open_snapshot(ticket: dict[str, Any], target: Target) -> Snapshot:
 
 
 def _load(target: Target, right: Ticket, ledger: PipeLedger, snapshot: Snapshot) -> dict[str, Any]:
+    from bgdeploy.snapshots.findings import BadKeys
     from bgdeploy.snapshots.schema import check_types
 
     check_types(snapshot)
-    target.load(right, snapshot, ledger)
+    try:
+        target.load(right, snapshot, ledger)
+    except BadKeys as error:
+        raise error.listed_by(f"bgdeploy jobs offenders {right.job_id} --output offenders.csv") from error
     return {}
 
 

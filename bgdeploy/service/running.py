@@ -160,6 +160,9 @@ def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
             number, found = message["group"], message["found"]
             row = ledger.confirmed(tx, job, database, number, message["rows"], found=found)
             tell_progress(run, tx, row)
+        case "note":
+            write(tx, job, step=message["doing"])
+            tx.say("load.note", job, doing=message["doing"])
         case "step":
             write(tx, job, step=message["name"], **ledger.PROGRESS)
             tx.say("load.step", job, step=message["name"])

@@ -7,10 +7,14 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from bgdeploy.snapshots.ends import Part, find_parts
+from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.ends import Misfit, Part, find_parts
 from bgdeploy.snapshots.source import DataFile, Kind, Snapshot, Table
 from bgdeploy.snapshots.unify import simple
 from bgdeploy.targets.base import Group, Ledger
+from bgdeploy.targets.diagnosis import Desk, diagnose
+
+_KEPT = "What is live stays live."
 
 _OURS = "parquet-cpp-arrow"  # what writes split files
 
@@ -23,7 +27,8 @@ def plan_groups(snapshot: Snapshot, group_rows: int, folder: Path) -> list[Group
     """Return the groups of a load: nodes first, then relationships by the labels they join.
 
     One group holds whole files of one folder and one shape, up to ``group_rows`` rows, but at least
-    one file. Files whose rows join several pairs of labels are split into new ones below ``<folder>/split``.
+    one file. Files whose rows join several pairs of labels are split into new ones below
+    ``<folder>/split``. Raises Misfit for ends that fit no label, or several.
     """
     groups: list[Group] = []
     for table in snapshot.nodes:
@@ -60,7 +65,8 @@ def _shape(file: DataFile) -> object:
 def keep_plan(snapshot: Snapshot, ledger: Ledger, group_rows: int, folder: Path) -> list[Group]:
     """Return the stored plan; made and stored at the first run. Split files that are gone are made again.
 
-    Raises Doubt when the snapshot gives another plan than the one stored with the job.
+    Raises Doubt when the snapshot gives another plan than the one stored with the job, BadInput for
+    relationships whose ends no plan can tell.
     """
     stored = ledger.plan()
     splits = [] if stored is None else [file for group in stored for file in group.files if is_split(file)]
@@ -69,13 +75,21 @@ def keep_plan(snapshot: Snapshot, ledger: Ledger, group_rows: int, folder: Path)
         return list(stored)
     shutil.rmtree(folder / "split", ignore_errors=True)
     half.touch()
-    groups = plan_groups(snapshot, group_rows, folder)
+    groups = _plan(snapshot, ledger, group_rows, folder)
     half.unlink()
     if stored is None:
         ledger.store_plan(groups)
     elif list(stored) != groups:
         raise Doubt("the plan made anew is not the one stored with the job")
     return groups
+
+
+def _plan(snapshot: Snapshot, ledger: Ledger, group_rows: int, folder: Path) -> list[Group]:
+    try:
+        return plan_groups(snapshot, group_rows, folder)
+    except Misfit as misfit:
+        bad = diagnose(Desk(snapshot, ledger, folder, across=False), misfit, _KEPT)
+        raise bad or BadInput(misfit.said, kept=_KEPT) from misfit
 
 
 def is_split(file: str) -> bool:

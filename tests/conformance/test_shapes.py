@@ -262,19 +262,34 @@ def test_two_relationships_between_one_pair_and_a_loop_are_kept(any_loader: Hous
     assert counts(any_loader) == {"labels": {"Person": 1}, "types": {"KNOWS": 2}}
 
 
+LOST = "relationships/K: {} a target id that no node has (looked in {}): {}. "
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"nodes/Person/a.parquet": {"id": ["p", None]}}, "null"),
-        ({"nodes/Person/a.parquet": {"id": ["p", "p"]}}, "occurs 2 times"),
-        ({"nodes/Person/a.parquet": {"id": ["p"]}, "nodes/Person/b.parquet": {"id": ["p"]}}, "occurs 2 times"),
+        ({"nodes/Person/a.parquet": {"id": ["p", None]}}, "nodes/Person: 1 row has no id: nodes/Person/a.parquet row 2. "),
         (
-            {"nodes/Person/a.parquet": {"id": ["p"]}, "relationships/K/a.parquet": {"source": ["p"], "target": ["q"]}},
-            "points at the id 'q'",
+            {"nodes/Person/a.parquet": {"id": ["p", "o", "p"]}},
+            "nodes/Person: 1 row repeats an id: 'p' in nodes/Person/a.parquet rows 1 and 3. ",
+        ),
+        (
+            {"nodes/Person/a.parquet": {"id": ["o", "p"]}, "nodes/Person/b.parquet": {"id": ["p", "o", "p"]}},
+            "nodes/Person: 3 rows repeat an id: 'o' in nodes/Person/a.parquet row 1 and nodes/Person/b.parquet row 2; "
+            "'p' in nodes/Person/a.parquet row 2 and nodes/Person/b.parquet rows 1 and 3. ",
+        ),
+        (
+            {"nodes/Person/a.parquet": {"id": ["p", None, "p"]}},
+            "nodes/Person: 1 row has no id: nodes/Person/a.parquet row 2. "
+            "nodes/Person: 1 row repeats an id: 'p' in nodes/Person/a.parquet rows 1 and 3. ",
+        ),
+        (
+            {"nodes/Person/a.parquet": {"id": [7]}, "relationships/K/a.parquet": {"source": [7, 7, 7], "target": [9, 7, 9]}},
+            LOST.format("2 rows have", "Person", "9 in relationships/K/a.parquet rows 1 and 3"),
         ),
         (
             {"nodes/Person/a.parquet": {"id": ["p"]}, "relationships/K/a.parquet": {"source": ["p"], "target": pa.nulls(1, pa.string())}},
-            "null",
+            "relationships/K: 1 row has no target id: relationships/K/a.parquet row 1. ",
         ),
         (
             {
@@ -282,14 +297,15 @@ def test_two_relationships_between_one_pair_and_a_loop_are_kept(any_loader: Hous
                 "nodes/City/a.parquet": {"id": ["c"]},
                 "relationships/K/a.parquet": {"source": ["p", "p"], "target": ["c", "q"]},
             },
-            "no node has: 'q' in row 2",
+            LOST.format("1 row has", "City, Person", "'q' in relationships/K/a.parquet row 2"),
         ),
         (
             {
-                "nodes/Person/a.parquet": {"id": ["p"]},
-                "relationships/K/a.parquet": {"source": ["p"], "target": ["p"], "type": ["OTHER"]},
+                "nodes/Person/a.parquet": {"id": [1, 2]},
+                "nodes/City/a.parquet": {"id": [1, 3]},
+                "relationships/K/a.parquet": {"source": [2, 1], "target": [3, 3]},
             },
-            "the folder says 'K'",
+            "relationships/K: 1 row has a source id that several labels share (City, Person): 1 in relationships/K/a.parquet row 2. ",
         ),
     ],
 )  # fmt: skip
@@ -298,8 +314,21 @@ def test_keys_that_do_not_fit_fail_by_name_at_once(
 ) -> None:
     job = load(any_loader, files, ok=False)
     assert (job["state"], job["error_code"]) == ("failed", "bad-input"), job["error"]
-    assert said in job["error"]
-    assert "What is live stays live" in job["error"]
+    assert job["error"].startswith(f"{said}What is live stays live"), job["error"]
+    assert job["error"].endswith("All of them: bgdeploy jobs offenders 1 --output offenders.csv")
+    kinds = [event["kind"] for event in job["events"]]
+    assert kinds.count("load.note") == 1
+    assert "load.retry" not in kinds
+
+
+def test_a_type_that_is_not_its_folders_fails_by_name_at_once(any_house: House) -> None:
+    ends = {"source": ["p"], "target": ["p"], "type": ["OTHER"]}
+    job = load(
+        any_house, {"nodes/Person/a.parquet": {"id": ["p"]}, "relationships/K/a.parquet": ends}, ok=False
+    )
+    assert (job["state"], job["error_code"]) == ("failed", "bad-input"), job["error"]
+    assert "the folder says 'K'" in job["error"]
+    assert "offenders" not in job["error"]
 
 
 def test_names_that_are_patterns_or_statements_are_only_names(any_loader: House) -> None:

@@ -302,11 +302,12 @@ def test_neo4js_own_types_arrive_unharmed(real: Community, tmp_path: Path) -> No
         ({"nodes/A/a.parquet": {"id": [1], "m": pa.array([1], pa.decimal128(9, 2))}}, "column 'm' holds decimal"),
         (
             {"nodes/A/a.parquet": {"id": [1, 2]}, "nodes/B/a.parquet": {"id": [1], "labels": ["A"]}},
-            "the id 1 occurs 2 times",
+            "nodes/A: 1 row repeats an id: 1 in nodes/A/a.parquet row 1 and nodes/B/a.parquet row 1. What is live stays "
+            "live. Write every node once; nodes of other folders that carry the label count too.",
         ),
         (
             {"nodes/A/a.parquet": {"id": [1]}, "relationships/R/a.parquet": {"source": [1, 1], "target": [1, 9]}},
-            "points at the id 9 as target, which no node of A has",
+            "relationships/R: 1 row has a target id that no node has (looked in A): 9 in relationships/R/a.parquet row 2.",
         ),
     ],
 )  # fmt: skip
@@ -317,6 +318,23 @@ def test_what_neo4j_cannot_hold_is_refused_with_the_column(
     with pytest.raises(BadInput) as caught:
         loading_of(tmp_path, lts_server.uri, files).load()
     assert said in str(caught.value)
+
+
+def test_nodes_that_somebody_removed_are_no_fault_of_the_files(
+    lts_server: Community, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lts_server.empty()
+    one = loading(tmp_path, lts_server.uri, rows=400)
+    interrupt(one, monkeypatch, "load.group.confirmed", 2)
+    ask(lts_server, "MATCH (n:Address) DELETE n")
+    one.fence = 2
+    with pytest.raises(
+        TargetError, match=r"found no node to join.* But in the files every id is right"
+    ) as caught:
+        one.load()
+    assert not isinstance(caught.value, BadInput)
+    assert one.ledger.events[-1] == ("note", "looking for all offenders in relationships/HAS_ADDRESS")
+    assert not list((tmp_path / "state/builds/neo4j").glob("*"))
 
 
 def test_odd_names_ids_of_both_kinds_and_properties_called_id_and_labels(

@@ -105,7 +105,7 @@ def _opened(work: Build, options: Mapping[str, Any]) -> Iterator[Engine]:
     except QueryFailed as error:
         if existed:
             raise Doubt(f"the engine refused the build that was there: {error.what}") from error
-        raise explain(error, None, work.snapshot) from error
+        raise explain(error, None, work) from error
 
 
 @contextmanager
@@ -186,13 +186,13 @@ def _statement(work: Build, engine: Engine, group: Group) -> str:
 
 def _give_up(work: Build, group: Group, error: QueryFailed) -> None:
     """A COPY failed: put the file out of reach at once, leave a hint if another way may help, and raise."""
-    failure = explain(error, group, work.snapshot)
+    _start_again(work, f"a COPY failed: {error.what}")
+    failure = explain(error, group, work)
     hints = _read_hints(work.folder)
     if failure.code == "pool" and "pool" not in hints:
         write_durably(work.folder / _HINTS, json.dumps({**hints, "pool": 2}))
     if failure.code == "contradicted" and "threads" not in hints:
         write_durably(work.folder / _HINTS, json.dumps({**hints, "threads": 1}))
-    _start_again(work, f"a COPY failed: {error.what}")
     raise failure from error
 
 

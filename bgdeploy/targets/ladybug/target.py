@@ -28,6 +28,7 @@ class Ladybug:
     """Databases as files below ``state_dir``; nothing but a folder is needed."""
 
     kind = "ladybug"
+    keys_cross_folders = False
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings

@@ -31,6 +31,7 @@ class Neo4j:
     """Databases at a server; ``settings`` are kept with each job, the server is today's."""
 
     kind = "neo4j"
+    keys_cross_folders = True
 
     def __init__(self, settings: Mapping[str, Any], server: Server) -> None:
         self._settings = settings
