@@ -60,9 +60,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     "load.restarted": (logging.WARNING, "{job} starts from zero: {reason}"),
     "load.progress": (
         logging.INFO,
-        "{job}: {table} done, {rows:,} of {expected:,} rows ({share:.0%}), {rate:,.0f} rows/s, {left} left",
+        "{job}: {rows:,} of {expected:,} rows ({share:.0%}), {rate}, {left}; {table} {table_rows:,} of {table_expected:,}",
     ),
     "load.step": (logging.INFO, "{job}: {step}"),
+    "load.note": (logging.INFO, "{job}: {doing}"),
     "load.loaded": (logging.INFO, "loaded {job}: {rows:,} rows verified in {database}, {took:.1f} s"),
     "load.retry": (
         logging.WARNING,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.house import House, make_house, make_removable
-from tests.neo4j.servers import LTS, NEWEST, Community, NoServer, community
+from tests.neo4j.servers import LTS, NEWEST, PASSWORD, Community, NoServer, community
 from tests.neo4j.standin import StandIn, standin
 
 Server = TypeVar("Server")
@@ -77,11 +77,26 @@ def _kinds() -> list[str]:
 @pytest.fixture(params=_kinds())
 def any_house(request: pytest.FixtureRequest, tmp_path: Path, record_property: Any) -> Iterator[House]:
     """An installation on each target there is."""
+    yield from _make_house(request, tmp_path, record_property)
+
+
+@pytest.fixture(params=[*_kinds(), "community"])
+def any_loader(request: pytest.FixtureRequest, tmp_path: Path, record_property: Any) -> Iterator[House]:
+    """The same, and one on a server without aliases, where a snapshot is loaded and verified only."""
+    yield from _make_house(request, tmp_path, record_property)
+
+
+def _make_house(request: pytest.FixtureRequest, tmp_path: Path, record_property: Any) -> Iterator[House]:
     if request.param == "ladybug":
         yield make_house(tmp_path)
         make_removable(tmp_path)
     elif request.param == "neo4j":
         yield make_house(tmp_path, neo4j=request.getfixturevalue("enterprise").settings)
+    elif request.param == "community":
+        server = request.getfixturevalue("lts_server")
+        record_property("server", f"Neo4j Community {server.version}")
+        server.empty()
+        yield make_house(tmp_path, neo4j={"uri": server.uri, "password": PASSWORD, "concurrency": 2})
     else:
         record_property("server", "the server of BGDEPLOY_TEST_NEO4J")
         password = os.environ.get("BGDEPLOY_TEST_NEO4J_PASSWORD", "")

@@ -65,6 +65,10 @@ class House:
     def live(self, customer: str) -> str | None:
         return next((c["live"] for c in self.json("customers") if c["customer"] == customer), None)
 
+    def database(self) -> str:
+        """The database of the newest job."""
+        return str(self.json("jobs", "list", "--limit", "1")[0]["database"])
+
     def drop(self, customer: str, timestamp: int, rows: int = 500, **more: Any) -> Path:
         return write_snapshot(self.folder / "data", customer, timestamp, rows=rows, seed=timestamp, **more)
 

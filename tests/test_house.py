@@ -38,7 +38,8 @@ def test_imports_run_one_way_and_files_are_small(path: Path) -> None:
 
 
 COMMANDS = [
-    "serve", "scan", "work", "run", "wait", "jobs", "jobs list", "jobs show", "jobs log", "jobs cancel", "retry",
+    "serve", "scan", "work", "run", "wait", "jobs", "jobs list", "jobs show", "jobs log", "jobs cancel", "jobs offenders",
+    "retry",
     "customers", "switches", "query", "switch", "rollback", "pin", "unpin", "pause", "resume", "simulate", "demo",
     "db", "db upgrade", "db current", "config", "init",
 ]  # fmt: skip

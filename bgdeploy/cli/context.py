@@ -81,6 +81,7 @@ EXAMPLES = {
     "show": _examples("bgdeploy jobs show 7", "bgdeploy jobs show 7 --json"),
     "log": _examples("bgdeploy jobs log 7", "bgdeploy jobs log --customer acme --since 12h --watch"),
     "cancel": _examples("bgdeploy jobs cancel 7", "bgdeploy jobs cancel 7 8 --no-wait"),
+    "offenders": _examples("bgdeploy jobs offenders 7", "bgdeploy jobs offenders 7 --output offenders.csv"),
     "retry": _examples("bgdeploy retry 7", "bgdeploy retry --all-failed", "bgdeploy retry 7 --reload"),
     "customers": _examples(
         "bgdeploy customers",

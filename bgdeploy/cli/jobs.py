@@ -1,4 +1,4 @@
-"""Commands about jobs: list, show, log."""
+"""Commands about jobs: list, show, log; what changes one is in steer.py, offenders has a file of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from bgdeploy.cli import complete, listing, options, output
 from bgdeploy.cli.context import EXAMPLES
+from bgdeploy.cli.offenders import offenders
 from bgdeploy.cli.options import AsJson, Asked
 from bgdeploy.cli.output import Table
 from bgdeploy.jobs.states import State
@@ -17,7 +18,7 @@ FOLLOWED = 1000  # events told at one look
 jobs_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Jobs: list, show, log, cancel.",
+    help="Jobs: list, show, log, cancel, offenders.",
     epilog=EXAMPLES["jobs"],
 )
 _AnyState = Annotated[
@@ -39,6 +40,7 @@ _Sort = Annotated[
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(jobs_app, name="jobs")
+    jobs_app.command(epilog=EXAMPLES["offenders"])(offenders)
 
 
 @jobs_app.command("list", cls=options.Listing, epilog=EXAMPLES["list"])

@@ -74,10 +74,12 @@ def work(context: typer.Context, workers: Workers = None, log_format: Form = Non
 def _serve(
     context: typer.Context, workers: int | None, interval: float | None, form: str | None, *, scans: bool
 ) -> None:
+    from bgdeploy.cli.live import live_loads
     from bgdeploy.service.serve import serve as run_service
 
     site, stop = _start(context, workers, interval, form)
-    run_service(site, stop, workers=site.settings.orchestrator.num_workers, scans=scans)
+    with live_loads(site):
+        run_service(site, stop, workers=site.settings.orchestrator.num_workers, scans=scans)
 
 
 def run(
@@ -96,6 +98,7 @@ def run(
 
 
 def _run(context: typer.Context, timeout: float, workers: int | None, form: str | None) -> None:
+    from bgdeploy.cli.live import live_loads
     from bgdeploy.service.run_once import run as run_all
     from bgdeploy.service.scan_once import scan_once
     from bgdeploy.service.views import list_jobs
@@ -103,7 +106,8 @@ def _run(context: typer.Context, timeout: float, workers: int | None, form: str 
     site, stop = _start(context, workers, None, form)
     before = {job["id"] for job in list_jobs(site, states=["failed"], limit=100_000)}
     unread = scan_once(site).errors
-    finished = run_all(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
+    with live_loads(site):
+        finished = run_all(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
     failed = [job for job in list_jobs(site, states=["failed"], limit=100_000) if job["id"] not in before]
     for job in failed:
         typer.echo(f"failed: job {job['id']} {job['customer']}/{job['timestamp']}: {job['error']}", err=True)

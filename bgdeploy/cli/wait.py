@@ -73,10 +73,11 @@ def _wait(context: typer.Context, customer: str, timestamp: int, timeout: float,
 
 
 def _progress(verdict: Verdict, waited: float) -> None:
-    job = verdict.job
-    share = ""
+    from bgdeploy.service.wait import rows_so_far
+
+    job, share = verdict.job, ""
     if job is not None and job["state"] == "loading" and job["rows_expected"]:
-        share = f"{job['rows_confirmed'] / job['rows_expected']:4.0%}  "
+        share = f"{rows_so_far(job) / job['rows_expected']:4.0%}  "
     line = f"{waited:5.0f} s  {share}{verdict.why}"
     width = shutil.get_terminal_size().columns - 1
     print(CLEAR + line[:width], end="", file=sys.stderr, flush=True)

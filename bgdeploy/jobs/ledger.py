@@ -39,8 +39,9 @@ def store_plan(tx: Tx, job: Row, database: str, groups: Sequence[dict[str, Any]]
 
 def restart(tx: Tx, job: Row, database: str, reason: str) -> None:
     """Forget every confirmed group: the build was deleted and starts from zero."""
-    write(tx, job, rows_confirmed=0, step=None)
-    cleared = {"rows_confirmed": None, "confirmed_at": None, "confirmed_fence": None, "found": False}
+    write(tx, job, rows_confirmed=0, rows_seen=None, step=None)
+    cleared: dict[str, Any] = {"confirmed_at": None, "confirmed_fence": None, "found": False}
+    cleared |= {"rows_confirmed": None, "rows_seen": None}
     of_build = (load_tables.c.job_id == job["id"], load_tables.c.database == database)
     tx.connection.execute(load_tables.update().where(*of_build).values(**cleared))
     tx.say("load.restarted", job, reason=reason)
@@ -63,14 +64,22 @@ def confirmed(tx: Tx, job: Row, database: str, number: int, rows: int, *, found:
         {"rows_confirmed": rows, "confirmed_at": tx.now, "confirmed_fence": job["fence"], "found": found},
     )
     total = _confirmed_rows(tx, job["id"], database)
-    write(tx, job, rows_confirmed=total, step=f"group {number}", **PROGRESS)
+    write(tx, job, rows_confirmed=total, rows_seen=total, step=f"group {number}", **PROGRESS)
+    return group
+
+
+def seen(tx: Tx, job: Row, database: str, number: int, rows: int) -> Row:
+    """Note about how many rows of an open group are on their way; no progress yet, since nothing is committed."""
+    group = _change_open(tx, job, database, number, {"rows_seen": rows})
+    write(tx, job, rows_seen=_confirmed_rows(tx, job["id"], database) + rows)
     return group
 
 
 def advanced(tx: Tx, job: Row, database: str, number: int, rows: int) -> Row:
     """Note how many rows of an open group are committed so far, and return it."""
     group = _change_open(tx, job, database, number, {"rows_confirmed": rows})
-    write(tx, job, rows_confirmed=_confirmed_rows(tx, job["id"], database), **PROGRESS)
+    total = _confirmed_rows(tx, job["id"], database)
+    write(tx, job, rows_confirmed=total, rows_seen=total, **PROGRESS)
     return group
 
 

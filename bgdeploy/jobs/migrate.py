@@ -17,7 +17,7 @@ from bgdeploy.jobs.store import RESTORE, disk_full, is_full
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"  # a test compares it with the newest file in migrations/versions
+HEAD = "0003"  # a test compares it with the newest file in migrations/versions
 
 
 def current(path: Path) -> str | None:

@@ -64,7 +64,9 @@ class Customer(Base):
     paused_at: Mapped[float | None]
     paused_why: Mapped[str | None]
     served_at: Mapped[float] = mapped_column(default=0.0)  # last claim: the longest unserved goes first
-    removed_at: Mapped[float | None]  # a person said that it leaves; nothing of it is found or loaded any more
+    removed_at: Mapped[
+        float | None
+    ]  # a person said that it leaves; nothing of it is found or loaded any more
     removed_by: Mapped[str | None]
     removed_why: Mapped[str | None]
 
@@ -110,6 +112,7 @@ class Job(Base):
     database: Mapped[str | None]
     rows_expected: Mapped[int | None]
     rows_confirmed: Mapped[int] = mapped_column(default=0)
+    rows_seen: Mapped[int | None]  # confirmed ones and those on their way, as far as the target tells
     bytes_expected: Mapped[int | None]
     settings: Mapped[dict[str, Any] | None]  # the plan's settings, kept for every later run
     created_at: Mapped[float]
@@ -160,6 +163,7 @@ class LoadTable(Base):
     files: Mapped[list[Any]]
     rows_expected: Mapped[int]
     rows_confirmed: Mapped[int | None]
+    rows_seen: Mapped[int | None]
     starts: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[float | None]
     confirmed_at: Mapped[float | None]

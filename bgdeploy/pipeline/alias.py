@@ -41,14 +41,16 @@ def _carry_out(site: Site, wish: Move, generation: int) -> float:
         took = _act(site, wish, generation)
     except StaleGeneration:
         raise
-    except TargetError as error:
+    except (TargetError, Refused) as error:
         raise _take_back(site, wish, generation, error) from error
     reach("switch.moved")
     _record(site, wish, generation, took)
     return took
 
 
-def _take_back(site: Site, wish: Move, generation: int, error: TargetError) -> TargetError:
+def _take_back(
+    site: Site, wish: Move, generation: int, error: TargetError | Refused
+) -> TargetError | Refused:
     """The target failed: where the alias is seen not to have moved, nobody shall try this move again."""
     with site.store.read() as connection:
         customer = get_customer(connection, wish.customer)
@@ -56,8 +58,9 @@ def _take_back(site: Site, wish: Move, generation: int, error: TargetError) -> T
     if found == wish.database or customer["generation"] != generation:
         return error
     _forget_intent(site, customer)
-    return TargetError(
-        error.what, kept=f"{customer['alias']} stays at {found or 'nothing'}.", cure=error.cure
+    stays = f"{customer['alias']} stays at {found or 'nothing'}."
+    return type(error)(
+        error.what, kept=" ".join(part for part in (error.kept, stays) if part), cure=error.cure
     )
 
 

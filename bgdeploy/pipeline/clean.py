@@ -110,11 +110,16 @@ def _intended_before(tx: Tx, name: str, undisturbed: sa.Exists) -> bool:
 
 
 def _wait(site: Site, doomed: Doomed, fence: int, reason: str) -> bool:
+    """Put it off; said once, however often the same reason comes again."""
+    name = doomed.database["name"]
+    why = f"{name} is not dropped yet: {reason}"
     with site.transaction(Actor.CLEANER) as tx:
         job = get_job(tx.connection, doomed.database["job_id"])
         if job["state"] != State.LOADING and job["lease_owner"] == site.owner and job["fence"] == fence:
-            write(tx, job, not_before=tx.now + site.settings.orchestrator.health_check_retry_delay, **FREED)
-        tx.say("clean.waits", job, database=doomed.database["name"], reason=reason)
+            later = tx.now + site.settings.orchestrator.health_check_retry_delay
+            write(tx, job, not_before=later, reason=why, **FREED)
+        if job["reason"] != why:
+            tx.say("clean.waits", job, database=name, reason=reason)
     return False
 
 

@@ -56,6 +56,8 @@ def _obstacle(site: Site, job: Row) -> tuple[str | None, bool]:
         database = get_database(connection, job["database"])
         live = get_database(connection, customer["live"]) if customer["live"] else None
     name = customer["name"]
+    if database["drop_at"] is not None:
+        return f"it is being dropped ({database['drop_why']})", False
     if customer["paused_at"] is not None:
         return f"{name} is paused; go on with: bgdeploy resume {name}", False
     if age(job) <= (customer["floor_timestamp"], customer["floor_build"]):
@@ -119,8 +121,10 @@ def _postpone(site: Site, job: Row, error: BgdeployError) -> None:
         now = get_job(tx.connection, job["id"])
         if now["state"] != State.LOADED or now["lease_owner"] != site.owner:
             return
-        write(tx, now, reason=str(error), not_before=tx.now + pause, **FREED)
-        tx.say("switch.failed", now, alias=job["customer"], database=job["database"], reason=str(error))
+        decides = isinstance(error, Refused)  # only a person can put that right
+        write(tx, now, reason=str(error), blocked=decides, not_before=tx.now + pause, **FREED)
+        if now["reason"] != str(error):
+            tx.say("switch.failed", now, alias=job["customer"], database=job["database"], reason=str(error))
 
 
 def switch_by_hand(site: Site, name: str, *, to: str | None, why: str, by: str) -> Move:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from bgdeploy.errors import VerifyFailed
@@ -28,21 +28,44 @@ class Difference:
     found: Any
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What the files alone say, read while the database is still being filled."""
+
+    labels: Mapping[str, int]
+    present: Mapping[str, Mapping[str, int]]  # label or type -> column -> values that are not null
+    samples: Sequence[tuple[Table, Sequence[Sample]]]
+
+
+def expect(snapshot: Snapshot) -> Expected:
+    """Read from the files what a database must hold; raises BadInput for labels that cannot be right."""
+    present_: dict[str, Counter[str]] = {}
+    for table in snapshot.tables:
+        present_.setdefault(table.name, Counter()).update(present(snapshot, table))
+    samples = [(table, sample(snapshot, table, SAMPLED)) for table in snapshot.tables]
+    return Expected(label_counts(snapshot), present_, samples)
+
+
 def verify(
-    target: Target, database: str, snapshot: Snapshot, groups: Sequence[Group]
+    target: Target,
+    database: str,
+    snapshot: Snapshot,
+    groups: Sequence[Group],
+    expected: Expected | None = None,
 ) -> dict[str, dict[str, int]]:
     """Return rows per label and type as asked of the database; raises VerifyFailed on any difference.
 
     Call it in a process that did not build the database: what it sees is what readers will see.
     """
+    expected = expected or expect(snapshot)
     with target.inspect(database) as inspector:
         tables = inspector.tables(groups)
         counts = inspector.counts()
         differences = [
             *_compare_rows(groups, tables),
-            *_compare_labels(snapshot, counts),
-            *_compare_columns(snapshot, tables),
-            *_compare_samples(snapshot, groups, inspector),
+            *_compare_labels(snapshot, expected, counts),
+            *_compare_columns(expected, tables),
+            *_compare_samples(expected, groups, inspector),
             *(
                 Difference("schema", trouble, "there", "not there")
                 for trouble in inspector.troubles(snapshot)
@@ -88,11 +111,11 @@ def _compare_rows(groups: Sequence[Group], tables: Sequence[TableCount]) -> Iter
             yield Difference(_name(*key), "rows", expected[key], "no such table")
 
 
-def _compare_labels(snapshot: Snapshot, counts: Counts) -> Iterator[Difference]:
+def _compare_labels(snapshot: Snapshot, expected: Expected, counts: Counts) -> Iterator[Difference]:
     types: Counter[str] = Counter()
     for table in snapshot.relationships:
         types[table.name] += table.rows
-    yield from _compare_maps("label", label_counts(snapshot), counts.labels)
+    yield from _compare_maps("label", expected.labels, counts.labels)
     yield from _compare_maps("type", types, counts.types)
 
 
@@ -102,16 +125,15 @@ def _compare_maps(what: str, expected: Mapping[str, int], found: Mapping[str, in
             yield Difference(name, f"rows of this {what}", expected.get(name, 0), found.get(name, 0))
 
 
-def _compare_columns(snapshot: Snapshot, tables: Sequence[TableCount]) -> Iterator[Difference]:
-    expected: dict[str, Counter[str]] = {}
-    for table in snapshot.tables:
-        expected.setdefault(table.name, Counter()).update(present(snapshot, table))
+def _compare_columns(expected: Expected, tables: Sequence[TableCount]) -> Iterator[Difference]:
     for names, found in _present_together(tables):
-        columns = {column for name in names for column in expected.get(name, ())}
-        for column in sorted(columns):
-            values = sum(expected[name][column] for name in names if name in expected)
-            if found[column] != values:
-                yield Difference(f"{'+'.join(names)}.{column}", "non-null values", values, found[column])
+        wanted: Counter[str] = Counter()
+        for name in names:
+            wanted.update(expected.present.get(name, {}))
+        for column in sorted(wanted):
+            if found[column] != wanted[column]:
+                where = f"{'+'.join(names)}.{column}"
+                yield Difference(where, "non-null values", wanted[column], found[column])
 
 
 def _present_together(tables: Sequence[TableCount]) -> list[tuple[list[str], Counter[str]]]:
@@ -127,10 +149,9 @@ def _present_together(tables: Sequence[TableCount]) -> list[tuple[list[str], Cou
 
 
 def _compare_samples(
-    snapshot: Snapshot, groups: Sequence[Group], inspector: Inspector
+    expected: Expected, groups: Sequence[Group], inspector: Inspector
 ) -> Iterator[Difference]:
-    for table in snapshot.tables:
-        samples = sample(snapshot, table, SAMPLED)
+    for table, samples in expected.samples:
         if samples:
             yield from _compare_rows_by_key(table, samples, groups, inspector)
 
@@ -162,9 +183,12 @@ def _same_values(expected: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """One form for values that two readers spell differently: zones, NaN, nested lists."""
+    """One form for values that two readers spell differently: zones, times of day, NaN, nested lists."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC)
+    if isinstance(value, time):  # where there is no such type it is held as the span since midnight
+        since = timedelta(hours=value.hour, minutes=value.minute, seconds=value.second)
+        return since + timedelta(microseconds=value.microsecond)
     if isinstance(value, float) and math.isnan(value):
         return "NaN"
     if isinstance(value, list | tuple):

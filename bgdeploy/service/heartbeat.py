@@ -32,7 +32,7 @@ class Heartbeat:
 
     lease: Lease
     stop: Stop
-    child: Child | None = None
+    children: list[Child] = field(default_factory=list)
     lost: bool = False
     cancelled: bool = False
     stopped: bool = False
@@ -54,8 +54,8 @@ class Heartbeat:
             self._thread.join()
 
     def adopt(self, child: Child) -> None:
-        """Watch over this child from now on; one that must not run any more is ended at once."""
-        self.child = child
+        """Watch over this child too from now on; one that must not run any more is ended at once."""
+        self.children.append(child)
         if self.ended:
             child.kill()
 
@@ -69,8 +69,9 @@ class Heartbeat:
         while not self._done.wait(pause):
             if not self.ended:
                 self._look()
-            if self.ended and self.child is not None:
-                self.child.kill()
+            if self.ended:
+                for child in tuple(self.children):
+                    child.kill()
 
     def _look(self) -> None:
         try:

@@ -1,6 +1,7 @@
 """The loading process: builds or verifies one database, and dies with its parent.
 
-Started with a JSON ticket on standard input; speaks JSON lines: ``{"op": ...}`` asks the parent to
+Started with a JSON ticket on standard input (the one that verifies gets another when the load is over);
+speaks JSON lines: ``{"op": ...}`` asks the parent to
 write to the ledger and waits for ``{"ok": true}``; the last line is ``{"done": ...}`` or
 ``{"error": ...}``. It never opens the job table.
 """
@@ -15,7 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,11 +34,13 @@ class Line:
 
     out: TextIO
     replies: queue.Queue[str]
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Send a line without waiting."""
-        self.out.write(json.dumps(message, default=str) + "\n")
-        self.out.flush()
+        """Send a line without waiting; from any thread."""
+        with self.turn:
+            self.out.write(json.dumps(message, default=str) + "\n")
+            self.out.flush()
 
     def ask(self, op: str, **fields: Any) -> Any:
         """Send a line and wait until the parent has made it durable."""
@@ -81,6 +84,14 @@ class PipeLedger:
     def advanced(self, group: int, rows: int) -> None:
         """Say how far a group has come."""
         self.line.ask("advanced", group=group, rows=rows)
+
+    def seen(self, group: int, rows: int) -> None:
+        """Say about how many rows are on their way; nobody answers that."""
+        self.line.tell({"seen": rows, "group": group})
+
+    def note(self, doing: str) -> None:
+        """Say what takes long."""
+        self.line.ask("note", doing=doing)
 
     def step(self, name: str) -> None:
         """Say that a step is done."""
@@ -155,12 +166,15 @@ def _run(ticket: dict[str, Any], line: Line) -> dict[str, Any]:
 
     target = open_target_by_kind(ticket["target"], ticket["settings"], ticket["access"])
     snapshot = _open_snapshot(ticket, target)
+    if ticket["stage"] == "load":
+        return _load(target, *_right(ticket, line), snapshot)
+    return _verify(target, line, snapshot)
+
+
+def _right(ticket: dict[str, Any], line: Line) -> tuple[Ticket, PipeLedger]:
     stored = None if ticket["plan"] is None else tuple(_group(row) for row in ticket["plan"])
     ledger = PipeLedger(line, stored, set(ticket["done"]))
-    right = Ticket(ticket["job_id"], ticket["database"], ticket["fence"], ticket["settings"])
-    if ticket["stage"] == "load":
-        return _load(target, right, snapshot, ledger)
-    return _verify(target, right, snapshot, ledger)
+    return Ticket(ticket["job_id"], ticket["database"], ticket["fence"], ticket["settings"]), ledger
 
 
 def _group(row: dict[str, Any]) -> Group:
@@ -184,18 +198,25 @@ def _open_snapshot(ticket: dict[str, Any], target: Target) -> Snapshot:
     return open_snapshot(*named, columns, found, target.refuses)
 
 
-def _load(target: Target, right: Ticket, snapshot: Snapshot, ledger: PipeLedger) -> dict[str, Any]:
+def _load(target: Target, right: Ticket, ledger: PipeLedger, snapshot: Snapshot) -> dict[str, Any]:
+    from bgdeploy.snapshots.findings import BadKeys
     from bgdeploy.snapshots.schema import check_types
 
     check_types(snapshot)
-    target.load(right, snapshot, ledger)
+    try:
+        target.load(right, snapshot, ledger)
+    except BadKeys as error:
+        raise error.listed_by(f"bgdeploy jobs offenders {right.job_id} --output offenders.csv") from error
     return {}
 
 
-def _verify(target: Target, right: Ticket, snapshot: Snapshot, ledger: PipeLedger) -> dict[str, Any]:
-    from bgdeploy.pipeline.verify import verify
+def _verify(target: Target, line: Line, snapshot: Snapshot) -> dict[str, Any]:
+    """Read what to expect while the load still runs; its end brings a second ticket, which names the database."""
+    from bgdeploy.pipeline.verify import expect, verify
 
-    counts = verify(target, right.database, snapshot, ledger.stored or ())
+    expected = expect(snapshot)
+    right, ledger = _right(json.loads(line.replies.get()), line)
+    counts = verify(target, right.database, snapshot, ledger.stored or (), expected)
     ledger.step("verified")
     reach("child.verified")
     facts = {"snapshot": f"{snapshot.customer}/{snapshot.timestamp}", "fingerprint": snapshot.fingerprint}

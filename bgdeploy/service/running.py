@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from bgdeploy import log
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, LeaseLost, NameTaken, StoreError, StoreFull
+from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, LeaseLost, NameTaken
 from bgdeploy.jobs import ledger
-from bgdeploy.jobs.ballast import free_ballast
-from bgdeploy.jobs.lease import KILL_CHILD, Lease
-from bgdeploy.jobs.rows import Row, Tx, get_job, title, write
-from bgdeploy.jobs.states import Actor
+from bgdeploy.jobs.lease import Lease
+from bgdeploy.jobs.rows import Row, Tx, title, write
 from bgdeploy.pipeline import admit, load
 from bgdeploy.service import child as children
 from bgdeploy.service.heartbeat import Heartbeat
+from bgdeploy.service.run_state import Run, persist
 from bgdeploy.service.shutdown import Stop
+from bgdeploy.service.telling import note_seen, tell_progress
 from bgdeploy.site import Site
-
-PROGRESS_EVERY = 5.0  # seconds between two lines about one load
-
-
-@dataclass
-class Run:
-    """One claimed job in this worker's hands; ``job`` is the row as last written."""
-
-    site: Site
-    job: Row
-    heart: Heartbeat
-    began: float
-    rows_before: int = 0
-    told_at: float = 0.0  # when progress was last logged
 
 
 def run_job(site: Site, job: Row, stop: Stop) -> None:
@@ -40,12 +24,12 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
     seconds = site.settings.orchestrator.lease_seconds
     lease = Lease(site.store, job["id"], job["fence"], site.owner, seconds, monotonic())
     with Heartbeat(lease, stop) as heart:
-        run = Run(site, job, heart, monotonic(), job["rows_confirmed"])
+        run = Run(site, job, heart)
         try:
             counts = _build(run)
             _check_unchanged(run)
             rows = job["rows_expected"]
-            _persist(run, lambda tx: load.finish(tx, run.job, counts=counts, rows=rows))
+            persist(run, lambda tx: load.finish(tx, run.job, counts=counts, rows=rows))
         except LeaseLost as error:
             log.emit("service.trouble", what=f"loading {title(job)}", error=error)
         except BgdeployError as error:
@@ -53,16 +37,31 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
 
 
 def _build(run: Run) -> dict[str, Any]:
-    """Build, then verify and publish in a fresh process; return the counts it found."""
+    """Build, then verify and publish in a fresh process; return the counts it found.
+
+    The one that verifies is started first: it reads what to expect from the files meanwhile.
+    """
     if not children.end_recorded(run.job["child_pid"], run.job["child_started"]):
         _rename(run)
-    try:
-        _stage(run, "load")
-    except BuildLocked as error:
-        _rename(run, error)
-        _stage(run, "load")
-    counts: dict[str, Any] = _stage(run, "verify")["counts"]
-    return counts
+    with children.started() as verifier:
+        run.heart.adopt(verifier)
+        verifier.send(_ticket(run, "verify"))
+        try:
+            _load(run)
+        except BuildLocked as error:
+            _rename(run, error)
+            _load(run)
+        counts: dict[str, Any] = _converse(run, verifier, _ticket(run, "verify"))["counts"]
+        return counts
+
+
+def _load(run: Run) -> None:
+    with children.started() as child:
+        run.heart.adopt(child)
+        ticket = _ticket(run, "load")
+        if ticket["done"]:
+            _tell_resume(run, ticket)
+        _converse(run, child, ticket)
 
 
 def _rename(run: Run, error: BuildLocked | None = None) -> None:
@@ -74,7 +73,7 @@ def _rename(run: Run, error: BuildLocked | None = None) -> None:
         ours = not isinstance(error, NameTaken)
         run.job = load.rename_build(tx, run.job, existing, why=why, ours=ours)
 
-    _persist(run, rename)
+    persist(run, rename)
 
 
 def _check_unchanged(run: Run) -> None:
@@ -87,26 +86,24 @@ def _check_unchanged(run: Run) -> None:
         )
 
 
-def _stage(run: Run, stage: str) -> dict[str, Any]:
-    """Run one stage in a process of its own and do what it asks; return what it reports."""
-    with children.started() as child:
-        run.heart.adopt(child)
-        recorded = {"child_pid": child.process.pid, "child_started": child.process.started}
-        _persist(run, lambda tx: write(tx, run.job, **recorded))
-        ticket = _ticket(run, stage)
-        if stage == "load" and ticket["done"]:
-            _tell_resume(run, ticket)
-        child.send(ticket)
-        for message in child.messages():
-            if "done" in message:
-                return dict(message["done"])
-            if "error" in message:
-                _raise_if_ended(run)
-                raise children.as_error(message["error"])
-            _persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
-            child.send({"ok": True})
-        _raise_if_ended(run)
-        raise child.died()
+def _converse(run: Run, child: children.Child, ticket: dict[str, Any]) -> dict[str, Any]:
+    """Hand a process its ticket, do what it asks, and return what it reports."""
+    recorded = {"child_pid": child.process.pid, "child_started": child.process.started}
+    persist(run, lambda tx: write(tx, run.job, **recorded))
+    child.send(ticket)
+    for message in child.messages():
+        if "done" in message:
+            return dict(message["done"])
+        if "error" in message:
+            _raise_if_ended(run)
+            raise children.as_error(message["error"])
+        if "seen" in message:
+            note_seen(run, message)
+            continue
+        persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
+        child.send({"ok": True})
+    _raise_if_ended(run)
+    raise child.died()
 
 
 def _tell_resume(run: Run, ticket: dict[str, Any]) -> None:
@@ -117,7 +114,7 @@ def _tell_resume(run: Run, ticket: dict[str, Any]) -> None:
         write(tx, run.job)
         tx.say("load.resumed", run.job, done=done, groups=groups, rows=rows)
 
-    _persist(run, tell)
+    persist(run, tell)
 
 
 def _ticket(run: Run, stage: str) -> dict[str, Any]:
@@ -158,36 +155,17 @@ def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
             ledger.started(tx, job, database, message["group"])
         case "advanced":
             row = ledger.advanced(tx, job, database, message["group"], message["rows"])
-            run.job = get_job(tx.connection, job["id"])
-            if _is_worth_telling(run):
-                tx.said.append(("load.progress", _progress(run, row)))
+            tell_progress(run, tx, row)
         case "confirmed":
-            row = ledger.confirmed(
-                tx, job, database, message["group"], message["rows"], found=message["found"]
-            )
-            run.job = get_job(tx.connection, job["id"])
-            if _is_worth_telling(run):
-                tx.said.append(("load.progress", _progress(run, row)))
+            number, found = message["group"], message["found"]
+            row = ledger.confirmed(tx, job, database, number, message["rows"], found=found)
+            tell_progress(run, tx, row)
+        case "note":
+            write(tx, job, step=message["doing"])
+            tx.say("load.note", job, doing=message["doing"])
         case "step":
             write(tx, job, step=message["name"], **ledger.PROGRESS)
             tx.say("load.step", job, step=message["name"])
-
-
-def _is_worth_telling(run: Run) -> bool:
-    """Every few seconds, and when the last group is in: many small tables must not fill the log."""
-    now, last = monotonic(), run.job["rows_confirmed"] == run.job["rows_expected"]
-    if not last and now - run.told_at < PROGRESS_EVERY:
-        return False
-    run.told_at = now
-    return True
-
-
-def _progress(run: Run, group: Row) -> dict[str, Any]:
-    rows, expected = run.job["rows_confirmed"], run.job["rows_expected"] or 1
-    rate = (rows - run.rows_before) / max(0.001, monotonic() - run.began)
-    left = f"{(expected - rows) / rate:,.0f} s" if rate > 0 else "unknown time"
-    shown = {"table": group["name"], "rows": rows, "expected": expected, "rate": rate, "left": left}
-    return {"job": title(run.job), "share": rows / expected, **shown}
 
 
 def _raise_if_ended(run: Run) -> None:
@@ -225,21 +203,6 @@ def _end_badly(run: Run, error: BgdeployError) -> None:
             load.end_badly(tx, run.job, error, max_retries=orchestrator.max_retries, base=base, wait=wait)
 
     try:
-        _persist(run, end)
+        persist(run, end)
     except LeaseLost as lost:
         log.emit("service.trouble", what=f"ending {title(run.job)}", error=lost)
-
-
-def _persist(run: Run, act: Callable[[Tx], None]) -> None:
-    """Write with patience: a locked or full job table is waited for until the lease runs out."""
-    while True:
-        try:
-            with run.site.transaction(Actor.WORKER) as tx:
-                act(tx)
-            return
-        except StoreError as error:
-            if isinstance(error, StoreFull) and free_ballast(run.site.settings.database_path.parent):
-                log.emit("store.full")
-            if run.heart.lease.share_used() >= KILL_CHILD or run.heart.lost:
-                raise LeaseLost(f"The job table was out of reach for too long: {error.what}") from error
-            run.heart.stop.hurry.wait(0.2)

@@ -127,9 +127,14 @@ def _on_its_way(customer: Row, heirs: Sequence[Row], own: Row | None) -> Verdict
 
 
 def _standing(job: Row) -> str:
-    rows = f", {job['rows_confirmed']:,} of {job['rows_expected']:,} rows" if job["rows_expected"] else ""
+    rows = f", {rows_so_far(job):,} of {job['rows_expected']:,} rows" if job["rows_expected"] else ""
     reason = f": {job['reason']}" if job["reason"] else ""
     return f"{title(job)} is {job['state']}{rows if job['state'] == State.LOADING else ''}{reason}"
+
+
+def rows_so_far(job: Row) -> int:
+    """Rows that are committed or, where the target tells, on their way."""
+    return max(int(job["rows_confirmed"]), job["rows_seen"] or 0)
 
 
 def _left_behind(customer: Row, own: Row) -> Verdict:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from bgdeploy.errors import BadInput
-from bgdeploy.snapshots.allowed import family, is_text, is_text_list
+from bgdeploy.snapshots.families import family, is_text, is_text_list
 from bgdeploy.snapshots.source import Kind, Role
 
 NAMES: Mapping[Role, Sequence[str]] = {

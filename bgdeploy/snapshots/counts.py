@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput
-from bgdeploy.snapshots.allowed import is_text_list
+from bgdeploy.snapshots.families import is_text_list
 from bgdeploy.snapshots.footers import read_statistics
 from bgdeploy.snapshots.source import Column, Snapshot, Table
 
@@ -38,7 +38,8 @@ def label_counts(snapshot: Snapshot) -> dict[str, int]:
         column = table.column("labels")
         if column is not None:
             for file in table.files:
-                total.update(_count_more(snapshot.path, file.path, column, table.labels))
+                if (own := file.find(column)) is not None:
+                    total.update(_count_more(snapshot.path, file.path, own, table.labels))
     return {label: rows for label, rows in total.items() if rows}
 
 
@@ -92,7 +93,8 @@ def check_types(snapshot: Snapshot) -> None:
         column = table.column("type")
         if column is not None:
             for file in table.files:
-                _check_type(snapshot.path, file.path, table, column)
+                if (own := file.find(column)) is not None:
+                    _check_type(snapshot.path, file.path, table, own)
 
 
 def _check_type(snapshot: Path, file: str, table: Table, column: Column) -> None:

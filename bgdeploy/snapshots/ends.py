@@ -12,13 +12,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.footers import id_range
-from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
+from bgdeploy.snapshots.ids import BATCH, column_of, family, name_in, read_ids
+from bgdeploy.snapshots.rows import read_rows
+from bgdeploy.snapshots.source import DataFile, Kind, Role, Snapshot, Table
 
 _WINDOW = 2_000_000  # ids held in memory at once
-_KEPT = "What is live stays live."
 _NONE, _MANY = -1, -2  # in place of a label's number: in no table, in several
+
+
+class Misfit(Exception):
+    """Ids or ends of one label or type do not fit; ``said`` is what was seen of it, the files tell the rest."""
+
+    def __init__(self, kind: Kind, name: str, said: str) -> None:
+        super().__init__(said)
+        self.kind, self.name, self.said = kind, name, said
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,11 @@ def find_parts(snapshot: Snapshot, table: Table, build: Path) -> list[Part]:
     """Return every file of a relationship table with the labels it joins.
 
     A file whose rows join several pairs is split into one Parquet file for each, below
-    ``<build>/split``; doing it again gives the same files. Raises BadInput for ids that no node
+    ``<build>/split``; doing it again gives the same files. Raises Misfit for ids that no node
     has and for ids that several labels share while nothing declares the ends.
     """
-    sources = _candidates(snapshot, table, "source", table.source_label)
-    targets = _candidates(snapshot, table, "target", table.target_label)
+    sources = candidates(snapshot, table, "source", table.source_label)
+    targets = candidates(snapshot, table, "target", table.target_label)
     parts: list[Part] = []
     for file in table.files:
         if file.rows:
@@ -49,31 +57,31 @@ def find_parts(snapshot: Snapshot, table: Table, build: Path) -> list[Part]:
     return parts
 
 
-def _candidates(snapshot: Snapshot, table: Table, role: str, declared: str | None) -> list[str]:
+def candidates(snapshot: Snapshot, table: Table, role: Role, declared: str | None) -> list[str]:
     """Node tables this end may join: those with the declared label, or all whose ids are of one kind."""
-    family = _family(_column(table, role))
+    kind = family(column_of(table, role))
     fitting = [
         node
         for node in snapshot.nodes
-        if (declared is None or declared in node.labels) and _family(_column(node, "id")) == family
+        if (declared is None or declared in node.labels) and family(column_of(node, "id")) == kind
     ]
     return sorted({node.name for node in fitting})
 
 
-def _narrow(snapshot: Snapshot, table: Table, file: DataFile, role: str, names: list[str]) -> list[str]:
+def _narrow(snapshot: Snapshot, table: Table, file: DataFile, role: Role, names: list[str]) -> list[str]:
     """Leave out the labels whose ids the footers prove to lie elsewhere."""
     if len(names) == 1:
         return names
-    mine = id_range(snapshot.path, [file.path], _column(table, role).name)
+    mine = id_range(snapshot.path, [(file.path, name_in(table, file, role))])
     if mine is None:
         return names
     return [name for name in names if _may_meet(_range(snapshot, name), mine)] or names
 
 
 def _range(snapshot: Snapshot, label: str) -> tuple[object, object] | None:
-    nodes = [node for node in snapshot.nodes if node.name == label and node.rows]
-    files = [file.path for node in nodes for file in node.files if file.rows]
-    return id_range(snapshot.path, files, _column(nodes[0], "id").name) if nodes else None
+    nodes = [node for node in snapshot.nodes if node.name == label]
+    files = [(file.path, name_in(node, file, "id")) for node in nodes for file in node.files if file.rows]
+    return id_range(snapshot.path, files)
 
 
 def _may_meet(one: tuple[object, object] | None, other: tuple[object, object]) -> bool:
@@ -94,18 +102,18 @@ def _parts_of(
     names = {pair: (left[pair // len(right)], right[pair % len(right)]) for pair, _ in found}
     if len(found) == 1:
         return [Part(file.path, file.rows, *names[found[0][0]])]
-    paths = _split(snapshot, file, pairs, [pair for pair, _ in found], build)
+    paths = _split(snapshot, table, file, pairs, [pair for pair, _ in found], build)
     return [Part(path, rows, *names[pair]) for path, (pair, rows) in zip(paths, found, strict=True)]
 
 
 def _classify(
-    snapshot: Snapshot, table: Table, file: DataFile, role: str, names: list[str]
+    snapshot: Snapshot, table: Table, file: DataFile, role: Role, names: list[str]
 ) -> pa.ChunkedArray:
-    """The number of the label each row's id belongs to; raises BadInput for none and for several."""
+    """The number of the label each row's id belongs to; raises Misfit for none and for several."""
     if len(names) == 1:
         return pa.chunked_array([pa.nulls(file.rows, pa.int32()).fill_null(0)])
     chunks = []
-    for _, ids in _read(snapshot.path / file.path, _column(table, role).name):
+    for ids in _read(snapshot, table, file, role):
         place = pa.nulls(len(ids), pa.int32()).fill_null(_NONE)
         for number, name in enumerate(names):
             for window in _windows(snapshot, name):
@@ -113,7 +121,7 @@ def _classify(
         chunks.append(place)
     places = pa.chunked_array(chunks)
     if pc.min(places).as_py() < 0:
-        raise _unclear(snapshot, table, file, role, places, names)
+        raise _unclear(table, file, role, places)
     return places
 
 
@@ -129,83 +137,45 @@ def _windows(snapshot: Snapshot, label: str) -> Iterator[pa.Array]:
     for node in snapshot.nodes:
         if node.name == label:
             for file in node.files:
-                for _, ids in _read(snapshot.path / file.path, _column(node, "id").name):
+                for ids in _read(snapshot, node, file, "id"):
                     yield ids.drop_null()
 
 
-def _read(path: Path, name: str) -> Iterator[tuple[int, pa.Array]]:
-    """Yield (first row, values) of a column in windows, in one plain type so that ids compare."""
-    with pq.ParquetFile(path) as parquet:
-        start = 0
-        batches = parquet.iter_batches(65_536, columns=[name])
-        while some := list(islice(batches, _WINDOW // 65_536)):
-            ids = _plain(pa.chunked_array([batch.column(0) for batch in some]))
-            yield start, ids
-            start += len(ids)
-
-
-def _plain(ids: pa.ChunkedArray) -> pa.Array:
-    kind = ids.type.value_type if pa.types.is_dictionary(ids.type) else ids.type
-    wanted = pa.uint64() if kind == pa.uint64() else pa.int64()
-    return ids.cast(wanted if pa.types.is_integer(kind) else pa.large_string()).combine_chunks()
+def _read(snapshot: Snapshot, table: Table, file: DataFile, role: Role) -> Iterator[pa.Array]:
+    """Yield a file's ids of one role in windows."""
+    batches = read_ids(snapshot, table, file, role)
+    while some := list(islice(batches, _WINDOW // BATCH)):
+        yield pa.concat_arrays(some)
 
 
 def _split(
     snapshot: Snapshot,
+    table: Table,
     file: DataFile,
     pairs: pa.ChunkedArray,
     found: Sequence[int],
     build: Path,
 ) -> list[str]:
-    """Write the rows of each pair to a file of their own; return the paths relative to the build."""
+    """Write the rows of each pair to a file of their own, in the table's shape; return paths relative to the build."""
     folder = build / "split"
     folder.mkdir(exist_ok=True)
     first = len(os.listdir(folder))
     paths = [f"split/{first + number}.parquet" for number in range(len(found))]
-    with pq.ParquetFile(snapshot.path / file.path) as parquet:
-        schema = parquet.schema_arrow
-        writers = [pq.ParquetWriter(build / path, schema, compression="zstd") for path in paths]
-        start = 0
-        for batch in parquet.iter_batches(65_536):
-            here = pairs.slice(start, batch.num_rows).combine_chunks()
-            for pair, writer in zip(found, writers, strict=True):
-                writer.write_batch(batch.filter(pc.equal(here, pair)))
-            start += batch.num_rows
-        for writer in writers:
-            writer.close()
+    schema = pa.schema([(column.name, column.kind) for column in table.columns])
+    writers = [pq.ParquetWriter(build / path, schema, compression="zstd") for path in paths]
+    start = 0
+    for batch in read_rows(snapshot.path / file.path, file, table.columns):
+        here = pairs.slice(start, batch.num_rows).combine_chunks()
+        for pair, writer in zip(found, writers, strict=True):
+            writer.write_batch(batch.filter(pc.equal(here, pair)))
+        start += batch.num_rows
+    for writer in writers:
+        writer.close()
     return paths
 
 
-def _unclear(
-    snapshot: Snapshot, table: Table, file: DataFile, role: str, places: pa.ChunkedArray, names: list[str]
-) -> BadInput:
+def _unclear(table: Table, file: DataFile, role: Role, places: pa.ChunkedArray) -> Misfit:
     lost = pc.sum(pc.equal(places, _NONE)).as_py()
-    fault = _NONE if lost else _MANY
     rows = lost or pc.sum(pc.equal(places, _MANY)).as_py()
-    shown = ", ".join(islice(_examples(snapshot, table, file, role, pc.equal(places, fault)), 10))
-    if lost:
-        what = f"{file.path}: {rows:,} rows have a {role} id that no node has: {shown}."
-        cure = f"Write those nodes, or leave the rows out (looked in {', '.join(names)})."
-    else:
-        what = f"{file.path}: {rows:,} rows have a {role} id that several labels share: {shown}."
-        cure = f"Declare the ends: relationships/{table.name}/from=<Label>/to=<Label>/*.parquet"
-    return BadInput(what, kept=_KEPT, cure=cure)
-
-
-def _examples(
-    snapshot: Snapshot, table: Table, file: DataFile, role: str, faulty: pa.ChunkedArray
-) -> Iterator[str]:
-    for start, ids in _read(snapshot.path / file.path, _column(table, role).name):
-        here = faulty.slice(start, len(ids)).combine_chunks()
-        for row in pc.indices_nonzero(here)[:10]:
-            yield f"{ids[row.as_py()].as_py()!r} in row {start + row.as_py() + 1:,}"
-
-
-def _column(table: Table, role: str) -> Column:
-    column = table.column(role)  # type: ignore[arg-type]
-    assert column is not None, f"{table.name} was admitted without a column for the {role}"
-    return column
-
-
-def _family(column: Column) -> str:
-    return "string" if "string" in column.type else "integer"
+    why = "that no node has" if lost else "that several labels share"
+    return Misfit("relationship", table.name, f"{file.path} has {rows:,} rows with a {role} id {why}.")

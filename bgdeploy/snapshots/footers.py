@@ -65,12 +65,12 @@ def read_statistics(parquet: pq.ParquetFile, column_name: str) -> ColumnStats | 
     return ColumnStats(min(bounds), max(bounds), nulls, all(map(_is_whole, bounds)))
 
 
-def id_range(snapshot: Path, files: Sequence[str], column: str) -> tuple[Any, Any] | None:
-    """Return bounds between which all values of a column lie over some files, or None where unknown.
+def id_range(snapshot: Path, files: Sequence[tuple[str, str]]) -> tuple[Any, Any] | None:
+    """Return bounds between which all values lie over some (file, its column), or None where unknown.
 
     The bounds need not occur as values. None too when there is no value at all.
     """
-    found = [column_statistics(snapshot / file, column) for file in files]
+    found = [column_statistics(snapshot / file, column) for file, column in files]
     if any(one is None or isinstance(one.min, float) for one in found):
         return None
     known = [one for one in found if one is not None and one.min is not None]

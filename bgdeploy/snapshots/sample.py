@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bgdeploy.snapshots.footers import read_nulls
-from bgdeploy.snapshots.source import Snapshot, Table
+from bgdeploy.snapshots.rows import read_rows
+from bgdeploy.snapshots.source import Column, DataFile, Role, Snapshot, Table
 
 _BATCH = 1024  # rows decoded at a time
 
@@ -31,13 +33,14 @@ def present(snapshot: Snapshot, table: Table) -> Counter[str]:
     From the footers where they say so; a column without that statistic is read. Null counts of
     list columns in a footer speak of their elements, so those columns are always read.
     """
-    names = [column.name for column in table.properties]
-    total: Counter[str] = Counter(dict.fromkeys(names, 0))
+    total: Counter[str] = Counter({column.name: 0 for column in table.properties})
     for file in table.files:
         with pq.ParquetFile(snapshot.path / file.path) as parquet:
-            for name in names:
-                nulls = read_nulls(parquet, name)
-                total[name] += file.rows - (_nulls_by_reading(parquet, name) if nulls is None else nulls)
+            for column in table.properties:
+                if (own := file.find(column)) is not None:
+                    nulls = read_nulls(parquet, own.name)
+                    nulls = _nulls_by_reading(parquet, own.name) if nulls is None else nulls
+                    total[column.name] += file.rows - nulls
     return total
 
 
@@ -53,7 +56,7 @@ def sample(snapshot: Snapshot, table: Table, count: int) -> list[Sample]:
     found: list[Sample] = []
     for file, group in chosen:
         each = -(-count // len(chosen))
-        found += _read_rows(snapshot.path / file.path, group, table, each)
+        found += _read_rows(snapshot.path / file.path, file, group, table, each)
     return found[:count]
 
 
@@ -62,22 +65,23 @@ def _row_groups(snapshot: Snapshot, path: str) -> int:
         return int(parquet.metadata.num_row_groups)
 
 
-def _read_rows(path: Path, group: int, table: Table, count: int) -> Iterator[Sample]:
+def _read_rows(path: Path, file: DataFile, group: int, table: Table, count: int) -> Iterator[Sample]:
     """Rows from a batch in the middle of a row group, so that order within it matters too."""
     keys = _key_columns(table)
-    wanted = [*keys, *(column.name for column in table.properties)]
+    for batch in _read_middle(path, file, group, [*keys, *table.properties]):
+        step = max(1, batch.num_rows // count)
+        picked = _in_python(batch.take(list(range(0, batch.num_rows, step))[:count])).to_pylist()
+        for row in picked:
+            values = {column.name: row[column.name] for column in table.properties}
+            yield Sample(tuple(row[key.name] for key in keys), values)
+        return
+
+
+def _read_middle(path: Path, file: DataFile, group: int, columns: list[Column]) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as parquet:
         rows = parquet.metadata.row_group(group).num_rows
-        skip = min(rows // (2 * _BATCH), 16)
-        for number, batch in enumerate(parquet.iter_batches(_BATCH, row_groups=[group], columns=wanted)):
-            if number < skip:
-                continue
-            step = max(1, batch.num_rows // count)
-            picked = _in_python(batch.take(list(range(0, batch.num_rows, step))[:count])).to_pylist()
-            for row in picked:
-                values = {column.name: row[column.name] for column in table.properties}
-                yield Sample(tuple(row[key] for key in keys), values)
-            return
+    skip = min(rows // (2 * _BATCH), 16)
+    return islice(read_rows(path, file, columns, rows=_BATCH, row_groups=[group]), skip, None)
 
 
 def _in_python(rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -97,6 +101,6 @@ def _coarse(kind: pa.DataType) -> pa.DataType:
     return pa.float32() if pa.types.is_float16(kind) else kind
 
 
-def _key_columns(table: Table) -> list[str]:
-    roles = ("id",) if table.kind == "node" else ("source", "target")
-    return [column.name for role in roles if (column := table.column(role)) is not None]  # type: ignore[arg-type]
+def _key_columns(table: Table) -> list[Column]:
+    roles: tuple[Role, ...] = ("id",) if table.kind == "node" else ("source", "target")
+    return [column for role in roles if (column := table.column(role)) is not None]

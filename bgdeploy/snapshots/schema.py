@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput, NotReadable
-from bgdeploy.snapshots.allowed import find_fault, stored
 from bgdeploy.snapshots.checks import check_names, check_snapshot
 from bgdeploy.snapshots.columns import find_roles
 from bgdeploy.snapshots.counts import check_types as check_types
 from bgdeploy.snapshots.counts import label_counts as label_counts
 from bgdeploy.snapshots.counts import names_its_folder
 from bgdeploy.snapshots.layout import TableFolder, read_layout
-from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
+from bgdeploy.snapshots.source import Column, DataFile, Kind, Snapshot, Table
+from bgdeploy.snapshots.tables import join_columns
 
 _KEPT = "Nothing of the snapshot was loaded."
 Refuses = Callable[[pa.DataType, str], str | None]
-_Shape = tuple[tuple[str, str], ...]  # names and stored types, in file order
 
 
-@dataclass(frozen=True)
-class Footer:
-    """What is kept of one file: its numbers, its columns, and their types as they lie in the file."""
-
-    file: DataFile
-    columns: tuple[Column, ...]
-    shape: _Shape
+def _takes_all(kind: pa.DataType, written_by: str) -> str | None:
+    return None
 
 
 def open_snapshot(
@@ -40,7 +33,7 @@ def open_snapshot(
     path: Path,
     columns: Mapping[str, Sequence[str]],
     fingerprint: str,
-    refuses: Refuses = find_fault,
+    refuses: Refuses = _takes_all,
 ) -> Snapshot:
     """Return the snapshot in ``path`` with every table, file, row count and column known.
 
@@ -50,22 +43,37 @@ def open_snapshot(
     column's place alone must tell what it is. Raises NotReadable, naming the file, for one that
     does not open; BadInput for what cannot become right by waiting.
     """
-    tables: list[Table] = []
-    first: dict[tuple[str, str], Footer] = {}
-    for folder in read_layout(path):
-        footers = [read_footer(path, file, folder, columns, refuses) for file in folder.files]
-        model = first.setdefault((folder.kind, folder.name), _choose_model(footers))
-        for footer in footers:
-            _compare(folder, model, footer)
-        tables.append(_table(folder, model, footers))
-    snapshot = Snapshot(customer, timestamp, path, tuple(tables), fingerprint)
+    folders = read_layout(path)
+    files = {
+        folder: [read_footer(path, file, folder, columns, refuses) for file in folder.files]
+        for folder in folders
+    }
+    joined = {
+        key: _join(key, files) for key in dict.fromkeys((folder.kind, folder.name) for folder in folders)
+    }
+    tables = tuple(_table(folder, files[folder], joined[folder.kind, folder.name]) for folder in folders)
+    snapshot = Snapshot(customer, timestamp, path, tables, fingerprint)
     check_snapshot(snapshot)
     return snapshot
 
 
+def _join(key: tuple[Kind, str], files: Mapping[TableFolder, Sequence[DataFile]]) -> tuple[Column, ...]:
+    """The columns of every file that fills one table; several folders may."""
+    kind, name = key
+    mine = [file for folder, some in files.items() if (folder.kind, folder.name) == key for file in some]
+    columns = join_columns(kind, name, mine)
+    check_names(kind, mine[0].path, columns)
+    return columns
+
+
+def _table(folder: TableFolder, files: Sequence[DataFile], columns: tuple[Column, ...]) -> Table:
+    ends = folder.source_label, folder.target_label
+    return Table(folder.kind, folder.name, folder.labels, *ends, tuple(files), columns)
+
+
 def read_footer(
     path: Path, file: str, folder: TableFolder, columns: Mapping[str, Sequence[str]], refuses: Refuses
-) -> Footer:
+) -> DataFile:
     """Read one file's footer and find the roles of its columns.
 
     Raises NotReadable when the file does not open, BadInput for its columns.
@@ -76,14 +84,13 @@ def read_footer(
         _check_types(file, schema, written_by, refuses)
         roles = find_roles(folder.kind, file, schema, columns, _speaker(parquet, folder))
         found = tuple(
-            Column(field.name, str(field.type), roles.get(number, "property"))
+            Column(field.name, field.type, roles.get(number, "property"))
             for number, field in enumerate(schema)
         )
         check_names(folder.kind, file, found)
         groups = (metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
         size = (path / file).stat().st_size
-        data = DataFile(file, metadata.num_rows, size, sum(groups))
-        return Footer(data, found, tuple((field.name, stored(field.type, written_by)) for field in schema))
+        return DataFile(file, metadata.num_rows, size, sum(groups), found, written_by)
 
 
 @contextmanager
@@ -122,41 +129,3 @@ def _check_types(file: str, schema: pa.Schema, written_by: str, refuses: Refuses
         if instead is not None:
             what = f"{file}: column {field.name!r} holds {field.type}, which would not arrive unharmed."
             raise BadInput(what, kept=_KEPT, cure=f"Use {instead}.")
-
-
-def _choose_model(footers: Sequence[Footer]) -> Footer:
-    # A column's place tells its role only where there are rows to look at.
-    return next((footer for footer in footers if footer.file.rows), footers[0])
-
-
-def _table(folder: TableFolder, model: Footer, footers: Iterable[Footer]) -> Table:
-    files = tuple(footer.file for footer in footers)
-    ends = folder.source_label, folder.target_label
-    return Table(folder.kind, folder.name, folder.labels, *ends, files, model.columns)
-
-
-def _compare(folder: TableFolder, model: Footer, other: Footer) -> None:
-    roles = [column.role for column in model.columns]
-    same_roles = not other.file.rows or roles == [column.role for column in other.columns]
-    if model.shape == other.shape and same_roles:
-        return
-    table = f"{'label' if folder.kind == 'node' else 'type'} {folder.name}"
-    difference = _first_difference(model.shape, other.shape)
-    difference = difference or "one column holds labels or types in one of them only"
-    raise BadInput(
-        f"The files of {table} differ: {model.file.path} and {other.file.path}: {difference}.",
-        kept=_KEPT,
-        cure="Write all files of one table with the same columns in the same order.",
-    )
-
-
-def _first_difference(one: _Shape, two: _Shape) -> str | None:
-    for number, ((name, kind), (other_name, other_kind)) in enumerate(zip(one, two, strict=False), 1):
-        if name != other_name:
-            return f"column {number} is {name!r} in the first and {other_name!r} in the second"
-        if kind != other_kind:
-            return f"column {name!r} holds {kind} in the first and {other_kind} in the second"
-    if len(one) == len(two):
-        return None
-    longer, which = (one, "first") if len(one) > len(two) else (two, "second")
-    return f"column {longer[min(len(one), len(two))][0]!r} is in the {which} only"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Role = Literal["id", "labels", "source", "target", "type", "property"]
 Kind = Literal["node", "relationship"]
@@ -12,21 +15,34 @@ Kind = Literal["node", "relationship"]
 
 @dataclass(frozen=True)
 class Column:
-    """One Parquet column: its name, its Arrow type as text, and what it is for."""
+    """One Parquet column: its name, its Arrow type, and what it is for."""
 
     name: str
-    type: str
+    kind: pa.DataType
     role: Role
+
+    @property
+    def type(self) -> str:
+        """The type as text."""
+        return str(self.kind)
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """One Parquet file: path relative to the snapshot, rows and bytes from its footer."""
+    """One Parquet file: path relative to the snapshot, rows and bytes from its footer, its own columns."""
 
     path: str
     rows: int
     size: int  # bytes on disk
     raw_size: int  # uncompressed bytes of all its columns, from the footer
+    columns: tuple[Column, ...] = ()  # in file order
+    written_by: str = ""  # the program that the footer names
+
+    def find(self, column: Column) -> Column | None:
+        """Its own column for one of its table's, or None where it lacks it: roles by role, properties by name."""
+        if column.role != "property":
+            return next((one for one in self.columns if one.role == column.role), None)
+        return next((one for one in self.columns if one.role == "property" and one.name == column.name), None)
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,8 @@ class Table:
 
     ``labels`` are the folder's labels (``Person:Employee`` gives two; the first names the table);
     empty for relationships. ``source_label`` and ``target_label`` are what ``from=``/``to=``
-    declare, or None. All files of a table have the same columns in the same order.
+    declare, or None. ``columns`` are those of all files together, each with a type that holds what
+    every file has in it; a file may have them in another order, narrower, or not at all.
     """
 
     kind: Kind
@@ -55,9 +72,13 @@ class Table:
         """The column with this role, or None where the folder's name stands for it."""
         return next((column for column in self.columns if column.role == role), None)
 
+    def file(self, path: str) -> DataFile | None:
+        """The file with this path, or None for one that was made for the load."""
+        return next((file for file in self.files if file.path == path), None)
+
     @property
     def properties(self) -> tuple[Column, ...]:
-        """The columns that become properties, in file order, the id not among them."""
+        """The columns that become properties, in the order they were found, the id not among them."""
         return tuple(column for column in self.columns if column.role == "property")
 
 

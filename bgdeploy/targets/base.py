@@ -93,6 +93,12 @@ class Ledger(Protocol):
     def advanced(self, group: int, rows: int) -> None:
         """So many rows of a group are committed so far: for targets that commit less than a group at once."""
 
+    def seen(self, group: int, rows: int) -> None:
+        """About so many rows of a group are on their way; for people only, and not waited for."""
+
+    def note(self, doing: str) -> None:
+        """Something that takes long is begun; it is shown, and is no progress."""
+
     def step(self, name: str) -> None:
         """A step other than a group is done: ``closed``, ``verified``, ``published``."""
 
@@ -167,6 +173,9 @@ class Target(Protocol):
     """
 
     kind: str
+    keys_cross_folders: (
+        bool  # an id is unique among all nodes that carry its label, not only in the label's folder
+    )
 
     def identity(self) -> str:
         """What tells this target from another of its kind: a folder, or a DBMS id.

@@ -7,9 +7,16 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from bgdeploy.snapshots.ends import Part, find_parts
-from bgdeploy.snapshots.source import Kind, Snapshot, Table
+from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.ends import Misfit, Part, find_parts
+from bgdeploy.snapshots.source import DataFile, Kind, Snapshot, Table
+from bgdeploy.snapshots.unify import simple
 from bgdeploy.targets.base import Group, Ledger
+from bgdeploy.targets.diagnosis import Desk, diagnose
+
+_KEPT = "What is live stays live."
+
+_OURS = "parquet-cpp-arrow"  # what writes split files
 
 
 class Doubt(Exception):
@@ -19,26 +26,47 @@ class Doubt(Exception):
 def plan_groups(snapshot: Snapshot, group_rows: int, folder: Path) -> list[Group]:
     """Return the groups of a load: nodes first, then relationships by the labels they join.
 
-    One group holds whole files of one folder, up to ``group_rows`` rows, but at least one file. Files
-    whose rows join several pairs of labels are split into new ones below ``<folder>/split``.
+    One group holds whole files of one folder and one shape, up to ``group_rows`` rows, but at least
+    one file. Files whose rows join several pairs of labels are split into new ones below
+    ``<folder>/split``. Raises Misfit for ends that fit no label, or several.
     """
     groups: list[Group] = []
     for table in snapshot.nodes:
-        files = [Part(file.path, file.rows, "", "") for file in table.files if file.rows]
-        for some in _bundle(files, group_rows):
-            groups.append(_group(len(groups), "node", table.name, some))
+        parts = [Part(file.path, file.rows, "", "") for file in table.files if file.rows]
+        _add_groups(groups, table, parts, group_rows)
     for table in snapshot.relationships:
-        parts = sorted(find_parts(snapshot, table, folder), key=_pair)
-        for _, same in groupby(parts, key=_pair):
-            for some in _bundle(same, group_rows):
-                groups.append(_group(len(groups), "relationship", table.name, some))
+        _add_groups(groups, table, find_parts(snapshot, table, folder), group_rows)
     return groups
+
+
+def _add_groups(groups: list[Group], table: Table, parts: list[Part], group_rows: int) -> None:
+    shapes = _number_shapes(table, parts)
+
+    def alike(part: Part) -> tuple[str, str, bool, int]:
+        # Split files lie elsewhere and are grouped apart.
+        return part.source, part.target, is_split(part.path), shapes[part.path]
+
+    for _, same in groupby(sorted(parts, key=alike), key=alike):
+        for some in _bundle(same, group_rows):
+            groups.append(_group(len(groups), table.kind, table.name, some))
+
+
+def _number_shapes(table: Table, parts: Iterable[Part]) -> dict[str, int]:
+    """Files read in one statement must have the same columns in the same order: a number for each such shape."""
+    numbers: dict[object, int] = {}
+    return {part.path: numbers.setdefault(_shape(file_of(table, part.path)), len(numbers)) for part in parts}
+
+
+def _shape(file: DataFile) -> object:
+    columns = tuple((column.name, column.role, simple(column.kind)) for column in file.columns)
+    return columns, file.written_by.partition(" version")[0]
 
 
 def keep_plan(snapshot: Snapshot, ledger: Ledger, group_rows: int, folder: Path) -> list[Group]:
     """Return the stored plan; made and stored at the first run. Split files that are gone are made again.
 
-    Raises Doubt when the snapshot gives another plan than the one stored with the job.
+    Raises Doubt when the snapshot gives another plan than the one stored with the job, BadInput for
+    relationships whose ends no plan can tell.
     """
     stored = ledger.plan()
     splits = [] if stored is None else [file for group in stored for file in group.files if is_split(file)]
@@ -47,13 +75,21 @@ def keep_plan(snapshot: Snapshot, ledger: Ledger, group_rows: int, folder: Path)
         return list(stored)
     shutil.rmtree(folder / "split", ignore_errors=True)
     half.touch()
-    groups = plan_groups(snapshot, group_rows, folder)
+    groups = _plan(snapshot, ledger, group_rows, folder)
     half.unlink()
     if stored is None:
         ledger.store_plan(groups)
     elif list(stored) != groups:
         raise Doubt("the plan made anew is not the one stored with the job")
     return groups
+
+
+def _plan(snapshot: Snapshot, ledger: Ledger, group_rows: int, folder: Path) -> list[Group]:
+    try:
+        return plan_groups(snapshot, group_rows, folder)
+    except Misfit as misfit:
+        bad = diagnose(Desk(snapshot, ledger, folder, across=False), misfit, _KEPT)
+        raise bad or BadInput(misfit.said, kept=_KEPT) from misfit
 
 
 def is_split(file: str) -> bool:
@@ -68,9 +104,10 @@ def find_table(snapshot: Snapshot, group: Group) -> Table:
     return next((t for t in same if any(file.path == first for file in t.files)), same[0])
 
 
-def _pair(part: Part) -> tuple[str, str, bool]:
-    # Split files lie elsewhere and are grouped apart.
-    return part.source, part.target, is_split(part.path)
+def file_of(table: Table, path: str) -> DataFile:
+    """The file a path names; one that was made by splitting another has its table's own shape."""
+    found = table.file(path)
+    return found if found is not None else DataFile(path, 0, 0, 0, table.columns, _OURS)
 
 
 def _bundle(parts: Iterable[Part], most: int) -> Iterator[list[Part]]:

@@ -237,7 +237,6 @@ def test_the_limit_of_databases_is_waited_for_without_an_attempt(enterprise: Sta
     [
         ({"heap": {"used": 95, "max": 100}}, {"heap": {"used": 20, "max": 100}}, "heap 95 % (at most 85 %)", {}),
         ({}, {"page_cache": 0.5}, "page cache unknown (at most 90 %)", {"health_unknown": "wait"}),
-        ({"edition": "community"}, {"edition": "enterprise"}, "has one database and no aliases", {}),
     ],
 )  # fmt: skip
 def test_an_unwell_server_is_waited_for_with_the_figure(

@@ -13,11 +13,20 @@ import neo4j
 import pyarrow as pa
 import pytest
 
-from bgdeploy.errors import BadInput, BuildLocked, NameTaken, TargetAway, TargetError, VerifyFailed
+from bgdeploy.errors import (
+    BadInput,
+    BuildLocked,
+    NameTaken,
+    Refused,
+    TargetAway,
+    TargetError,
+    VerifyFailed,
+)
 from bgdeploy.targets.neo4j import statements
 from bgdeploy.targets.neo4j.access import open_server
 from bgdeploy.targets.neo4j.inspection import to_native
-from tests.neo4j.loading import Loading, loading, loading_of
+from tests.house import make_house
+from tests.neo4j.loading import TIMESTAMP, Loading, loading, loading_of
 from tests.neo4j.proxy import proxy
 from tests.neo4j.servers import LTS, PASSWORD, Community, NoServer, community
 
@@ -293,11 +302,12 @@ def test_neo4js_own_types_arrive_unharmed(real: Community, tmp_path: Path) -> No
         ({"nodes/A/a.parquet": {"id": [1], "m": pa.array([1], pa.decimal128(9, 2))}}, "column 'm' holds decimal"),
         (
             {"nodes/A/a.parquet": {"id": [1, 2]}, "nodes/B/a.parquet": {"id": [1], "labels": ["A"]}},
-            "the id 1 occurs 2 times",
+            "nodes/A: 1 row repeats an id: 1 in nodes/A/a.parquet row 1 and nodes/B/a.parquet row 1. What is live stays "
+            "live. Write every node once; nodes of other folders that carry the label count too.",
         ),
         (
             {"nodes/A/a.parquet": {"id": [1]}, "relationships/R/a.parquet": {"source": [1, 1], "target": [1, 9]}},
-            "points at the id 9 as target, which no node of A has",
+            "relationships/R: 1 row has a target id that no node has (looked in A): 9 in relationships/R/a.parquet row 2.",
         ),
     ],
 )  # fmt: skip
@@ -308,6 +318,23 @@ def test_what_neo4j_cannot_hold_is_refused_with_the_column(
     with pytest.raises(BadInput) as caught:
         loading_of(tmp_path, lts_server.uri, files).load()
     assert said in str(caught.value)
+
+
+def test_nodes_that_somebody_removed_are_no_fault_of_the_files(
+    lts_server: Community, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lts_server.empty()
+    one = loading(tmp_path, lts_server.uri, rows=400)
+    interrupt(one, monkeypatch, "load.group.confirmed", 2)
+    ask(lts_server, "MATCH (n:Address) DELETE n")
+    one.fence = 2
+    with pytest.raises(
+        TargetError, match=r"found no node to join.* But in the files every id is right"
+    ) as caught:
+        one.load()
+    assert not isinstance(caught.value, BadInput)
+    assert one.ledger.events[-1] == ("note", "looking for all offenders in relationships/HAS_ADDRESS")
+    assert not list((tmp_path / "state/builds/neo4j").glob("*"))
 
 
 def test_odd_names_ids_of_both_kinds_and_properties_called_id_and_labels(
@@ -395,15 +422,39 @@ def test_a_schema_that_cannot_be_is_bad_input(
 
 def test_community_is_recognised_in_one_sentence(real: Community, tmp_path: Path) -> None:
     health = loading(tmp_path, real.uri).target().health()
-    assert health.state == "wait"
-    assert len(health.reasons) == 1
-    assert "Neo4j Community Edition, which has one database and no aliases" in health.reasons[0]
-    assert "target: ladybug" in health.reasons[0]
+    assert health.state == "ok"
+    assert "Neo4j Community Edition, which has one database and no aliases" in health.figures[0]
+    assert "target: ladybug" in health.figures[0]
 
 
 def test_nothing_is_switched_on_community(real: Community, tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match="Community Edition"):
-        loading(tmp_path, real.uri).target().switch("acme", "neo4j", 1)
+    target = loading(tmp_path, real.uri).target()
+    with pytest.raises(Refused, match="Community Edition"):
+        target.switch("acme", "neo4j", 1)
+    assert target.alias("acme") is None
+    assert target.generation("acme") is None
+
+
+def test_community_takes_one_snapshot_by_commands_and_waits_with_the_next(
+    real: Community, tmp_path: Path
+) -> None:
+    house = make_house(tmp_path, neo4j={"uri": real.uri, "password": PASSWORD, "concurrency": 2})
+    house.drop("acme", TIMESTAMP, rows=500)
+    done = house.run("run", "--timeout", "80")
+    assert "which has one database and no aliases" in done.stderr
+    (job,) = house.json("jobs", "list")
+    assert (job["state"], job["blocked"], job["rows_confirmed"]) == ("loaded", True, 500)
+    assert "Community Edition" in job["reason"]
+    assert ask(real, "MATCH (n) RETURN count(*) AS n") == [{"n": 300}]
+    house.drop("acme", TIMESTAMP + 1, rows=1000)
+    house.run("run", "--timeout", "8", ok=False)
+    waiting = house.json("jobs", "list", "--state", "queued")[0]
+    assert "holds 300 nodes that bgdeploy did not load" in waiting["reason"]
+    assert (waiting["attempt"], ask(real, "MATCH (n) RETURN count(*) AS n")) == (0, [{"n": 300}])
+    real.empty()
+    house.run("run", "--timeout", "80")
+    assert house.states() == {TIMESTAMP: "cleaned", TIMESTAMP + 1: "loaded"}
+    assert ask(real, "MATCH (n) RETURN count(*) AS n") == [{"n": 600}]
 
 
 def test_a_password_is_in_no_message(real: Community) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bgdeploy.snapshots.source import Column, DataFile
 from bgdeploy.targets.neo4j import reader
 from bgdeploy.targets.neo4j.reader import RowReader
 
@@ -26,6 +27,12 @@ def paths(tmp_path: Path) -> list[Path]:
     return made
 
 
+def made(paths: list[Path], start: int, stop: int, at: int, sort_by: str | None = None) -> RowReader:
+    columns = (Column("source", pa.int64(), "source"), Column("place", pa.int64(), "property"))
+    files = [(path, DataFile(path.name, 0, 0, 0, columns)) for path in paths]
+    return RowReader(files, columns, (start, stop), at, sort_by)
+
+
 def drain(one: RowReader, size: int) -> list[tuple[int, int]]:
     rows: list[tuple[int, int]] = []
     while (table := one.take(size)) is not None:
@@ -39,21 +46,21 @@ def test_a_row_number_means_the_same_row_at_every_try(
     paths: list[Path], monkeypatch: pytest.MonkeyPatch, sort_by: str | None, start: int, stop: int
 ) -> None:
     monkeypatch.setattr(reader, "WINDOW", 256)
-    whole = drain(RowReader(paths, start, stop, start, sort_by), 100)
+    whole = drain(made(paths, start, stop, start, sort_by), 100)
     assert len(whole) == stop - start
     if sort_by is None:
-        every = drain(RowReader(paths, 0, 1700, 0), 1700)
+        every = drain(made(paths, 0, 1700, 0), 1700)
         assert whole == every[start:stop]
     else:
-        assert sorted(whole) == sorted(drain(RowReader(paths, start, stop, start), 100))
+        assert sorted(whole) == sorted(drain(made(paths, start, stop, start), 100))
         assert all(a[0] <= b[0] for a, b in pairwise(whole[:256]))
     for at in {start, min(start + 1, stop), (start + stop) // 2, stop}:
         for size in (1, 77, 5000):
-            assert drain(RowReader(paths, start, stop, at, sort_by), size) == whole[at - start :]
+            assert drain(made(paths, start, stop, at, sort_by), size) == whole[at - start :]
 
 
 def test_what_is_put_back_comes_again(paths: list[Path]) -> None:
-    one = RowReader(paths, 0, 1700, 0)
+    one = made(paths, 0, 1700, 0)
     first = one.take(300)
     assert first is not None
     one.put_back(first)

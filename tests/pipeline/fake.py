@@ -17,6 +17,7 @@ class FakeTarget:
     """``whole`` holds verified databases, ``builds`` unfinished ones."""
 
     kind: str = "fake"
+    keys_cross_folders: bool = False
     whole: set[str] = field(default_factory=set)
     builds: set[str] = field(default_factory=set)
     pointing: dict[str, str] = field(default_factory=dict)

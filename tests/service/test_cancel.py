@@ -25,12 +25,11 @@ HELD = "load.group.confirmed:1:stop"  # the loading process stops itself after i
 
 
 def held_in_a_load(house: House) -> tuple[subprocess.Popen[bytes], psutil.Process]:
-    """A service in the middle of a load that stands still, and its loading process."""
+    """A service in the middle of a load that stands still, and the loading process that stopped itself."""
     house.drop("acme", FIRST)
     service = house.start("serve", failpoint=HELD)
-    house.await_("it is half loaded", lambda: _rows(house) > 0)
-    (child,) = psutil.Process(service.pid).children()
-    return service, child
+    house.await_("it is half loaded", lambda: bool(_stopped(service)))
+    return service, _stopped(service)[0]
 
 
 def freeze(house: House, service: subprocess.Popen[bytes]) -> None:
@@ -54,8 +53,8 @@ def _is_free(job_table: Path) -> bool:
     return True
 
 
-def _rows(house: House) -> int:
-    return sum(job["rows_confirmed"] for job in house.json("jobs", "list") if job["state"] == "loading")
+def _stopped(service: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return [one for one in psutil.Process(service.pid).children() if one.status() == "stopped"]
 
 
 def check_cancelled(house: House) -> None:

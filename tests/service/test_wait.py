@@ -32,7 +32,13 @@ def customer(live: int | None = 10, floor: int = 10, **more: Any) -> Any:
 
 def job(timestamp: int, state: State, **more: Any) -> Any:
     row = {"id": timestamp, "customer": "acme", "timestamp": timestamp, "build": 1, "state": state}
-    marks = {"blocked": False, "database": f"acme-{timestamp}", "rows_expected": 100, "rows_confirmed": 40}
+    marks = {
+        "blocked": False,
+        "database": f"acme-{timestamp}",
+        "rows_expected": 100,
+        "rows_confirmed": 40,
+        "rows_seen": None,
+    }
     return {**row, **marks, **dict.fromkeys(("reason", "error", "error_code")), **more}
 
 

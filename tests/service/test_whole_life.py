@@ -45,8 +45,11 @@ def test_every_row_and_every_column_arrives(house: House) -> None:
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        ("duplicate-id", "'E0' occurs 2 times"),
-        ("dangling", "points at the id"),
+        (
+            "duplicate-id",
+            "nodes/Entity: 1 row repeats an id: 'E0' in nodes/Entity/part-0.parquet rows 1 and 200.",
+        ),
+        ("dangling", "relationships/HAS_ADDRESS: 1 row has a target id that no node has"),
         ("truncated-file", "does not open as a Parquet file"),
         ("mixed-schema", "part-odd.parquet"),
     ],

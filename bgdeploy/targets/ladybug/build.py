@@ -19,17 +19,18 @@ from typing import Any
 from bgdeploy.durable import sync, write_durably
 from bgdeploy.errors import TargetError
 from bgdeploy.failpoints import reach
-from bgdeploy.snapshots.source import Snapshot, Table
+from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group, Ledger
-from bgdeploy.targets.groups import Doubt, find_table, is_split, keep_plan
+from bgdeploy.targets.groups import Doubt, find_table, keep_plan
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
 from bgdeploy.targets.ladybug.paths import GRAPH, NEED
 from bgdeploy.targets.ladybug.plan import disk_needed
+from bgdeploy.targets.ladybug.reading import read_group
 from bgdeploy.targets.ladybug.refusals import explain
+from bgdeploy.targets.ladybug.watching import TURN_ON, watched
 
 _HINTS = "hints.json"
-Types = Mapping[str, Mapping[str, str]]  # table -> column -> type in the database
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,11 @@ def _load(work: Build) -> None:
     threads = int(hints.get("threads", work.settings["threads"]))
     options: dict[str, Any] = {"pool_mb": pool, "threads": threads, "room": 8 * disk_needed(work.snapshot)}
     with _inside(work.folder), _opened(work, options) as engine:
-        types = _create_tables(work, engine, groups)
+        _create_tables(work, engine, groups)
+        engine.run(TURN_ON)
         done = _settle(work, engine, groups)
         for group in groups[len(done) :]:
-            _copy(work, engine, group, types)
+            _copy(work, engine, group)
         engine.run("CHECKPOINT")
 
 
@@ -103,7 +105,7 @@ def _opened(work: Build, options: Mapping[str, Any]) -> Iterator[Engine]:
     except QueryFailed as error:
         if existed:
             raise Doubt(f"the engine refused the build that was there: {error.what}") from error
-        raise explain(error, None, work.snapshot) from error
+        raise explain(error, None, work) from error
 
 
 @contextmanager
@@ -117,41 +119,14 @@ def _inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def _create_tables(work: Build, engine: Engine, groups: Sequence[Group]) -> Types:
-    types: dict[str, Mapping[str, str]] = {}
-    for table in work.snapshot.tables:
-        if table.name not in types and (file := next((f for f in table.files if f.rows), None)):
-            types[table.name] = _types(work, engine, table, file.path)
-    for name in types:
-        table = next(one for one in work.snapshot.tables if one.name == name and one.rows)
+def _create_tables(work: Build, engine: Engine, groups: Sequence[Group]) -> None:
+    tables = {table.name: table for table in reversed(work.snapshot.tables) if table.rows}
+    for table in sorted(tables.values(), key=lambda one: one.kind):  # nodes first: relationships name them
         if table.kind == "node":
-            engine.run(statements.create_node(table, types[name]))
+            engine.run(statements.create_node(table))
             continue
-        pairs = [(g.source_label or "", g.target_label or "") for g in groups if g.name == name]
-        engine.run(statements.create_relationship(table, list(dict.fromkeys(pairs)), types[name]))
-    return types
-
-
-def _types(work: Build, engine: Engine, table: Table, file: str) -> Mapping[str, str]:
-    read = _read_types(work, engine, [file])
-    return {column.name: statements.stored_type(column, read[column.name]) for column in table.columns}
-
-
-def _read_types(work: Build, engine: Engine, files: Sequence[str]) -> Mapping[str, str]:
-    return engine.columns(f"{statements.load(_link(work, files[:1]))} RETURN * LIMIT 0")
-
-
-def _link(work: Build, files: Sequence[str]) -> list[str]:
-    """Put numbered links in place of the files; split files lie in the build already."""
-    shutil.rmtree("in", ignore_errors=True)
-    os.mkdir("in")
-    links = []
-    for number, file in enumerate(files):
-        link = f"in/{number}.parquet"
-        home = work.folder if is_split(file) else work.snapshot.path
-        os.symlink(home.absolute() / file, link)
-        links.append(link)
-    return links
+        pairs = [(g.source_label or "", g.target_label or "") for g in groups if g.name == table.name]
+        engine.run(statements.create_relationship(table, list(dict.fromkeys(pairs))))
 
 
 def _settle(work: Build, engine: Engine, groups: Sequence[Group]) -> Sequence[Group]:
@@ -186,11 +161,13 @@ def _key(group: Group) -> tuple[str, str | None, str | None]:
     return group.name, group.source_label, group.target_label
 
 
-def _copy(work: Build, engine: Engine, group: Group, types: Types) -> None:
+def _copy(work: Build, engine: Engine, group: Group) -> None:
     reach("load.group.before")
     work.ledger.started(group.number)
     try:
-        engine.run(_statement(work, engine, group, types))
+        statement = _statement(work, engine, group)
+        with watched(lambda share: work.ledger.seen(group.number, int(share * group.rows))):
+            engine.run(statement)
     except QueryFailed as error:
         engine.abandon()
         _give_up(work, group, error)
@@ -199,37 +176,23 @@ def _copy(work: Build, engine: Engine, group: Group, types: Types) -> None:
     reach("load.group.confirmed")
 
 
-def _statement(work: Build, engine: Engine, group: Group, types: Types) -> str:
-    read = _read_types(work, engine, group.files)
-    links = _link(work, group.files)
+def _statement(work: Build, engine: Engine, group: Group) -> str:
     table = find_table(work.snapshot, group)
+    reading = read_group(work.snapshot, table, group, work.folder, engine)
     if group.kind == "node":
-        labels = statements.labels_of(table, work.snapshot.path, group.files, read)
-        return statements.copy_nodes(table, links, labels, read, types[table.name])
-    return statements.copy_relationships(table, group, links, read, _end_types(work, table, group, types))
-
-
-def _end_types(work: Build, table: Table, group: Group, types: Types) -> Mapping[str, str]:
-    """The relationship's column types, with its ends in the types of the keys they point at."""
-    ends: dict[str, str] = {}
-    for role, label in (("source", group.source_label), ("target", group.target_label)):
-        node = next(node for node in work.snapshot.nodes if node.name == label)
-        key, end = node.column("id"), table.column(role)  # type: ignore[arg-type]
-        assert key is not None
-        assert end is not None
-        ends[end.name] = types[node.name][key.name]
-    return {**types[table.name], **ends}
+        return statements.copy_nodes(table, reading)
+    return statements.copy_relationships(table, group, reading)
 
 
 def _give_up(work: Build, group: Group, error: QueryFailed) -> None:
     """A COPY failed: put the file out of reach at once, leave a hint if another way may help, and raise."""
-    failure = explain(error, group, work.snapshot)
+    _start_again(work, f"a COPY failed: {error.what}")
+    failure = explain(error, group, work)
     hints = _read_hints(work.folder)
     if failure.code == "pool" and "pool" not in hints:
         write_durably(work.folder / _HINTS, json.dumps({**hints, "pool": 2}))
     if failure.code == "contradicted" and "threads" not in hints:
         write_durably(work.folder / _HINTS, json.dumps({**hints, "threads": 1}))
-    _start_again(work, f"a COPY failed: {error.what}")
     raise failure from error
 
 

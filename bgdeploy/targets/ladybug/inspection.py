@@ -50,15 +50,19 @@ class Inspection:
         columns = self._columns(group.name)
         if not columns:
             return {}
-        wanted = ", ".join(f"count(x.{quote(name)}) AS c{number}" for number, name in enumerate(columns))
+        counts = (f"{_count_values(name, kind)} AS c{at}" for at, (name, kind) in enumerate(columns.items()))
+        wanted = ", ".join(counts)
         row = self.engine.rows(f"{_match(group, 'x')} RETURN {wanted}")[0]
         return {name: int(row[f"c{number}"]) for number, name in enumerate(columns)}
 
-    def _columns(self, table: str) -> list[str]:
+    def _columns(self, table: str) -> dict[str, str]:
+        """The engine's type of each property, the key and the labels not among them."""
         found = self.engine.rows(f"CALL table_info({text(table)}) RETURN *")
-        return [
-            row["name"] for row in found if not row.get("primary key") and row["name"] != statements.LABELS
-        ]
+        return {
+            row["name"]: row["type"]
+            for row in found
+            if not row.get("primary key") and row["name"] != statements.LABELS
+        }
 
     def _tables(self) -> list[tuple[str, str]]:
         found = self.engine.rows("CALL show_tables() RETURN *")
@@ -75,26 +79,33 @@ class Inspection:
     def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
         """The rows with these keys; a node's key is its id, a relationship's its two ends."""
         wanted = "".join(f", x.{quote(name)} AS c{number}" for number, name in enumerate(columns))
-        if group.kind == "node":
-            key = self._key(group.name)
-            where = f"x.{key} = k"
-            given, shown = [key_[0] for key_ in keys], [f"x.{key}"]
-        else:
-            source, target = self._key(group.source_label or ""), self._key(group.target_label or "")
-            where = f"a.{source} = k[1] AND b.{target} = k[2]"
-            given, shown = [list(key_) for key_ in keys], [f"a.{source}", f"b.{target}"]
-        parts = ", ".join(f"{one} AS k{number}" for number, one in enumerate(shown))
-        found = self.engine.rows(
-            f"UNWIND $keys AS k {_match(group, 'x')} WHERE {where} RETURN {parts}{wanted}", {"keys": given}
-        )
+        found = self._nodes(group, keys, wanted) if group.kind == "node" else self._joins(group, keys, wanted)
         named = {name: f"c{number}" for number, name in enumerate(columns)}
         return [
             {
                 **{name: row[alias] for name, alias in named.items()},
-                "key": tuple(row[f"k{number}"] for number in range(len(shown))),
+                "key": (row["k0"], row["k1"])[: len(keys[0])],
             }
             for row in found
         ]
+
+    def _nodes(self, group: Group, keys: Sequence[tuple[Any, ...]], wanted: str) -> Rows:
+        key = self._key(group.name)
+        query = f"UNWIND $keys AS k {_match(group, 'x')} WHERE x.{key} = k RETURN x.{key} AS k0, NULL AS k1{wanted}"
+        return self.engine.rows(query, {"keys": [one[0] for one in keys]})
+
+    def _joins(self, group: Group, keys: Sequence[tuple[Any, ...]], wanted: str) -> Rows:
+        """One question for each pair: asked for many at once the engine reads the whole table."""
+        source, target = self._key(group.source_label or ""), self._key(group.target_label or "")
+        where = f"WHERE a.{source} = $k0 AND b.{target} = $k1"
+        query = f"{_match(group, 'x')} {where} RETURN a.{source} AS k0, b.{target} AS k1{wanted}"
+        return [row for one in keys for row in self.engine.rows(query, {"k0": one[0], "k1": one[1]})]
+
+
+def _count_values(name: str, kind: str) -> str:
+    """Non-null values of a column; the engine has no count of decimals."""
+    column = f"x.{quote(name)}"
+    return f"count(CASE WHEN {column} IS NOT NULL THEN 1 END)" if "DECIMAL" in kind else f"count({column})"
 
 
 def _match(group: Group, name: str) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput, BgdeployError, TargetError, TargetFull
-from bgdeploy.snapshots.source import Snapshot, Table
+from bgdeploy.snapshots.ends import Misfit
+from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group
+from bgdeploy.targets.diagnosis import Desk, diagnose
 from bgdeploy.targets.ladybug.engine import QueryFailed
 
+if TYPE_CHECKING:
+    from bgdeploy.targets.ladybug.build import Build
+
 _KEPT = "What is live stays live; the build was deleted."
-_LOST = re.compile(r"Unable to find primary key value (.*)\.$", re.DOTALL)
-_DOUBLE = re.compile(r"duplicated primary key value (.*), which violates", re.DOTALL)
 
 
 class PoolTooSmall(TargetError):
@@ -32,8 +33,11 @@ class Contradicted(TargetError):
     code = "contradicted"
 
 
-def explain(error: QueryFailed, group: Group | None, snapshot: Snapshot) -> BgdeployError:
-    """Return what a failed COPY means: bad input, no room, too little memory, or the engine's own fault."""
+def explain(error: QueryFailed, group: Group | None, work: Build) -> BgdeployError:
+    """Return what a failed COPY means: bad input, no room, too little memory, or the engine's own fault.
+
+    For an id or an end that the engine refused, all files of the table are searched.
+    """
     said = error.what
     low = said.lower()
     where = _where(group)
@@ -43,12 +47,12 @@ def explain(error: QueryFailed, group: Group | None, snapshot: Snapshot) -> Bgde
         cure = "The next try gets twice the memory; if that fails too, raise ladybug.buffer_pool_mb."
         return PoolTooSmall(f"The buffer pool is too small to load {where}: {said}", kept=_KEPT, cure=cure)
     if group is not None and "primary key" in low:
-        return _explain_key(said, group, snapshot)
+        return _explain_key(said, group, work)
     if group is not None and any(
         word in low for word in ("conversion exception", "overflow exception", "cast")
     ):
         return BadInput(f"{where} holds a value that does not fit its column: {said}", kept=_KEPT)
-    if (damaged := _find_damaged(group, snapshot)) is not None:
+    if (damaged := _find_damaged(group, work.snapshot)) is not None:
         return BadInput(f"{damaged} is damaged: {said}", kept=_KEPT, cure="Write it again.")
     return TargetError(f"The engine could not load {where}: {said}", kept=_KEPT)
 
@@ -78,54 +82,12 @@ def _where(group: Group | None) -> str:
     return f"({group.source_label})-[{group.name}]->({group.target_label}) ({files})"
 
 
-def _explain_key(said: str, group: Group, snapshot: Snapshot) -> BgdeployError:
+def _explain_key(said: str, group: Group, work: Build) -> BgdeployError:
+    """Let the files tell what is wrong with the ids; where they are right, the engine is not."""
     where = _where(group)
-    if "NULL" in said:
-        role = "id" if group.kind == "node" else "end"
-        return BadInput(f"{where} has a row whose {role} is null.", kept=_KEPT, cure="Leave such rows out.")
-    if double := _DOUBLE.search(said):
-        value = double[1]
-        times = _count_ids(snapshot, group.name, value)
-        if times == 1:
-            return _contradicted(where, f"the id {value!r} occurs once in the files", said)
-        counted = f"{times:,} times" if times else "more than once"
-        what = f"{where}: the id {value!r} occurs {counted} in nodes/{group.name}."
-        return BadInput(what, kept=_KEPT, cure="Write every node once.")
-    if lost := _LOST.search(said):
-        value = lost[1]
-        ends = {group.source_label, group.target_label}
-        if all(_count_ids(snapshot, str(label), value) for label in ends):
-            return _contradicted(where, f"the id {value!r} is in the files", said)
-        what = (
-            f"{where} points at the id {value!r}, which no node of {' or '.join(sorted(map(str, ends)))} has."
-        )
-        return BadInput(what, kept=_KEPT, cure="Write that node, or leave the relationship out.")
-    return BadInput(f"{where} was refused: {said}", kept=_KEPT)
-
-
-def _contradicted(where: str, files_say: str, said: str) -> Contradicted:
-    what = f"Loading {where}, the engine said: {said} But {files_say}."
+    found = Misfit(group.kind, group.name, f"{where} was refused: {said}")
+    desk = Desk(work.snapshot, work.ledger, work.folder, across=False)
+    if (bad := diagnose(desk, found, _KEPT)) is not None:
+        return bad
+    what = f"Loading {where}, the engine said: {said} But in the files every id is right."
     return Contradicted(what, kept=_KEPT, cure="The next try runs on one thread.")
-
-
-def _count_ids(snapshot: Snapshot, label: str, value: str) -> int:
-    """How often an id occurs in the files of a label; streamed."""
-    return sum(_count(ids, value) for table in _tables(snapshot, label) for ids in _ids(snapshot, table))
-
-
-def _count(ids: pa.Array, value: str) -> int:
-    text = ids.cast(pa.large_string())
-    return int(pc.sum(pc.equal(text, value)).as_py() or 0)
-
-
-def _tables(snapshot: Snapshot, label: str) -> list[Table]:
-    return [table for table in snapshot.nodes if table.name == label]
-
-
-def _ids(snapshot: Snapshot, table: Table) -> Iterator[pa.Array]:
-    column = table.column("id")
-    assert column is not None
-    for file in table.files:
-        with pq.ParquetFile(snapshot.path / file.path) as parquet:
-            for batch in parquet.iter_batches(65_536, columns=[column.name]):
-                yield batch.column(0)

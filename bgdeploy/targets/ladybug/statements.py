@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 from bgdeploy.snapshots.counts import split_labels
-from bgdeploy.snapshots.footers import column_statistics
 from bgdeploy.snapshots.source import Column, Table
 from bgdeploy.targets.base import Group
 from bgdeploy.targets.ladybug.engine import quote, text
+from bgdeploy.targets.ladybug.types import engine_type
 
 LABELS = "labels"  # the property that keeps all labels of a node
 _EPOCH = "timestamp('1970-01-01')"
 
 
-def stored_type(column: Column, read: str) -> str:
-    """The engine's type for a column that it reads as ``read``."""
-    kind = column.type
-    if kind.startswith("timestamp"):
-        return "TIMESTAMP_TZ" if "tz=" in kind else "TIMESTAMP"
-    return "STRING" if kind == "null" else read
+@dataclass(frozen=True)
+class Reading:
+    """How the files of one COPY are read: numbered links, and each of the table's columns as an expression."""
+
+    links: Sequence[str]
+    values: Mapping[str, str]  # table column -> expression in the type it is held as
+    labels: str = ""  # the expression for all labels of a node
 
 
-def value(column: Column, read: str, wanted: str) -> str:
-    """The expression that brings a column as read to the type wanted."""
-    name = quote(column.name)
-    if read == wanted:
+def held_types(table: Table) -> dict[str, str]:
+    """The engine's type of each column of a table."""
+    types = {column.name: engine_type(column.kind) for column in table.columns}
+    return {name: held for name, held in types.items() if held is not None}
+
+
+def value(own: Column, read: str, held: str) -> str:
+    """The expression that brings a file's own column, which the engine reads as ``read``, to the type held."""
+    name = quote(own.name)
+    if read == held:
         return name
-    if column.type.startswith("timestamp") and read == "INT64":
+    if own.type.startswith("timestamp") and read == "INT64":
         # Some writers mark timestamps in Parquet's newer way only, and the engine sees bare numbers.
-        unit = "to_microseconds" if column.type.startswith("timestamp[us") else "to_milliseconds"
-        return f"CAST({_EPOCH} + {unit}({name}) AS {wanted})"
-    return f"CAST({name} AS {wanted})"
+        unit = "to_microseconds" if own.type.startswith("timestamp[us") else "to_milliseconds"
+        return f"CAST({_EPOCH} + {unit}({name}) AS {held})"
+    return f"CAST({name} AS {held})"
 
 
-def create_node(table: Table, types: Mapping[str, str]) -> str:
+def create_node(table: Table) -> str:
     """A node table: its key, all its labels, its properties."""
-    key = _column(table, "id")
+    key, types = _column(table, "id"), held_types(table)
     columns = [f"{quote(key.name)} {types[key.name]}", f"{quote(LABELS)} STRING[]"]
     columns += [f"{quote(one.name)} {types[one.name]}" for one in table.properties]
     return (
@@ -46,30 +53,27 @@ def create_node(table: Table, types: Mapping[str, str]) -> str:
     )
 
 
-def create_relationship(table: Table, pairs: Sequence[tuple[str, str]], types: Mapping[str, str]) -> str:
+def create_relationship(table: Table, pairs: Sequence[tuple[str, str]]) -> str:
     """A relationship table over all pairs of labels it joins."""
+    types = held_types(table)
     parts = [f"FROM {quote(source)} TO {quote(target)}" for source, target in pairs]
     parts += [f"{quote(one.name)} {types[one.name]}" for one in table.properties]
     return f"CREATE REL TABLE IF NOT EXISTS {quote(table.name)}({', '.join(parts)})"
 
 
-def copy_nodes(
-    table: Table, links: Sequence[str], labels: str, read: Mapping[str, str], types: Mapping[str, str]
-) -> str:
+def copy_nodes(table: Table, reading: Reading) -> str:
     """Copy files into a node table, every column by its name."""
-    key = _column(table, "id")
-    columns = [_as(key, read, types), labels, *(_as(one, read, types) for one in table.properties)]
-    return f"COPY {quote(table.name)} FROM ({load(links)} RETURN {', '.join(columns)})"
+    rest = (reading.values[one.name] for one in table.properties)
+    columns = [reading.values[_column(table, "id").name], reading.labels, *rest]
+    return f"COPY {quote(table.name)} FROM ({load(reading.links)} RETURN {', '.join(columns)})"
 
 
-def copy_relationships(
-    table: Table, group: Group, links: Sequence[str], read: Mapping[str, str], types: Mapping[str, str]
-) -> str:
+def copy_relationships(table: Table, group: Group, reading: Reading) -> str:
     """Copy files into a relationship table between one pair of labels."""
     ends = (_column(table, "source"), _column(table, "target"))
-    columns = [_as(one, read, types) for one in (*ends, *table.properties)]
+    columns = [reading.values[one.name] for one in (*ends, *table.properties)]
     pair = f"from={text(group.source_label or '')}, to={text(group.target_label or '')}"
-    return f"COPY {quote(table.name)} FROM ({load(links)} RETURN {', '.join(columns)}) ({pair})"
+    return f"COPY {quote(table.name)} FROM ({load(reading.links)} RETURN {', '.join(columns)}) ({pair})"
 
 
 def load(links: Sequence[str]) -> str:
@@ -85,38 +89,22 @@ def count(group: Group) -> str:
     return f"MATCH (:{source})-[r:{quote(group.name)}]->(:{target}) RETURN count(*)"
 
 
-def labels_of(table: Table, snapshot: Path, files: Sequence[str], read: Mapping[str, str]) -> str:
-    """The expression for all labels of a node: the folder's, then those its column adds."""
-    own = list(table.labels)
-    column = table.column("labels")
+def labels_of(own: Sequence[str], column: str | None, read: str, constant: str | None) -> str:
+    """The expression for all labels of a node: the folder's ``own``, then those its column adds.
+
+    ``constant`` is the one text that every row of these files is known to hold.
+    """
     if column is None:
         return _texts(own)
-    constant = _constant(snapshot, files, column.name)
     if constant is not None:
         return _texts([*own, *(label for label in split_labels(constant) if label not in own)])
-    name = quote(column.name)
-    if read[column.name].endswith("[]"):
+    name = quote(column)
+    if read.endswith("[]"):
         found = f"list_transform(coalesce({name}, ['']), x -> coalesce(trim(x), ''))"
     else:
         found = f"list_transform(string_split(CAST(coalesce({name}, '') AS STRING), ','), x -> trim(x))"
     more = f"list_filter({found}, x -> x <> '' AND NOT list_contains({_texts(own)}, x))"
     return f"list_concat({_texts(own)}, list_distinct({more}))"
-
-
-def _constant(snapshot: Path, files: Sequence[str], name: str) -> str | None:
-    """The one text that every row of these files holds, where their footers prove it."""
-    found = {_proven(snapshot / file, name) for file in files}
-    return found.pop() if len(found) == 1 else None
-
-
-def _proven(path: Path, name: str) -> str | None:
-    statistics = column_statistics(path, name)
-    proven = statistics is not None and statistics.nulls == 0 and isinstance(statistics.constant, str)
-    return statistics.constant if statistics is not None and proven else None
-
-
-def _as(column: Column, read: Mapping[str, str], types: Mapping[str, str]) -> str:
-    return value(column, read[column.name], types[column.name])
 
 
 def _texts(values: Sequence[str]) -> str:

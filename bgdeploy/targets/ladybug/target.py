@@ -28,6 +28,7 @@ class Ladybug:
     """Databases as files below ``state_dir``; nothing but a folder is needed."""
 
     kind = "ladybug"
+    keys_cross_folders = False
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
@@ -53,15 +54,15 @@ class Ladybug:
         return Health("ok")
 
     def refuses(self, kind: pa.DataType, written_by: str) -> str | None:
-        """What the engine's own reader of Parquet would not keep."""
-        from bgdeploy.snapshots.allowed import find_fault
+        """What the engine cannot hold."""
+        from bgdeploy.targets.ladybug import types  # late: moving an alias must not wait for Parquet
 
-        return find_fault(kind, written_by)
+        return types.refuses(kind, written_by)
 
     def plan(self, snapshot: Snapshot, running: Sequence[str]) -> tuple[Need, ...]:
         """Disk: a bound on what the build takes, beside what running loads have yet to write."""
         reserved = sum(self._yet_to_write(database) for database in running)
-        from bgdeploy.targets.ladybug import plan  # late: moving an alias must not wait for Parquet
+        from bgdeploy.targets.ladybug import plan  # late, as above
 
         room = os.statvfs(self._paths.builds)
         free = room.f_bavail * room.f_frsize

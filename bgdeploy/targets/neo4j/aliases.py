@@ -13,6 +13,7 @@ from typing import Any
 from bgdeploy.errors import Refused, StaleGeneration, TargetError
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.databases import look, no_such
+from bgdeploy.targets.neo4j.refusals import EditionLacks
 
 SHOW = "SHOW ALIASES FOR DATABASE YIELD name, composite, database, location, properties"
 SHOW_ONE = f"{SHOW} WHERE name = $alias"
@@ -32,8 +33,11 @@ class Alias:
 
 
 def list_aliases(server: Server) -> list[Alias]:
-    """All aliases of the server."""
-    return [_alias(row) for row in server.ask(SHOW, "Listing the aliases")]
+    """All aliases of the server; none on an edition that has no aliases."""
+    try:
+        return [_alias(row) for row in server.ask(SHOW, "Listing the aliases")]
+    except EditionLacks:
+        return []
 
 
 def _alias(row: dict[str, Any]) -> Alias:
@@ -44,8 +48,11 @@ def _alias(row: dict[str, Any]) -> Alias:
 
 
 def find_alias(server: Server, name: str) -> Alias | None:
-    """The alias of this name."""
-    rows = server.ask(SHOW_ONE, f"Looking at the alias {name}", alias=name)
+    """The alias of this name; None too on an edition that has no aliases."""
+    try:
+        rows = server.ask(SHOW_ONE, f"Looking at the alias {name}", alias=name)
+    except EditionLacks:
+        return None
     return next((_alias(row) for row in rows), None)
 
 

@@ -13,22 +13,22 @@ import pyarrow as pa
 from neo4j.exceptions import DriverError, IncompleteCommit, Neo4jError
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BadInput, TargetError
+from bgdeploy.errors import TargetError
 from bgdeploy.failpoints import reach
-from bgdeploy.snapshots.source import Column, Snapshot, Table
+from bgdeploy.snapshots.ends import Misfit
+from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
 from bgdeploy.targets.base import Group
-from bgdeploy.targets.groups import find_table, is_split
+from bgdeploy.targets.groups import file_of, find_table, is_split
 from bgdeploy.targets.neo4j import statements
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.reader import RowReader
 from bgdeploy.targets.neo4j.refusals import is_memory
 from bgdeploy.targets.neo4j.streams import Stream
-from bgdeploy.targets.neo4j.values import check_keys, split_by_labels, to_python
+from bgdeploy.targets.neo4j.values import split_by_labels, to_python
 
 _SMALLEST = 50  # rows; a batch that does not fit then is the server's trouble
 _PATIENCE = 20.0  # seconds a batch is repeated while the server asks for it
 _PAUSE = 0.02  # seconds before a batch is tried again, after a deadlock for instance
-_KEPT = "What is live stays live."
 Tell = Callable[[int, int], None]  # (group, rows just committed)
 
 
@@ -82,12 +82,16 @@ class Shape:
 
 
 def run_stream(work: Work, group: Group, stream: Stream, tell: Tell) -> None:
-    """Load what is left of a stream; ends early, between two batches, when ``work.stop`` is set."""
+    """Load what is left of a stream; ends early, between two batches, when ``work.stop`` is set.
+
+    Raises Misfit for rows with an id or an end that cannot be loaded.
+    """
     shape = _shape(work.snapshot, group)
-    paths = [(work.folder if is_split(file) else work.snapshot.path) / file for file in group.files]
     source = shape.table.column("source")
+    columns = [column for column in shape.table.columns if column.role != "type"]
     # By source, so that one node's relationships are written together.
-    reader = RowReader(paths, stream.start, stream.stop, stream.at, source.name if source else None)
+    by = source.name if source else None
+    reader = RowReader(_files(work, shape), columns, (stream.start, stream.stop), stream.at, by)
     at, size = stream.at, work.batch_rows
     doing = f"Loading {group.name} into {work.database}"
     with work.server.asking(doing) as driver, driver.session(database=work.database) as session:
@@ -104,6 +108,11 @@ def run_stream(work: Work, group: Group, stream: Stream, tell: Tell) -> None:
             at += rows.num_rows
             reach("load.batch.committed")
             tell(group.number, rows.num_rows)
+
+
+def _files(work: Work, shape: Shape) -> list[tuple[Path, DataFile]]:
+    homes = ((work.folder if is_split(file) else work.snapshot.path, file) for file in shape.group.files)
+    return [(home / file, file_of(shape.table, file)) for home, file in homes]
 
 
 def _shape(snapshot: Snapshot, group: Group) -> Shape:
@@ -126,7 +135,7 @@ def _parts(shape: Shape, rows: pa.Table) -> Iterator[Part]:
     table = shape.table
     roles = ("id",) if shape.group.kind == "node" else ("source", "target")
     keys = [column for column in table.columns if column.role in roles]
-    check_keys(rows, keys, shape.where)
+    _check_keys(rows, keys, shape)
     if shape.source is None or shape.target is None:
         labels = table.column("labels")
         stored = [*keys, *table.properties]
@@ -139,6 +148,14 @@ def _parts(shape: Shape, rows: pa.Table) -> Iterator[Part]:
     text = statements.create_relationships(shape.group.name, shape.source, shape.target, names)
     ends: dict[str, Any] = {column.role: to_python(rows, column.name, shape.where) for column in keys}
     yield Part(text, {**_columns(rows, table.properties, shape.where), **ends}, rows.num_rows)
+
+
+def _check_keys(rows: pa.Table, keys: Sequence[Column], shape: Shape) -> None:
+    for column in keys:
+        if rows.column(column.name).null_count:
+            role = "id" if column.role == "id" else f"{column.role} id"
+            said = f"{shape.where} has a row whose {role} ({column.name!r}) is null."
+            raise Misfit(shape.group.kind, shape.group.name, said)
 
 
 def _columns(rows: pa.Table, columns: Sequence[Column], where: str) -> dict[str, Any]:
@@ -160,7 +177,8 @@ def _commit(
             _write(session, parts, move)
             return
         except Lost:
-            raise _explain_lost(work, shape, parts[0]) from None
+            said = f"{shape.where} has rows that found no node to join, or too many."
+            raise Misfit(shape.group.kind, shape.group.name, said) from None
         except (Neo4jError, DriverError) as error:
             if is_memory(error):
                 raise TooLarge from error
@@ -201,19 +219,3 @@ def _position(work: Work, move: dict[str, Any]) -> int | None:
     )
     mine = next((row for row in rows if row["id"] == move["stream"]), None)
     return int(mine["at"]) if mine is not None and mine["fence"] == work.fence else None
-
-
-def _explain_lost(work: Work, shape: Shape, part: Part) -> BadInput:
-    assert shape.source is not None
-    assert shape.target is not None
-    for role, (label, key) in (("source", shape.source), ("target", shape.target)):
-        doing = f"Looking for the ends of {shape.group.name}"
-        rows = work.server.read(
-            work.database, statements.find_lost(label, key), doing, keys=part.params[role]
-        )
-        if rows:
-            more = f" (and {', '.join(repr(row['key']) for row in rows[1:])})" if rows[1:] else ""
-            what = f"{shape.where} points at the id {rows[0]['key']!r}{more} as {role}, which no node of {label} has."
-            return BadInput(what, kept=_KEPT, cure="Write those nodes, or leave the relationships out.")
-    what = f"{shape.where}: some ids belong to several nodes of {shape.source[0]} or {shape.target[0]}."
-    return BadInput(what, kept=_KEPT, cure="Write every node once.")

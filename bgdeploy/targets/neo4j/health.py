@@ -60,13 +60,13 @@ class Figure:
 def examine(server: Server, settings: Mapping[str, Any]) -> Health:
     """Ask the server how it is; an answer that does not come is a reason to wait."""
     try:
-        if edition(server) == "community":
-            return Health("wait", (f"{COMMUNITY}.",))
+        kind = edition(server)
         figures = list(_figures(server, settings))
         running = len(server.ask(RUNNING, "Counting the running transactions"))
     except (TargetError, ConfigError) as error:
         return Health("wait", (str(error),))
-    shown = (*(one.text for one in figures), f"running transactions {running}")
+    lacks = (COMMUNITY,) if kind == "community" else ()
+    shown = (*lacks, *(one.text for one in figures), f"running transactions {running}")
     verdicts = {one.verdict for one in figures}
     bad = tuple(one.text for one in figures if one.verdict != "ok")
     state: Literal["ok", "wait", "unknown"] = (

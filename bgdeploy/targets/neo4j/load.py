@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BadInput, BuildLocked
+from bgdeploy.errors import BgdeployError, BuildLocked, TargetError
 from bgdeploy.failpoints import reach
+from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import Group, Ledger, Ticket
+from bgdeploy.targets.diagnosis import Desk, diagnose
 from bgdeploy.targets.groups import Doubt, keep_plan
 from bgdeploy.targets.neo4j import schema, statements
 from bgdeploy.targets.neo4j.access import Server
@@ -23,6 +25,7 @@ from bgdeploy.targets.neo4j.databases import create
 from bgdeploy.targets.neo4j.streams import Stream, close_streams, open_streams
 
 GROUP_ROWS = 1_000_000  # rows a line of the ledger stands for; batches are much smaller
+_KEPT = "What is live stays live."
 _TELL_EVERY = 1.0  # seconds between two notes of progress in one group
 
 
@@ -51,7 +54,10 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
             int(ticket.settings["batch_rows"]),
             threading.Event(),
         )
-        _fill(work, groups, streams, ledger, width, declared)
+        try:
+            _fill(work, groups, streams, ledger, width, declared)
+        except Misfit as misfit:
+            raise _explain(work, ledger, misfit) from misfit
     ledger.step("closed")
 
 
@@ -173,17 +179,15 @@ def _create_keys(work: Work) -> None:
         try:
             schema.create(work.server, work.database, statements.create_key(label, key))
         except schema.NotUnique as error:
-            raise _explain_doubles(work, label, key, error) from error
+            raise Misfit("node", label, f"{str(error).rstrip('.')}.") from error
     schema.await_online(work.server, work.database)
 
 
-def _explain_doubles(work: Work, label: str, key: str, error: Exception) -> BadInput:
-    rows = work.server.read(
-        work.database, statements.find_doubles(label, key), f"Looking for double ids of {label}"
-    )
-    shown = ", ".join(f"the id {row['key']!r} occurs {row['times']:,} times" for row in rows)
-    return BadInput(
-        f"nodes/{label}: {shown or error}.",
-        kept="What is live stays live.",
-        cure="Write every node once; nodes of other folders that carry this label count too.",
-    )
+def _explain(work: Work, ledger: Ledger, misfit: Misfit) -> BgdeployError:
+    """Let the files tell what does not fit; where they are right, the server holds something else."""
+    # A key counts for all nodes that carry the label, whatever folder they come from.
+    desk = Desk(work.snapshot, ledger, work.folder, across=True)
+    if (bad := diagnose(desk, misfit, _KEPT)) is not None:
+        return bad
+    what = f"Loading {misfit.name} into {work.database}: {misfit.said} But in the files every id is right."
+    return TargetError(what, kept=_KEPT, cure="Does somebody else write into this database?")

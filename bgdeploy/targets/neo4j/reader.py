@@ -9,12 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bgdeploy.snapshots.rows import iterate
+from bgdeploy.snapshots.source import Column, DataFile
+
+Files = Sequence[tuple[Path, DataFile]]
 WINDOW = 32_768  # rows that are sorted together; never change it while a load is half done
 _DECODED = 16_384  # rows decoded at a time
 
 
 class RowReader:
-    """The rows of some files from ``at`` on, handed out in order.
+    """The rows of a table's files from ``at`` on, with these of its columns, handed out in order.
 
     The files are read as one long table; row numbers count from the first row of the first file.
     With ``sort_by`` each window of ``WINDOW`` rows, counted from ``start``, is in the order of that
@@ -22,9 +26,17 @@ class RowReader:
     """
 
     def __init__(
-        self, paths: Sequence[Path], start: int, stop: int, at: int, sort_by: str | None = None
+        self,
+        files: Files,
+        columns: Sequence[Column],
+        span: tuple[int, int],
+        at: int,
+        sort_by: str | None = None,
     ) -> None:
-        self._pieces = _windows(paths, start, stop, at, sort_by) if sort_by else _read(paths, at, stop)
+        start, stop = span
+        self._pieces = (
+            _windows(files, columns, start, stop, at, sort_by) if sort_by else _read(files, columns, at, stop)
+        )
         self._held: list[pa.RecordBatch] = []
         self._rows = 0
 
@@ -46,32 +58,32 @@ class RowReader:
         self._rows += table.num_rows
 
 
-def _windows(paths: Sequence[Path], start: int, stop: int, at: int, sort_by: str) -> Iterator[pa.RecordBatch]:
+def _windows(
+    files: Files, columns: Sequence[Column], start: int, stop: int, at: int, sort_by: str
+) -> Iterator[pa.RecordBatch]:
     first = start + (at - start) // WINDOW * WINDOW
     for begin in range(first, stop, WINDOW):
-        rows = pa.Table.from_batches(list(_read(paths, begin, min(begin + WINDOW, stop))))
-        key = rows.column(sort_by)
-        if pa.types.is_dictionary(key.type):
-            key = key.cast(key.type.value_type)
-        ordered = rows.take(pc.sort_indices(key)).combine_chunks()
+        rows = pa.Table.from_batches(list(_read(files, columns, begin, min(begin + WINDOW, stop))))
+        ordered = rows.take(pc.sort_indices(rows.column(sort_by))).combine_chunks()
         yield from ordered.slice(max(0, at - begin)).to_batches()
 
 
-def _read(paths: Sequence[Path], start: int, stop: int) -> Iterator[pa.RecordBatch]:
+def _read(files: Files, columns: Sequence[Column], start: int, stop: int) -> Iterator[pa.RecordBatch]:
     place = 0  # row number at which what comes next begins
-    for path in paths:
+    for path, file in files:
         with pq.ParquetFile(path) as parquet:
             for group in range(parquet.metadata.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if place < stop and place + rows > start:
-                    yield from _cut(parquet, group, place, start, stop)
+                    found = iterate(parquet, file, columns, _DECODED, [group])
+                    yield from _cut(found, place, start, stop)
                 place += rows
         if place >= stop:
             return
 
 
-def _cut(parquet: pq.ParquetFile, group: int, place: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-    for batch in parquet.iter_batches(_DECODED, row_groups=[group]):
+def _cut(batches: Iterator[pa.RecordBatch], place: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
         first, last = max(0, start - place), min(batch.num_rows, stop - place)
         if first < last:
             yield batch.slice(first, last - first)

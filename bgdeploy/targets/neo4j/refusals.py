@@ -22,11 +22,17 @@ from neo4j.exceptions import (
 from bgdeploy.errors import BgdeployError, ConfigError, TargetAway, TargetError, TargetFull
 
 COMMUNITY = (
-    "This server is Neo4j Community Edition, which has one database and no aliases: nothing can be "
-    "switched there. Use Neo4j Enterprise, or target: ladybug, which needs no server"
+    "This server is Neo4j Community Edition, which has one database and no aliases: one snapshot can be "
+    "loaded and verified there, and nothing be switched. Use Neo4j Enterprise, or target: ladybug, which needs no server"
 )
 _KEPT = "What is live stays live."
 _LOGIN = "Set neo4j.user and neo4j.password (or neo4j.password_file, or the variable NEO4J_PASSWORD)."
+
+
+class EditionLacks(TargetError):
+    """This edition of the server has no such command."""
+
+    code = "edition"
 
 
 def explain(error: Exception, doing: str, uri: str) -> BgdeployError:
@@ -83,7 +89,7 @@ def _unauthorized(error: Neo4jError, where: str) -> BgdeployError:
 def _refused(error: Neo4jError, doing: str) -> BgdeployError:
     code = error.code or ""
     if "UnsupportedAdministrationCommand" in code or "NotSystemDatabaseError" in code:
-        return TargetError(f"{doing}: {COMMUNITY}.", kept=_KEPT)
+        return EditionLacks(f"{doing}: {COMMUNITY}.", kept=_KEPT)
     if "DatabaseLimitReached" in code:
         what = f"{doing}: the server has as many databases as it may hold. {_line(error)}"
         return TargetFull(what, kept=_KEPT, cure="Lower keep_databases, or raise the server's limit.")

@@ -75,19 +75,3 @@ def create_key(label: str, key: str) -> str:
         f"{CYPHER}CREATE CONSTRAINT {name} IF NOT EXISTS FOR (n:{quote(label)}) "
         f"REQUIRE n.{quote(key)} IS UNIQUE"
     )
-
-
-def find_doubles(label: str, key: str) -> str:
-    """Keys that several nodes of a label share, and how often."""
-    return (
-        f"{CYPHER}MATCH (n:{quote(label)}) WITH n.{quote(key)} AS key, count(*) AS times WHERE times > 1 "
-        "RETURN key, times LIMIT 10"
-    )
-
-
-def find_lost(label: str, key: str) -> str:
-    """Which of ``$keys`` no node of the label has."""
-    return (
-        f"{CYPHER}UNWIND $keys AS key OPTIONAL MATCH (n:{quote(label)} {{{quote(key)}: key}}) "
-        "WITH key, n WHERE n IS NULL RETURN DISTINCT key LIMIT 10"
-    )

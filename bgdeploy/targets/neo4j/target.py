@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,12 @@ from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Rows, Ticket
 from bgdeploy.targets.neo4j import aliases, databases, health
 from bgdeploy.targets.neo4j.access import Server, open_server
+from bgdeploy.targets.neo4j.community import (
+    is_community,
+    only_where_empty,
+    place_of,
+    refuse_to_switch,
+)
 from bgdeploy.targets.neo4j.statuses import list_databases
 
 if TYPE_CHECKING:
@@ -24,6 +31,7 @@ class Neo4j:
     """Databases at a server; ``settings`` are kept with each job, the server is today's."""
 
     kind = "neo4j"
+    keys_cross_folders = True
 
     def __init__(self, settings: Mapping[str, Any], server: Server) -> None:
         self._settings = settings
@@ -57,8 +65,9 @@ class Neo4j:
         """Fill the database over Bolt; an earlier run's work is continued at its next batch."""
         from bgdeploy.targets.neo4j.load import load
 
-        folder = self._folder(ticket.database)
-        load(self._server, ticket, snapshot, ledger, folder)
+        folder, place = self._folder(ticket.database), place_of(self._server, ticket.database)
+        with only_where_empty(ticket.database, place):
+            load(self._server, replace(ticket, database=place), snapshot, ledger, folder)
         shutil.rmtree(folder, ignore_errors=True)
 
     def _folder(self, database: str) -> Path:
@@ -69,20 +78,23 @@ class Neo4j:
         """Ask the database by its own name."""
         from bgdeploy.targets.neo4j.inspection import Inspection
 
-        found = databases.look(self._server, database)
+        place = place_of(self._server, database)
+        found = databases.look(self._server, place)
         if found.verdict != "online":
             raise TargetError(
                 f"The database {database} cannot be read: {found.text}.", kept="Nothing was changed."
             )
-        yield Inspection(self._server, database, self._settings)
+        yield Inspection(self._server, place, self._settings)
 
     def publish(self, ticket: Ticket, facts: Mapping[str, Any]) -> None:
         """Let the readers' roles in, warm it up, and protect it where the configuration says so."""
-        databases.grant(self._server, ticket.database, self._settings["reader_roles"])
+        whole = not is_community(self._server)  # the other edition has no rights and no access modes
+        if whole:
+            databases.grant(self._server, ticket.database, self._settings["reader_roles"])
         for query in self._settings["warm_up"]:
-            self._warm_up(ticket.database, query)
+            self._warm_up(place_of(self._server, ticket.database), query)
         reach("publish.before")
-        if self._settings["read_only"] == "live":
+        if whole and self._settings["read_only"] == "live":
             databases.set_access(self._server, ticket.database, read_only=True)
         reach("publish.renamed")
 
@@ -110,6 +122,7 @@ class Neo4j:
 
     def switch(self, name: str, database: str, generation: int) -> None:
         """Move the alias in one statement, then protect the database it left."""
+        refuse_to_switch(self._server, name)
         protect = self._settings["read_only"]
         if protect == "standby":
             databases.set_access(self._server, database, read_only=False)
@@ -133,7 +146,10 @@ class Neo4j:
         return Health("wait", (f"{len(running)} transactions still run on {database}: {shown}",))
 
     def drop(self, database: str, fence: int) -> None:
-        """Remove a database that no alias points at; the server refuses too while one does."""
+        """Remove a database that no alias points at; the server refuses too while one does.
+
+        On Community only the name is given up: what its one database holds is for a person to empty.
+        """
         pointing = [one.name for one in aliases.list_aliases(self._server) if one.database == database]
         databases.drop(self._server, database, pointing)
         reach("drop.moved")

@@ -13,7 +13,6 @@ from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.counts import split_labels
-from bgdeploy.snapshots.source import Column
 
 _LARGEST = 2**63 - 1
 _KEPT = "What is live stays live."
@@ -139,15 +138,6 @@ def _check(column: pa.ChunkedArray, name: str, where: str) -> None:
 def _refuse(where: str, name: str, holds: str, instead: str) -> BadInput:
     what = f"{where}: column {name!r} holds {holds}, which Neo4j cannot store."
     return BadInput(what, kept=_KEPT, cure=f"Write {instead}.")
-
-
-def check_keys(table: pa.Table, columns: Sequence[Column], where: str) -> None:
-    """Raise BadInput when an id or an end is null."""
-    for column in columns:
-        if table.column(column.name).null_count:
-            role = "id" if column.role == "id" else f"{column.role} id"
-            what = f"{where} has a row whose {role} ({column.name!r}) is null."
-            raise BadInput(what, kept=_KEPT, cure="Leave such rows out.")
 
 
 def split_by_labels(

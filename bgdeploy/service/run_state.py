@@ -1,0 +1,41 @@
+"""One claimed job in a worker's hands, and how it is written to the job table with patience."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bgdeploy import log
+from bgdeploy.errors import LeaseLost, StoreError, StoreFull
+from bgdeploy.jobs.ballast import free_ballast
+from bgdeploy.jobs.lease import KILL_CHILD
+from bgdeploy.jobs.rows import Row, Tx
+from bgdeploy.jobs.states import Actor
+from bgdeploy.service.heartbeat import Heartbeat
+from bgdeploy.site import Site
+
+
+@dataclass
+class Run:
+    """One claimed job in this worker's hands; ``job`` is the row as last written."""
+
+    site: Site
+    job: Row
+    heart: Heartbeat
+    told_at: float = 0.0  # when progress was last logged
+    noted_at: float = 0.0  # when rows on their way were last written down
+
+
+def persist(run: Run, act: Callable[[Tx], None]) -> None:
+    """Write with patience: a locked or full job table is waited for until the lease runs out."""
+    while True:
+        try:
+            with run.site.transaction(Actor.WORKER) as tx:
+                act(tx)
+            return
+        except StoreError as error:
+            if isinstance(error, StoreFull) and free_ballast(run.site.settings.database_path.parent):
+                log.emit("store.full")
+            if run.heart.lease.share_used() >= KILL_CHILD or run.heart.lost:
+                raise LeaseLost(f"The job table was out of reach for too long: {error.what}") from error
+            run.heart.stop.hurry.wait(0.2)

@@ -1,0 +1,52 @@
+"""Telling: how far a load is, in the job table every two seconds and in the log every five."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bgdeploy.clock import monotonic
+from bgdeploy.jobs import ledger
+from bgdeploy.jobs.progress import Progress, of_load, of_tables
+from bgdeploy.jobs.rows import Row, Tx, get_job, title
+from bgdeploy.service.run_state import Run, persist
+
+LOG_EVERY = 5.0  # seconds between two lines about one load
+NOTE_EVERY = 2.0  # seconds between two notes of rows on their way
+
+
+def note_seen(run: Run, message: dict[str, Any]) -> None:
+    """Rows on their way: written down every few seconds, for people."""
+    if monotonic() - run.noted_at < NOTE_EVERY:
+        return
+    run.noted_at = monotonic()
+
+    def note(tx: Tx) -> None:
+        row = ledger.seen(tx, run.job, run.job["database"], message["group"], message["seen"])
+        tell_progress(run, tx, row)
+
+    persist(run, note)
+
+
+def tell_progress(run: Run, tx: Tx, group: Row) -> None:
+    """Log every few seconds how far the load is, and when its last group is in: small tables must not fill the log."""
+    run.job = get_job(tx.connection, run.job["id"])
+    last = run.job["rows_confirmed"] == run.job["rows_expected"]
+    if not last and monotonic() - run.told_at < LOG_EVERY:
+        return
+    run.told_at = monotonic()
+    groups = ledger.read(tx.connection, run.job["id"], run.job["database"])
+    whole = of_load(groups, run.job["fence"], tx.now)
+    table = next(one for one in of_tables(groups, run.job["fence"], tx.now) if one.name == group["name"])
+    tx.said.append(("load.progress", _progress(run, whole, table)))
+
+
+def _progress(run: Run, whole: Progress, table: Progress) -> dict[str, Any]:
+    rate = f"{whole.rate:,.0f} rows/s" if whole.rate else "rate unknown"
+    left = "all in" if whole.rows == whole.expected else _left(whole.left)
+    shown = {"rows": whole.rows, "expected": whole.expected, "share": whole.share, "rate": rate, "left": left}
+    of_table = {"table": table.name, "table_rows": table.rows, "table_expected": table.expected}
+    return {"job": title(run.job), **shown, **of_table}
+
+
+def _left(seconds: float | None) -> str:
+    return "time left unknown" if seconds is None else f"about {seconds:,.0f} s left"

@@ -1,0 +1,59 @@
+"""Timeline: where a job's time went, from its events; waiting apart from work. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bgdeploy.jobs.states import State
+
+Event = Mapping[Any, Any]  # a row of the history, with ``at`` in seconds since 1970
+WIDTH = 40  # characters of the drawing
+_ENDS = (State.SWITCHED, State.CLEANED, State.FAILED)  # nothing is waited for any more
+_WORK = {"closed": "verifying", "verified": "publishing"}  # what follows a step of the load
+
+
+@dataclass(frozen=True)
+class Span:
+    """One stretch of a job's life; ``end`` is None while it lasts, ``work`` is False for waiting."""
+
+    name: str
+    start: float
+    end: float | None
+    work: bool
+
+
+def spans(events: Sequence[Event]) -> list[Span]:
+    """Return the stretches between two moves of a job, oldest first; a load is told apart by its steps."""
+    opened = list(_openings(events))
+    ends = [*(start for _, start, _ in opened[1:]), None]
+    found = [Span(name, start, end, work) for (name, start, work), end in zip(opened, ends, strict=False)]
+    return [span for span in found if span.name]
+
+
+def _openings(events: Sequence[Event]) -> Iterator[tuple[str, float, bool]]:
+    state = ""
+    for event in events:
+        if event["target"] is not None:
+            state = str(event["target"])
+            yield ("" if state in _ENDS else state, event["at"], state == State.LOADING)
+        elif event["kind"] == "load.step" and state == State.LOADING:
+            step = str(event["message"]).rpartition(": ")[2]
+            if step in _WORK:
+                yield (_WORK[step], event["at"], True)
+
+
+def draw(found: Sequence[Span], now: float, width: int = WIDTH) -> list[str]:
+    """Return a bar for each span on one scale: hollow for waiting, solid for work, at least one character each."""
+    if not found:
+        return []
+    first, last = found[0].start, max(span.end if span.end is not None else now for span in found)
+    scale = width / max(last - first, 0.001)
+    bars = []
+    for span in found:
+        before = min(width - 1, round((span.start - first) * scale))
+        end = span.end if span.end is not None else now
+        size = min(width - before, max(1, round((end - span.start) * scale)))
+        bars.append(" " * before + ("█" if span.work else "░") * size)
+    return bars

@@ -1,0 +1,68 @@
+"""Rows: what the files of one table hold, in one shape, however each of them was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.source import Column, DataFile
+
+_BATCH = 65_536  # rows decoded at a time
+
+
+def read_rows(
+    path: Path,
+    file: DataFile,
+    columns: Sequence[Column],
+    *,
+    rows: int = _BATCH,
+    row_groups: Sequence[int] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield a file's rows with these columns of its table, by name, type and order; null where it lacks one.
+
+    Raises BadInput, with file and column, for a value that does not fit.
+    """
+    with pq.ParquetFile(path) as parquet:
+        yield from iterate(parquet, file, columns, rows, row_groups)
+
+
+def iterate(
+    parquet: pq.ParquetFile,
+    file: DataFile,
+    columns: Sequence[Column],
+    rows: int,
+    row_groups: Sequence[int] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Do what ``read_rows`` does, of a file that is open."""
+    groups = range(parquet.metadata.num_row_groups) if row_groups is None else row_groups
+    wanted = [own.name for column in columns if (own := file.find(column)) is not None]
+    for batch in parquet.iter_batches(rows, row_groups=list(groups), columns=wanted):
+        yield conform(batch, file, columns)
+
+
+def conform(batch: pa.RecordBatch, file: DataFile, columns: Sequence[Column]) -> pa.RecordBatch:
+    """Return the rows with these columns of the table, as ``read_rows`` does."""
+    arrays = [_column(batch, file, column) for column in columns]
+    return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in columns])
+
+
+def _column(batch: pa.RecordBatch, file: DataFile, column: Column) -> pa.Array:
+    own = file.find(column)
+    if own is None:
+        return pa.nulls(batch.num_rows, column.kind)
+    # A list's leaf is asked for by its column's name, and others may come along: by name, not by place.
+    values = batch.column(batch.schema.names.index(own.name))
+    if values.type == column.kind:
+        return values
+    try:
+        return values.cast(column.kind)
+    except pa.ArrowInvalid as error:
+        raise BadInput(
+            f"{file.path}: column {own.name!r} holds a value that does not fit {column.kind}: {error}",
+            kept="What is live stays live.",
+            cure="Write the column with one type in all files of the table.",
+        ) from error

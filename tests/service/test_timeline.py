@@ -1,0 +1,53 @@
+"""Where a job's time went, drawn from its history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bgdeploy.service.timeline import Span, draw, spans
+
+
+def move(at: float, target: str) -> dict[str, Any]:
+    return {"at": at, "kind": "x", "target": target, "message": ""}
+
+
+def step(at: float, name: str) -> dict[str, Any]:
+    return {"at": at, "kind": "load.step", "target": None, "message": f"acme/1 build 2: {name}"}
+
+
+LIFE = [
+    move(0, "discovered"), move(30, "queued"), move(40, "loading"), move(50, "queued"), move(52, "loading"),
+    step(60, "closed"), step(64, "verified"), step(65, "published"), move(66, "loaded"), move(70, "switched"), move(900, "cleaned"),
+]  # fmt: skip
+
+
+def test_a_life_is_waiting_and_work_until_it_is_live() -> None:
+    assert spans(LIFE) == [
+        Span("discovered", 0, 30, work=False),
+        Span("queued", 30, 40, work=False),
+        Span("loading", 40, 50, work=True),
+        Span("queued", 50, 52, work=False),
+        Span("loading", 52, 60, work=True),
+        Span("verifying", 60, 64, work=True),
+        Span("publishing", 64, 66, work=True),
+        Span("loaded", 66, 70, work=False),
+    ]
+
+
+def test_what_lasts_has_no_end_and_is_drawn_until_now() -> None:
+    found = spans(LIFE[:3])
+    assert found[-1] == Span("loading", 40, None, work=True)
+    bars = draw(found, 80, width=8)
+    assert bars == ["░░░", "   ░", "    ████"]
+
+
+def test_short_stretches_are_still_seen_and_nothing_is_drawn_of_nothing() -> None:
+    bars = draw([Span("a", 0, 0.001, work=True), Span("b", 0.001, 1000, work=False)], 1000, width=10)
+    assert bars == ["█", "░░░░░░░░░░"]
+    assert draw([], 0) == []
+    assert draw([Span("a", 5, 5, work=False)], 5) == ["░"]
+
+
+def test_a_job_without_history_has_no_timeline() -> None:
+    assert spans([]) == []
+    assert spans([{"at": 1, "kind": "scan.waits", "target": None, "message": ""}]) == []

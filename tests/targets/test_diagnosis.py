@@ -1,0 +1,137 @@
+"""What a refusal becomes: the offenders, or the engine's word against the files', or what was seen first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.ends import Misfit
+from bgdeploy.snapshots.findings import BadKeys
+from bgdeploy.targets.base import Group
+from bgdeploy.targets.diagnosis import Desk, diagnose
+from bgdeploy.targets.ladybug.build import Build, build
+from bgdeploy.targets.ladybug.engine import Engine, QueryFailed
+from bgdeploy.targets.ladybug.refusals import Contradicted
+from tests.snapshots.folders import KNOWS, PEOPLE, opened
+from tests.tmpfs import small_disk
+
+SETTINGS = {"buffer_pool_mb": 64, "threads": 2, "group_rows": 1000}
+KEPT = "What is live stays live."
+
+
+@dataclass
+class Told:
+    """A ledger that remembers what it was told."""
+
+    said: list[tuple[Any, ...]] = field(default_factory=list)
+    groups: tuple[Group, ...] | None = None
+    known: set[int] = field(default_factory=set)
+
+    def plan(self) -> tuple[Group, ...] | None:
+        return self.groups
+
+    def done(self) -> frozenset[int]:
+        return frozenset(self.known)
+
+    def store_plan(self, groups: Sequence[Group]) -> None:
+        self.groups = tuple(groups)
+
+    def restart(self, reason: str) -> None:
+        self.known.clear()
+        self.said.append(("restart", reason))
+
+    def started(self, group: int) -> None:
+        self.said.append(("started", group))
+
+    def advanced(self, group: int, rows: int) -> None:
+        raise AssertionError("the embedded engine commits whole groups")
+
+    def confirmed(self, group: int, rows: int, *, found: bool = False) -> None:
+        self.known.add(group)
+
+    def note(self, doing: str) -> None:
+        self.said.append(("note", doing))
+
+    def step(self, name: str) -> None:
+        self.said.append(("step", name))
+
+
+REFUSALS = {
+    "KNOWS": "Copy exception: Unable to find primary key value p1.",
+    "Person": "Copy exception: Found duplicated primary key value p2, which violates the uniqueness constraint of the primary key column.",
+}
+
+
+@pytest.mark.parametrize("table", sorted(REFUSALS))
+def test_where_the_files_are_right_the_next_try_runs_on_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    work = Build(tmp_path / "build", opened(tmp_path / "data", {**PEOPLE, **KNOWS}), Told(), SETTINGS)
+    run = Engine.run
+
+    def refuse(self: Engine, statement: str) -> None:
+        if statement.startswith("COPY") and f"`{table}`" in statement:
+            raise QueryFailed(REFUSALS[table])
+        run(self, statement)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "run", refuse)
+        with pytest.raises(Contradicted) as caught:
+            build(work)
+    assert REFUSALS[table] in caught.value.what
+    assert "But in the files every id is right." in caught.value.what
+    assert json.loads((work.folder / "hints.json").read_text()) == {"threads": 1}
+    assert sorted(path.name for path in work.folder.iterdir()) == ["hints.json", "need.json"]
+    build(work)
+    assert work.ledger.said[-1] == ("step", "closed")
+
+
+def test_the_build_is_deleted_before_the_search_begins(tmp_path: Path) -> None:
+    files = {"nodes/Person/a.parquet": {"id": ["p1", "p1"]}}
+    work = Build(tmp_path / "build", opened(tmp_path / "data", files), Told(), SETTINGS)
+    with pytest.raises(BadKeys):
+        build(work)
+    kinds = [what for what, _ in work.ledger.said]
+    assert kinds == ["started", "restart", "note"]
+    assert work.ledger.said[-1] == ("note", "looking for all offenders in nodes/Person")
+
+
+def test_without_room_for_the_search_the_error_has_what_was_seen_first(tmp_path: Path) -> None:
+    files = {"nodes/A/a.parquet": {"id": [f"{n:040}" for n in range(20_000)] + ["x", "x"]}}
+    snapshot = opened(tmp_path, files)
+    with small_disk(1) as disk:
+        found = diagnose(
+            Desk(snapshot, Told(), disk, across=False), Misfit("node", "A", "A was refused: x."), KEPT
+        )
+        assert list(disk.iterdir()) == []
+    assert isinstance(found, BadInput)
+    assert not isinstance(found, BadKeys)
+    assert found.what.startswith("A was refused: x. Looking for all offenders takes up to 2 MiB in ")
+    found = diagnose(
+        Desk(snapshot, Told(), tmp_path, across=False), Misfit("node", "A", "A was refused: x."), KEPT
+    )
+    assert isinstance(found, BadKeys)
+    assert "'x' in nodes/A/a.parquet rows 20001 and 20002" in found.what
+
+
+def test_all_folders_of_a_type_are_searched_and_no_others(tmp_path: Path) -> None:
+    files = {
+        "nodes/A/a.parquet": {"id": [1, 1]},
+        "relationships/R/a.parquet": {"source": [1], "target": [2]},
+        "relationships/R/from=A/to=A/a.parquet": {"source": [3], "target": [1]},
+        "relationships/S/a.parquet": {"source": [4], "target": [4]},
+    }
+    desk = Desk(opened(tmp_path / "data", files), Told(), tmp_path, across=False)
+    found = diagnose(desk, Misfit("relationship", "R", "seen"), KEPT)
+    assert found is not None
+    assert found.what == (
+        "relationships/R: 1 row has a target id that no node has (looked in A): 2 in relationships/R/a.parquet row 1. "
+        "relationships/R/from=A/to=A: 1 row has a source id that no node has (looked in A): "
+        "3 in relationships/R/from=A/to=A/a.parquet row 1."
+    )
