@@ -39,7 +39,7 @@ def test_imports_run_one_way_and_files_are_small(path: Path) -> None:
 
 COMMANDS = [
     "serve", "scan", "work", "run", "jobs", "retry", "customers", "switches", "query", "switch",
-    "rollback", "pause", "resume", "simulate", "demo", "db", "config", "init",
+    "rollback", "pause", "resume", "doctor", "simulate", "demo", "db", "config", "init",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bgdeploy.cli import customers, jobs, run, setup
+from bgdeploy.cli import customers, doctor, jobs, run, setup
 from bgdeploy.cli.context import EXAMPLES, Given
 
 app = typer.Typer(
@@ -60,7 +60,7 @@ def _pair(text: str) -> tuple[str, Any]:
     return key, yaml.safe_load(value)
 
 
-for group in (run, jobs, customers, setup):
+for group in (run, jobs, customers, doctor, setup):
     group.register(app)
 
 
