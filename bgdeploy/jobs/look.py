@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from bgdeploy.jobs.store import Store
 
 Mode = Literal["ro", "rw"]
-_PATIENCE = 5.0  # seconds; in this mode of the file only a rude visitor keeps a reader waiting
+_PATIENCE = 2.0  # seconds; readers wait for nobody but a visitor who locks all others out
 
 
 def connect(path: Path, *, mode: Mode | None = None, timeout: float = _PATIENCE) -> sqlite3.Connection:

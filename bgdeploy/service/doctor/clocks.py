@@ -56,6 +56,8 @@ def find_history(site: Site) -> Iterator[Finding]:
         yield error(what, _SET)
     elif newest:
         yield ok(f"the newest event of the job table is {-behind:,.0f} s old")
+    else:
+        yield ok("the job table has no event yet")
 
 
 def find_skew(wall: Clock, folder: Path) -> Iterator[Finding]:

@@ -67,6 +67,10 @@ def _await(check: Check) -> list[Finding] | None:
         return answer.get(timeout=check.limit)
     except queue.Empty:
         return None
+    except KeyboardInterrupt:
+        if check.left:
+            look.join(check.limit)  # it takes its scratch away first
+        raise
 
 
 def _look(check: Check) -> list[Finding]:
