@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -35,11 +36,15 @@ def pick_mode(path: Path) -> Mode:
 
 @contextmanager
 def looking_into(path: Path) -> Iterator[Store]:
-    """Lend a job table whose writes are refused; every connection is closed at the end."""
-    mode = pick_mode(path)
+    """Lend a job table whose writes are refused; every connection is closed at the end.
+
+    Nothing is touched before the first look, since the disk may hang. One mode serves all connections:
+    the first one makes a log, which must not make the next ones read-only.
+    """
+    first_mode = cache(pick_mode)
 
     def prepared() -> sqlite3.Connection:
-        connection = connect(path, mode=mode)
+        connection = connect(path, mode=first_mode(path))
         connection.execute("PRAGMA query_only=ON")
         return connection
 
