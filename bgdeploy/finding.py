@@ -69,7 +69,7 @@ def shorten(found: list[Finding], rest: str, most: int = 5) -> list[Finding]:
     left = len(found) - most
     if left <= 0:
         return found
-    return [*found[:most], Finding("", found[-1].verdict, f"and {left} more like these", rest)]
+    return [*found[:most], Finding("", found[-1].verdict, f"and {left:,} more like these", rest)]
 
 
 def many(count: int, noun: str) -> str:

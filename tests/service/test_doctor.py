@@ -493,7 +493,7 @@ def test_a_clock_that_was_set_back_is_told(lived_in: House) -> None:
 
 
 def test_a_clock_that_is_being_set_is_told() -> None:
-    times = iter([100.0, 107.0, 107.0])
+    times = iter([100.0] * 5 + [107.0] * 6)
     told = next(iter(clocks.find_step(lambda: next(times), time.monotonic)))
     assert told.verdict == "warning"
     assert "the clock was moved by +6." in told.what

@@ -63,7 +63,8 @@ def find_astray(site: Site) -> Iterator[Finding]:
 
 
 def _statuses(site: Site) -> dict[str, str]:
-    return {info.name: info.status for info in site.target.databases()}
+    # Last come those on their way out, which must not hide a database of the same name.
+    return {info.name: info.status for info in reversed(site.target.databases())}
 
 
 def _judge(

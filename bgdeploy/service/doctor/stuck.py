@@ -84,7 +84,7 @@ def _judge_loaded(row: Row) -> Finding:
 
 def find_failed(site: Site) -> Iterator[Finding]:
     """Failed jobs worth another try: not cancelled, and newer than all that was ever live."""
-    wanted = failed_jobs(site)
+    wanted = set(failed_jobs(site))
     rows = [row for row in _select(site, State.FAILED) if row["id"] in wanted]
     found = [_judge_failed(row) for row in rows]
     yield from shorten(found, "bgdeploy jobs list --state failed")

@@ -82,10 +82,10 @@ def find_server(server: Server) -> Iterator[Finding]:
 
 
 def find_edition(server: Server) -> Iterator[Finding]:
-    """Only Enterprise has databases and aliases."""
+    """Only Enterprise has databases and aliases, so on any other nothing ever goes live."""
     edition = health.edition(server)
     if edition == "community":
-        yield error(f"{COMMUNITY}.", "Until then nothing is loaded or switched there.")
+        yield error(f"{COMMUNITY}.", "Change neo4j.uri or target; for a trial load it does as it is.")
     elif edition == "enterprise":
         yield ok("it is Neo4j Enterprise")
     else:
