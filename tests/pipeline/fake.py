@@ -80,3 +80,6 @@ class FakeTarget:
 
     def query(self, alias: str, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
         raise AssertionError("nothing is in it")
+
+    def checks(self, owned: Any, *, try_rights: bool = False) -> tuple[()]:
+        return ()

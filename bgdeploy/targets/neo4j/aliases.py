@@ -19,6 +19,7 @@ SHOW = "SHOW ALIASES FOR DATABASE YIELD name, composite, database, location, pro
 SHOW_ONE = f"{SHOW} WHERE name = $alias"
 CREATE = "CREATE ALIAS $alias IF NOT EXISTS FOR DATABASE $database PROPERTIES {bgdeploy: $generation}"
 ALTER = "ALTER ALIAS $alias SET DATABASE TARGET $database PROPERTIES {bgdeploy: $generation}"
+DROP = "DROP ALIAS $alias IF EXISTS FOR DATABASE"
 _MARK = "bgdeploy"
 
 
