@@ -88,6 +88,9 @@ EXAMPLES = {
         "bgdeploy customers --state trouble --state none --json",
         "bgdeploy customers --sort -rows --limit 20 --watch 5",
     ),
+    "remove": _examples(
+        "bgdeploy customers remove acme", 'bgdeploy customers remove acme --yes --reason "contract ended"'
+    ),
     "switches": _examples("bgdeploy switches", "bgdeploy switches acme --since 7d --json"),
     "switch": _examples("bgdeploy switch acme", "bgdeploy switch acme --to acme-1767741427"),
     "rollback": _examples(

@@ -181,6 +181,7 @@ def _show_customer(owner: Row, kept: Sequence[Row], site: Site) -> View:
         "candidate": _name(candidate),
         "rolled_back": bad,
         "paused": owner["paused_at"] is not None,
+        "removed": owner["removed_at"] is not None,
         "pinned": [row["name"] for row in kept if row["pinned_at"] is not None],
         "live_since": iso(owner["live_since"]),
         "snapshot_timestamp": owner["live_timestamp"],

@@ -231,6 +231,12 @@ class Target(Protocol):
         Raises StaleGeneration when the alias has seen a newer generation, on targets that can tell.
         """
 
+    def remove_alias(self, name: str, generation: int) -> None:
+        """Take an alias away, because its customer leaves; idempotent, and never one that bgdeploy did not make.
+
+        Raises StaleGeneration when the alias has seen a newer generation, on targets that can tell.
+        """
+
     def databases(self) -> list[DatabaseInfo]:
         """Every database and build that exists, owned by bgdeploy or not."""
 

@@ -12,8 +12,8 @@ from bgdeploy.finding import TRIAL, Check, Finding, error, many, ok, shorten, wa
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.lease import known_dead
 from bgdeploy.jobs.rows import Row, customers
-from bgdeploy.pipeline.alias import INTENT_TRUST
 from bgdeploy.pipeline.clean import orphans
+from bgdeploy.pipeline.repair import INTENT_TRUST
 from bgdeploy.service.doctor.job_table import REBIND
 from bgdeploy.site import Site, read_identity
 

@@ -150,6 +150,10 @@ class Ladybug:
         """Move the link in one step."""
         links.move_link(self._paths, name, database, generation)
 
+    def remove_alias(self, name: str, generation: int) -> None:
+        """Remove the link."""
+        links.remove_link(self._paths, name, generation)
+
     def databases(self) -> list[DatabaseInfo]:
         """Everything below the state folder that is a database, a build, or on its way out."""
         homes: tuple[tuple[Path, Status], ...] = (

@@ -80,6 +80,14 @@ def move_alias(server: Server, name: str, database: str, generation: int) -> str
     return before.database if before is not None else None
 
 
+def remove_alias(server: Server, name: str, generation: int) -> None:
+    """Drop an alias that bgdeploy made; raises as ``move_alias`` does."""
+    found = find_alias(server, name)
+    if found is not None:
+        _check_alias(found, generation)
+        server.ask(DROP, f"Dropping the alias {name}", alias=name)
+
+
 def _check_database(server: Server, name: str, database: str) -> None:
     found = look(server, database)
     if found.verdict == "absent":

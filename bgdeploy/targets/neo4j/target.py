@@ -134,6 +134,10 @@ class Neo4j:
     def _is_there(self, database: str) -> bool:
         return databases.look(self._server, database).verdict == "online"
 
+    def remove_alias(self, name: str, generation: int) -> None:
+        """Drop the alias, if it is ours."""
+        aliases.remove_alias(self._server, name, generation)
+
     def databases(self) -> list[DatabaseInfo]:
         """Every database but the server's own."""
         return list_databases(databases.show(self._server))
