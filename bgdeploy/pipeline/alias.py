@@ -17,10 +17,12 @@ from bgdeploy.errors import BgdeployError, LeaseLost, Refused, StaleGeneration, 
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs.lease import known_dead
 from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_customer, get_database
+from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline.moves import NO_INTENT, Move, switches, write_move
 from bgdeploy.site import Site
 
+_INTENDED = sa.select(customers).where(customers.c.intent.is_not(None))
 INTENT_TRUST = 10.0  # seconds a living mover is left alone with its intent
 
 
@@ -124,8 +126,7 @@ def _put_back(site: Site, name: str) -> None:
 def repeat_cut_off_moves(site: Site) -> None:
     """Finish every move whose mover is gone; where a customer is paused by now, make it void."""
     with site.store.read() as connection:
-        open_ones = sa.select(customers).where(customers.c.intent.is_not(None))
-        pending = connection.execute(open_ones).mappings().all()
+        pending = connection.execute(_INTENDED).mappings().all()
     for customer in pending:
         if known_dead(customer["intent_by"]) or customer["intent_at"] < site.clock() - INTENT_TRUST:
             try:
@@ -226,8 +227,7 @@ def _intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
         if wish.pause:
             changes.update(paused_at=tx.now, paused_why=wish.why)
             tx.say("customer.paused", customer=wish.customer, why=wish.why)
-        here = customers.update().where(customers.c.name == wish.customer)
-        tx.connection.execute(here.values(**changes))
+        tx.connection.execute(update_where(customers, "name"), {"of_name": wish.customer, **changes})
         return generation
 
     return site.persist(wish.actor, intend)

@@ -9,7 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_job, jobs, transaction, write
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_job, transaction, write
+from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor, State, find
 from bgdeploy.jobs.store import Store
 from bgdeploy.naming import database_name
@@ -31,7 +32,7 @@ class Rules:
 # ago goes first. Only the newest ones count where a backlog is not wanted ("window"), and none that
 # is older than a database which waits to go live: it would be dropped as soon as it was verified.
 # What a person asked for (retry, reload) is held back by none of these.
-_ELIGIBLE = """
+_NEXT = """
 SELECT j.id FROM jobs AS j JOIN customers AS c ON c.name = j.customer
 WHERE j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NULL
   AND (SELECT count(*) FROM jobs AS l WHERE l.state = 'loading') < :slots
@@ -62,23 +63,32 @@ WHERE j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NULL
   AND (:only IS NULL OR j.id = :only)
 ORDER BY c.served_at, j.timestamp, j.build LIMIT 1
 """
-
-_CLAIM = f"""
+_ELIGIBLE = sa.text(_NEXT)
+_CLAIM = sa.text(f"""
 UPDATE jobs SET state = 'loading', fence = fence + 1, lease_owner = :owner, lease_expires = :until,
   loading_at = coalesce(loading_at, :now), updated_at = :now, reason = NULL, blocked = 0, error = NULL,
   error_code = NULL, cancel_at = NULL
-WHERE state = 'queued' AND id = ({_ELIGIBLE})
+WHERE state = 'queued' AND id = ({_NEXT})
 RETURNING id
-"""
+""")
+_USABLE = sa.select(databases.c.name).where(
+    databases.c.job_id == sa.bindparam("job_id"),
+    databases.c.drop_at.is_(None),
+    databases.c.dropped_at.is_(None),
+)
+_TAKEN = sa.union_all(
+    sa.select(databases.c.name).where(databases.c.name == sa.bindparam("name")),
+    sa.select(customers.c.alias).where(customers.c.alias == sa.bindparam("name")),
+)
 
 
 def peek(store: Store, rules: Rules, *, now: float) -> Row | None:
     """Return the job that would be claimed next, or None."""
     with store.read() as connection:
-        found = connection.execute(sa.text(_ELIGIBLE), _binds(rules, now, None)).scalar_one_or_none()
+        found = connection.execute(_ELIGIBLE, _binds(rules, now, None)).scalar_one_or_none()
         if found is None:
             return None
-        return connection.execute(sa.select(jobs).where(jobs.c.id == found)).mappings().one_or_none()
+        return get_job(connection, found)
 
 
 def claim(
@@ -101,11 +111,11 @@ def claim(
     find(State.QUEUED, State.LOADING, Actor.WORKER)
     binds = {**_binds(rules, now, job_id), "owner": owner, "until": now + lease_seconds}
     with transaction(store, now=now, actor=Actor.WORKER, owner=owner) as tx:
-        if tx.connection.execute(sa.text(_CLAIM), binds).scalar_one_or_none() is None:
+        if tx.connection.execute(_CLAIM, binds).scalar_one_or_none() is None:
             return None
-        served = customers.update().values(served_at=now)
         job = get_job(tx.connection, job_id)
-        tx.connection.execute(served.where(customers.c.name == job["customer"]))
+        served = {"of_name": job["customer"], "served_at": now}
+        tx.connection.execute(update_where(customers, "name"), served)
         database = _database_of(tx, job) or own_database(tx, job, existing)
         write(tx, job, database=database, settings=job["settings"] or settings)
         fields = {key: job[key] for key in ("fence", "attempt", "interruptions")}
@@ -115,12 +125,7 @@ def claim(
 
 def _database_of(tx: Tx, job: Row) -> str | None:
     """The build an earlier run left, where it may be continued."""
-    usable = (
-        databases.c.job_id == job["id"],
-        databases.c.drop_at.is_(None),
-        databases.c.dropped_at.is_(None),
-    )
-    return tx.connection.execute(sa.select(databases.c.name).where(*usable)).scalars().first()
+    return tx.connection.execute(_USABLE, {"job_id": job["id"]}).scalars().first()
 
 
 def own_database(tx: Tx, job: Row, existing: Collection[str]) -> str:
@@ -130,17 +135,14 @@ def own_database(tx: Tx, job: Row, existing: Collection[str]) -> str:
     names = (database_name(alias, job["timestamp"], job["build"], mark) for mark in marks)
     name = next(name for name in names if name not in existing and not _is_taken(tx, name))
     owned = {key: job[key] for key in ("customer", "timestamp", "build")}
-    row = databases.insert().values(name=name, job_id=job["id"], created_at=tx.now, **owned)
-    tx.connection.execute(row)
+    tx.connection.execute(
+        databases.insert(), {"name": name, "job_id": job["id"], "created_at": tx.now, **owned}
+    )
     return name
 
 
 def _is_taken(tx: Tx, name: str) -> bool:
-    used = sa.union_all(
-        sa.select(databases.c.name).where(databases.c.name == name),
-        sa.select(customers.c.alias).where(customers.c.alias == name),
-    )
-    return tx.connection.execute(used).first() is not None
+    return tx.connection.execute(_TAKEN, {"name": name}).first() is not None
 
 
 def _binds(rules: Rules, now: float, only: int | None) -> dict[str, object]:

@@ -15,6 +15,7 @@ from bgdeploy.jobs.cancel import end_cancelled, is_asked
 from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import Row, Tx, databases, jobs, move, write
+from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.claim import own_database
 
@@ -26,8 +27,8 @@ def finish(tx: Tx, job: Row, *, counts: dict[str, object], rows: int) -> None:
     if is_asked(tx, job):
         cancel(tx, job)
         return
-    verified = databases.update().where(databases.c.name == job["database"])
-    tx.connection.execute(verified.values(verified_at=tx.now, counts=counts))
+    verified = {"of_name": job["database"], "verified_at": tx.now, "counts": counts}
+    tx.connection.execute(update_where(databases, "name"), verified)
     fields = {"rows": rows, "database": job["database"], "took": tx.now - (job["loading_at"] or tx.now)}
     changes = {
         "rows_confirmed": rows,

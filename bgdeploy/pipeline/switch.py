@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import sqlalchemy as sa
+
 from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
 from bgdeploy.jobs import lease, lineage
 from bgdeploy.jobs.rescue import FREED
@@ -24,15 +26,20 @@ from bgdeploy.pipeline.alias import move_alias, repeat_cut_off_moves, settle
 from bgdeploy.pipeline.moves import Move
 from bgdeploy.site import Site
 
+_WAITING = (
+    sa.select(jobs)
+    .where(
+        jobs.c.state == State.LOADED, jobs.c.lease_owner.is_(None), jobs.c.not_before <= sa.bindparam("now")
+    )
+    .order_by(jobs.c.customer, jobs.c.timestamp.desc(), jobs.c.build.desc())
+)
+
 
 def switch_ready(site: Site) -> int:
     """Finish what was cut off, then move every alias whose newest database may go live."""
     repeat_cut_off_moves(site)
     with site.store.read() as connection:
-        free = (jobs.c.state == State.LOADED, jobs.c.lease_owner.is_(None), jobs.c.not_before <= site.clock())
-        waiting = select_jobs(
-            connection, *free, order=(jobs.c.customer, jobs.c.timestamp.desc(), jobs.c.build.desc())
-        )
+        waiting = connection.execute(_WAITING, {"now": site.clock()}).mappings().all()
     newest = {job["customer"]: job for job in reversed(waiting)}
     return sum(_consider(site, job) for job in newest.values())
 
