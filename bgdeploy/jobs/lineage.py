@@ -18,7 +18,7 @@ _KEPT = (
     .where(databases.c.dropped_at.is_(None))
     .order_by(*_NEWEST_FIRST)
 )
-_KEPT_OF = _KEPT.where(databases.c.customer.in_(sa.bindparam("customers", expanding=True)))
+_KEPT_OF = _KEPT.where(databases.c.customer == sa.bindparam("customer"))
 # Where no more good ones are kept than may be, and nothing else is owned, nothing can be doomed.
 _CROWDED = (
     sa.select(databases.c.customer)
@@ -43,10 +43,10 @@ class Doomed:
     why: str
 
 
-def kept_databases(connection: sa.Connection, *of: str) -> Sequence[Row]:
-    """Return every database not dropped yet, or those of some customers, with its job's state, newest first."""
-    found = connection.execute(_KEPT_OF, {"customers": of}) if of else connection.execute(_KEPT)
-    return found.mappings().all()
+def kept_databases(connection: sa.Connection, customer: str | None = None) -> Sequence[Row]:
+    """Return every database not dropped yet, with its job's state, newest first."""
+    statement, of = (_KEPT, {}) if customer is None else (_KEPT_OF, {"customer": customer})
+    return connection.execute(statement, of).mappings().all()
 
 
 def crowded(connection: sa.Connection, *, keep: int) -> Sequence[str]:

@@ -30,6 +30,7 @@ _SELDOM = 3600.0  # seconds between two of what is said seldom
 _SAID = sa.select(sa.func.count(), sa.func.max(events.c.at)).where(
     events.c.job_id == sa.bindparam("job_id"), events.c.kind == sa.bindparam("kind")
 )
+_EVENT = sa.insert(events)
 _INSERTED = sqlite.insert(jobs).on_conflict_do_nothing().returning(*jobs.c)
 _GUARD = ("id", "state", "fence")  # what every write of a worker carries, as it was read
 _AS_READ = sa.select(jobs.c.id, jobs.c.state, jobs.c.fence).where(
@@ -39,24 +40,28 @@ _AS_READ = sa.select(jobs.c.id, jobs.c.state, jobs.c.fence).where(
 
 @dataclass(frozen=True)
 class Tx:
-    """One write transaction with its time and its author; what it says is logged once it is durable."""
+    """One write transaction with its time and its author.
+
+    What it says becomes event rows at its end, all in one statement, and is logged once it is durable.
+    """
 
     connection: sa.Connection
     now: float
     actor: Actor
     owner: str
     said: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)  # the events as they will be written
 
     def say(self, name: str, job: Row | None = None, *, edge: Edge = (None, None), **fields: Any) -> None:
-        """Append an event row and remember to log it after the commit."""
-        self.say_all(name, [(job, fields)], edge=edge)
-
-    def say_all(
-        self, name: str, told: Sequence[tuple[Row | None, dict[str, Any]]], *, edge: Edge = (None, None)
-    ) -> None:
-        """Append the same event for many jobs; each brings its fields."""
-        new = [self._event(name, job, edge, fields) for job, fields in told]
-        self.connection.execute(events.insert(), new)
+        """Append an event, with the job's name among its fields."""
+        if job is not None:
+            fields = {"job": title(job), **fields}
+        self.said.append((name, fields))
+        about = job if job is not None else {"id": None, "customer": fields.get("customer"), "fence": None}
+        row = {"job_id": about["id"], "customer": about["customer"], "fence": about["fence"]}
+        by = {"at": self.now, "actor": self.actor, "owner": self.owner}
+        text = {"kind": name, "source": edge[0], "target": edge[1], "message": log.word(name, **fields)}
+        self.rows.append({**row, **by, **text})
 
     def say_seldom(self, name: str, job: Row, **fields: Any) -> None:
         """Say what may come again and again: after 1, 2, 4 ... seconds, and at most every hour.
@@ -68,23 +73,6 @@ class Tx:
         if not times or self.now - last >= min(_SELDOM, 2.0 ** (times - 1)):
             self.say(name, job, **fields)
 
-    def _event(self, name: str, job: Row | None, edge: Edge, fields: dict[str, Any]) -> dict[str, Any]:
-        if job is not None:
-            fields = {"job": title(job), **fields}
-        self.said.append((name, fields))
-        return {
-            "job_id": job["id"] if job is not None else None,
-            "customer": job["customer"] if job is not None else fields.get("customer"),
-            "at": self.now,
-            "kind": name,
-            "source": edge[0],
-            "target": edge[1],
-            "actor": self.actor,
-            "owner": self.owner,
-            "fence": job["fence"] if job is not None else None,
-            "message": log.word(name, **fields),
-        }
-
 
 @contextmanager
 def transaction(store: Store, *, now: float, actor: Actor, owner: str) -> Iterator[Tx]:
@@ -92,6 +80,8 @@ def transaction(store: Store, *, now: float, actor: Actor, owner: str) -> Iterat
     with store.write() as connection:
         tx = Tx(connection, now, actor, owner)
         yield tx
+        if tx.rows:
+            connection.execute(_EVENT, tx.rows)
     for name, fields in tx.said:
         log.emit(name, **fields)
 
@@ -116,7 +106,7 @@ def move(tx: Tx, job: Row, target: State, event: str, *, fields: Mapping[str, An
 def move_all(
     tx: Tx, target: State, event: str, moves: Sequence[tuple[Row, dict[str, Any], dict[str, Any]]]
 ) -> list[Row]:
-    """Move many jobs of one state, each with its event's fields and its changes, and return them.
+    """Move many jobs, each with its event's fields and its changes, and return them.
 
     All change the same columns. Those that are others' by now are left out.
     """
@@ -124,9 +114,9 @@ def move_all(
     moves = [one for one in moves if one[0]["id"] in mine]
     for source in {job["state"] for job, _, _ in moves}:
         find(State(source), target, tx.actor)
-        same = [one for one in moves if one[0]["state"] == source]
-        write_all(tx, [(job, {"state": target, **changes}) for job, _, changes in same])
-        tx.say_all(event, [(job, fields) for job, fields, _ in same], edge=(source, target))
+    write_all(tx, [(job, {"state": target, **changes}) for job, _, changes in moves])
+    for job, fields, _ in moves:
+        tx.say(event, job, edge=(job["state"], target), **fields)
     return [job for job, _, _ in moves]
 
 
@@ -173,8 +163,8 @@ def insert_jobs(
     rows = [{**born, **values} for values, _ in new]
     inserted = tx.connection.execute(_INSERTED, rows).mappings().all()
     fields = {_key(row): said for row, (_, said) in zip(rows, new, strict=True)}
-    if inserted:
-        tx.say_all(event, [(row, fields[_key(row)]) for row in inserted], edge=(None, state))
+    for row in inserted:
+        tx.say(event, row, edge=(None, state), **fields[_key(row)])
     return list(inserted)
 
 

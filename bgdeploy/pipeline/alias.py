@@ -15,8 +15,9 @@ from bgdeploy import log
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, LeaseLost, Refused, StaleGeneration, TargetAway, TargetError
 from bgdeploy.failpoints import reach
+from bgdeploy.jobs import lease
 from bgdeploy.jobs.lease import known_dead
-from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_customer, get_database
+from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_customer, get_database, title
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline.moves import NO_INTENT, Move, switches, write_move
@@ -26,21 +27,23 @@ _INTENDED = sa.select(customers).where(customers.c.intent.is_not(None))
 INTENT_TRUST = 10.0  # seconds a living mover is left alone with its intent
 
 
-def move_alias(site: Site, wish: Move) -> float:
+def move_alias(site: Site, wish: Move, *, leased: Row | None = None) -> float:
     """Move an alias and record it; return the milliseconds the target took.
+
+    ``leased`` is a job whose lease is taken with the intent; LeaseLost where somebody else has it.
 
     Raises Refused where the move would break a promise, TargetError where the target failed (where
     it then still points elsewhere the intent is void, else it is finished later), LeaseLost where a
     newer wish replaced this one.
     """
-    settle(site, wish.customer)
-    return _carry_out(site, wish, _intend(site, wish))
+    alias = settle(site, wish.customer)
+    return _carry_out(site, alias, wish, _intend(site, wish, leased=leased))
 
 
-def _carry_out(site: Site, wish: Move, generation: int) -> float:
+def _carry_out(site: Site, alias: str, wish: Move, generation: int) -> float:
     reach("switch.intended")
     try:
-        took = _act(site, wish, generation)
+        took = _act(site, alias, wish, generation)
     except StaleGeneration:
         raise
     except (TargetError, Refused) as error:
@@ -66,17 +69,18 @@ def _take_back(
     )
 
 
-def settle(site: Site, name: str) -> None:
-    """Make the row tell the truth about the alias: finish a cut-off move, record a foreign one."""
+def settle(site: Site, name: str) -> str:
+    """Make the row tell the truth about the alias: finish a cut-off move, record a foreign one; return its name."""
     with site.store.read() as connection:
         customer = get_customer(connection, name)
     found = site.target.alias(customer["alias"])
     if customer["intent"] is not None and found == customer["intent"]:
         _finish(site, customer)
-        return
+        return str(customer["alias"])
     foreign = customer["intent"] is None and found != customer["live"] and _is_whole(site, name, found)
     if foreign and not _is_void(site, customer):
         _accept(site, customer, str(found))
+    return str(customer["alias"])
 
 
 def _is_void(site: Site, customer: Row) -> bool:
@@ -120,7 +124,7 @@ def _put_back(site: Site, name: str) -> None:
     if customer["intent"] is not None or customer["live"] is None or found == customer["live"]:
         return
     back = Move(name, customer["live"], "repair", f"it pointed at {found or 'nothing'}", "bgdeploy")
-    _carry_out(site, back, _intend(site, back, seen=customer["generation"]))
+    _carry_out(site, customer["alias"], back, _intend(site, back, seen=customer["generation"]))
 
 
 def repeat_cut_off_moves(site: Site) -> None:
@@ -201,7 +205,7 @@ def _is_whole(site: Site, customer: str, name: str | None) -> bool:
         return connection.execute(query).first() is not None
 
 
-def _intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
+def _intend(site: Site, wish: Move, *, seen: int | None = None, leased: Row | None = None) -> int:
     """Write the intent with the next generation, or refuse; nothing can drop its database from here on.
 
     With ``seen`` it is written only if nobody has moved or means to since that generation.
@@ -213,6 +217,8 @@ def _intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
             raise LeaseLost(
                 f"{customer['alias']} is being moved by someone else.", kept="Nothing was written."
             )
+        if leased is not None and lease.take(tx.connection, leased, now=tx.now, **site.terms) is None:
+            raise LeaseLost(f"{title(leased)} is in other hands.", kept="Nothing was written.")
         _check(tx, customer, wish)
         generation: int = customer["generation"] + 1
         intent = {
@@ -265,10 +271,8 @@ def _check(tx: Tx, customer: Row, wish: Move) -> None:
         raise Refused(f"{wish.database} is not newer than what was live already.")
 
 
-def _act(site: Site, wish: Move, generation: int) -> float:
+def _act(site: Site, alias: str, wish: Move, generation: int) -> float:
     """Move the alias and read it back; return milliseconds."""
-    with site.store.read() as connection:
-        alias = get_customer(connection, wish.customer)["alias"]
     began = monotonic()
     site.target.switch(alias, wish.database, generation)
     took = (monotonic() - began) * 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -43,17 +43,15 @@ def clean(site: Site) -> int:
 def _doomed(site: Site) -> Iterable[tuple[Row, Doomed]]:
     orchestrator = site.settings.orchestrator
     rules: dict[str, Any] = {"keep": orchestrator.keep_databases, "grace": orchestrator.drop_grace_seconds}
-    for name in _crowded(site):
-        with site.store.read() as connection:
-            customer, kept = get_customer(connection, name), lineage.kept_databases(connection, name)
+    with site.store.read() as connection:
+        crowded = lineage.crowded(connection, keep=orchestrator.keep_databases)
+        seen = [
+            (get_customer(connection, name), lineage.kept_databases(connection, name)) for name in crowded
+        ]
+    for customer, kept in seen:
         for one in lineage.doomed(customer, kept, now=site.clock(), **rules):
             if one.database["not_before"] <= site.clock() or one.database["state"] == State.QUEUED:
                 yield customer, one
-
-
-def _crowded(site: Site) -> Sequence[str]:
-    with site.store.read() as connection:
-        return lineage.crowded(connection, keep=site.settings.orchestrator.keep_databases)
 
 
 def _drop(site: Site, customer: Row, doomed: Doomed) -> bool:
@@ -100,9 +98,7 @@ def _intend(site: Site, customer: Row, doomed: Doomed) -> int | None:
             tx.say("clean.intended", job, database=row["name"], why=doomed.why)
         if job["state"] == State.LOADING:
             return int(job["fence"])  # an old build of a job that goes on under another name
-        return lease.take(
-            tx.connection, job, owner=site.owner, now=tx.now, seconds=site.settings.orchestrator.lease_seconds
-        )
+        return lease.take(tx.connection, job, now=tx.now, **site.terms)
 
 
 def _wait(site: Site, doomed: Doomed, fence: int, reason: str) -> bool:
@@ -115,7 +111,7 @@ def _wait(site: Site, doomed: Doomed, fence: int, reason: str) -> bool:
             later = tx.now + site.settings.orchestrator.health_check_retry_delay
             write(tx, job, not_before=later, reason=why, **FREED)
         if job["reason"] != why:
-            tx.say("clean.waits", job, database=name, reason=reason)
+            tx.say_seldom("clean.waits", job, database=name, reason=reason)
     return False
 
 
