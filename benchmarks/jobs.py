@@ -35,6 +35,7 @@ from tests.pipeline.fake import FakeTarget
 
 FIRST = 1_700_000_000
 RULES = Rules(keep_databases=2, latest_only=False, settle_seconds=0, max_concurrent_loads=None)
+PEOPLE = pa.table({"nodeId": ["p1", "p2"], "labels": ["Person", "Person"], "name": ["Ada", "Bo"]})
 COUNTS: dict[str, Any] = {"labels": {"Person": 2}, "types": {}}
 
 
@@ -59,7 +60,7 @@ def drop(site: Site, customers: int, first: int, snapshots: int) -> None:
             )
             place = folder / "nodes/Person/part-0.parquet"
             place.parent.mkdir(parents=True)
-            pq.write_table(pa.table({"id": ["p1", "p2"], "name": ["Ada", "Bo"]}), place)
+            pq.write_table(PEOPLE, place)
 
 
 def load_next(site: Site) -> bool:

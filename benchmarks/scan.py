@@ -74,13 +74,17 @@ def make_place(folder: Path, data: Path) -> Place:
 def small_files() -> dict[str, bytes]:
     """One node file and one relationship file, as bytes."""
     tables = {
-        "nodes/Person/part-0.parquet": pa.table({"id": ["p1", "p2"], "name": ["Ada", "Bo"]}),
-        "relationships/KNOWS/part-0.parquet": pa.table({"source": ["p1"], "target": ["p2"]}),
+        "nodes/Person/part-0.parquet": {"nodeId": ["p1", "p2"], "labels": ["Person"] * 2, "name": ["Ada", "Bo"]},
+        "relationships/KNOWS/part-0.parquet": {
+            "sourceNodeId": ["p1"],
+            "targetNodeId": ["p2"],
+            "relationshipType": ["KNOWS"],
+        },
     }
     content = {}
     for path, table in tables.items():
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
+        pq.write_table(pa.table(table), sink)
         content[path] = sink.getvalue().to_pybytes()
     return content
 
