@@ -74,7 +74,11 @@ def make_place(folder: Path, data: Path) -> Place:
 def small_files() -> dict[str, bytes]:
     """One node file and one relationship file, as bytes."""
     tables = {
-        "nodes/Person/part-0.parquet": {"nodeId": ["p1", "p2"], "labels": ["Person"] * 2, "name": ["Ada", "Bo"]},
+        "nodes/Person/part-0.parquet": {
+            "nodeId": ["p1", "p2"],
+            "labels": ["Person"] * 2,
+            "name": ["Ada", "Bo"],
+        },
         "relationships/KNOWS/part-0.parquet": {
             "sourceNodeId": ["p1"],
             "targetNodeId": ["p2"],

@@ -65,7 +65,7 @@ def _overtake(tx: Tx, job: Row, floor: tuple[int, int]) -> None:
 
 def folder_of(site: Site, job: Row) -> Path:
     """The snapshot's folder."""
-    return site.settings.dataset.base_path / str(job["customer"]) / str(job["timestamp"])
+    return Path(site.settings.dataset.base_path, job["customer"], str(job["timestamp"]))
 
 
 def look_at(site: Site, job: Row) -> Fingerprint | None:
@@ -119,8 +119,9 @@ def judge(site: Site, folder: Path, look: Fingerprint | None, seen: Row | None =
 
 def _judge(site: Site, job: Row, notes: Notes) -> Judged:
     """Look at a discovered folder again, and note why it is not ready where it is not."""
-    look = look_at(site, job)
-    verdict = judge(site, folder_of(site, job), look, job)
+    folder = folder_of(site, job)
+    look = look_into(folder)
+    verdict = judge(site, folder, look, job)
     if verdict.state != "ready":
         quiet = verdict.marker or (verdict.state == "settling" and not verdict.first)
         seen: dict[str, Any] = {"fingerprint": look.text if look else None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -84,7 +85,7 @@ def _visit(site: Site, name: str, known: Known, report: Report) -> list[Visit]:
     folder = site.settings.dataset.base_path / name
     try:
         found = folders.list_timestamps(folder, now=site.clock(), known=known.timestamps.get(name, set()))
-        looks = [(one, look_into(folder / str(one))) for one in sorted(found.timestamps)]
+        new = [_look_at_new(site, folder, one) for one in sorted(found.timestamps)]
     except NotReadable as error:
         _unlisted(report, name, error)
         return []
@@ -92,12 +93,14 @@ def _visit(site: Site, name: str, known: Known, report: Report) -> list[Visit]:
         _fails(report, name, error)
         return []
     report.skipped.extend((f"{name}/{one.name}", one.skipped or "") for one in found.skipped)
-    seen = [
-        Newcomer(name, one, look, judge(site, folder / str(one), look))
-        for one, look in looks
-        if look is not None
-    ]
-    return [Visit(name, seen, found.there)]
+    return [Visit(name, [one for one in new if one is not None], found.there)]
+
+
+def _look_at_new(site: Site, home: Path, timestamp: int) -> Newcomer | None:
+    """Nothing where it went away since it was listed."""
+    folder = home / str(timestamp)
+    look = look_into(folder)
+    return None if look is None else Newcomer(home.name, timestamp, look, judge(site, folder, look))
 
 
 def _settle_in(site: Site, visits: Sequence[Visit], known: Known, notes: Notes) -> None:
