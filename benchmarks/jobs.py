@@ -1,6 +1,6 @@
 """Time full lives of jobs on a target that does nothing, beside bare commits and DBOS's durable workflows.
 
-usage: python -m benchmarks.jobs [--customers 20] [--snapshots 25] [--rounds 3] [--profile FILE]
+usage: python -m benchmarks.jobs [--customers 10] [--snapshots 5] [--rounds 15] [--profile FILE]
 
 A life goes from discovered to cleaned, each transition with its event, through the functions that
 ``serve`` calls; the job table commits with ``synchronous=FULL``. Beside it, in the same rounds: as many
@@ -92,17 +92,21 @@ def count_lives(site: Site) -> int:
         return len(connection.execute(sa.select(jobs.c.id).where(jobs.c.state == State.CLEANED)).all())
 
 
-def measure_lives(folder: Path, customers: int, snapshots: int) -> tuple[float, int, int]:
-    """Return seconds, lives that ended, and commits; every customer has something live already."""
+def warm_up(folder: Path, customers: int) -> Site:
+    """An installation in which every customer has something live and a standby."""
     site = make_site(folder)
     drop(site, customers, 0, 2)
     live(site)
-    drop(site, customers, 2, snapshots)
-    commits = count_commits(site)
+    return site
+
+
+def measure_lives(site: Site, customers: int, number: int, snapshots: int) -> tuple[float, int, int]:
+    """Return seconds, lives that ended, and commits, of one round."""
+    drop(site, customers, 2 + number * snapshots, snapshots)
+    before, commits = count_lives(site), count_commits(site)
     took = timed(lambda: live(site))
-    lives = count_lives(site)
+    lives = count_lives(site) - before
     assert lives == customers * snapshots, lives
-    site.store.close()
     return took, lives, commits[0]
 
 
@@ -117,22 +121,20 @@ def count_commits(site: Site) -> list[int]:
     return count
 
 
-def measure_bare(path: Path, commits: int) -> float:
-    """Seconds for as many commits of one small row each."""
+def open_bare(path: Path) -> Callable[[int], float]:
+    """Return what makes so many commits of one small row each and says how long it took."""
     connection = sqlite3.connect(path, isolation_level=None)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, text TEXT)")
 
-    def commit() -> None:
-        for _ in range(commits):
+    def commit(count: int) -> None:
+        for _ in range(count):
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("INSERT INTO rows (text) VALUES ('x')")
             connection.execute("COMMIT")
 
-    took = timed(commit)
-    connection.close()
-    return took
+    return lambda count: timed(lambda: commit(count))
 
 
 def open_dbos(folder: Path) -> Callable[[int], float] | None:
@@ -172,16 +174,20 @@ def show(what: str, ratios: list[float], goal: float) -> None:
 
 
 def measure(folder: Path, customers: int, snapshots: int, rounds: int) -> None:
-    workflows = open_dbos(folder)
+    """Short rounds in turn: what else the machine does meets all of them alike."""
+    site, bare, workflows = (
+        warm_up(folder / "site", customers),
+        open_bare(folder / "bare.db"),
+        open_dbos(folder),
+    )
     against_bare, against_dbos = [], []
     for number in range(rounds):
-        took, lives, commits = measure_lives(folder / f"site-{number}", customers, snapshots)
-        bare = measure_bare(folder / f"bare-{number}.db", commits)
-        against_bare.append(bare / took)
-        line = f"{lives} lives {lives / took:.0f}/s, {commits / lives:.2f} commits each; bare {commits / bare:.0f} commits/s"
+        took, lives, commits = measure_lives(site, customers, number, snapshots)
+        alone = bare(commits)
+        against_bare.append(alone / took)
+        line = f"{lives} lives {lives / took:.0f}/s, {commits / lives:.2f} commits each; bare {commits / alone:.0f}/s"
         if workflows is not None:
-            count = max(20, lives // 5)
-            rate = count / workflows(count)
+            rate = lives / workflows(lives)
             against_dbos.append(lives / took / rate)
             line += f"; DBOS {rate:.0f} workflows/s"
         print(line, flush=True)
@@ -194,16 +200,18 @@ def measure(folder: Path, customers: int, snapshots: int, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--customers", type=int, default=20)
-    parser.add_argument("--snapshots", type=int, default=25)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--customers", type=int, default=10)
+    parser.add_argument("--snapshots", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--profile", type=Path)
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bgdeploy-jobs-"))
     try:
         if given.profile:
             profile = cProfile.Profile()
-            profile.runcall(measure_lives, folder / "site", given.customers, given.snapshots)
+            site = warm_up(folder / "site", given.customers)
+            drop(site, given.customers, 2, given.snapshots)
+            profile.runcall(live, site)
             profile.dump_stats(given.profile)
         else:
             measure(folder, given.customers, given.snapshots, given.rounds)
