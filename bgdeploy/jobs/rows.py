@@ -33,6 +33,7 @@ _SAID = sa.select(sa.func.count(), sa.func.max(events.c.at)).where(
 _EVENT = sa.insert(events)
 _INSERTED = sqlite.insert(jobs).on_conflict_do_nothing().returning(*jobs.c)
 _GUARD = ("id", "state", "fence")  # what every write of a worker carries, as it was read
+_REWRITE = update_where(jobs, *_GUARD).returning(*jobs.c)
 _AS_READ = sa.select(jobs.c.id, jobs.c.state, jobs.c.fence).where(
     jobs.c.id.in_(sa.bindparam("ids", expanding=True))
 )
@@ -124,11 +125,15 @@ def write(tx: Tx, job: Row, **changes: Any) -> None:
     """Change a job that still has the state and fence it was read with, or raise LeaseLost."""
     done = tx.connection.execute(update_where(jobs, *_GUARD), _guarded(tx, job, changes))
     if done.rowcount != 1:
-        raise LeaseLost(
-            f"Job {job['id']} ({title(job)}) has another owner by now.",
-            kept="Nothing was written.",
-            cure=f"See where it is: bgdeploy jobs show {job['id']}",
-        )
+        raise _lost(job)
+
+
+def rewrite(tx: Tx, job: Row, **changes: Any) -> Row:
+    """Change a job as ``write`` does, and return it as it is now."""
+    done = tx.connection.execute(_REWRITE, _guarded(tx, job, changes)).mappings().one_or_none()
+    if done is None:
+        raise _lost(job)
+    return done
 
 
 def write_all(tx: Tx, written: Sequence[tuple[Row, dict[str, Any]]]) -> None:
@@ -136,6 +141,14 @@ def write_all(tx: Tx, written: Sequence[tuple[Row, dict[str, Any]]]) -> None:
     if written:
         several = [_guarded(tx, job, changes) for job, changes in written]
         tx.connection.execute(update_where(jobs, *_GUARD), several)
+
+
+def _lost(job: Row) -> LeaseLost:
+    return LeaseLost(
+        f"Job {job['id']} ({title(job)}) has another owner by now.",
+        kept="Nothing was written.",
+        cure=f"See where it is: bgdeploy jobs show {job['id']}",
+    )
 
 
 def _guarded(tx: Tx, job: Row, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_job, jobs, transaction, write
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, jobs, rewrite, transaction
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor, State, find
 from bgdeploy.jobs.store import Store
@@ -129,14 +129,16 @@ def claim(
         served = {"of_name": job["customer"], "served_at": now}
         tx.connection.execute(update_where(customers, "name"), served)
         database = _database_of(tx, job) or own_database(tx, job, existing)
-        write(tx, job, database=database, settings=job["settings"] or settings)
+        job = rewrite(tx, job, database=database, settings=job["settings"] or settings)
         fields = {key: job[key] for key in ("fence", "attempt", "interruptions")}
         tx.say("load.claimed", job, edge=(State.QUEUED, State.LOADING), database=database, **fields)
-        return get_job(tx.connection, job_id)
+        return job
 
 
 def _database_of(tx: Tx, job: Row) -> str | None:
     """The build an earlier run left, where it may be continued."""
+    if job["database"] is None:
+        return None
     return tx.connection.execute(_USABLE, {"job_id": job["id"]}).scalars().first()
 
 

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import sqlalchemy as sa
-
 from bgdeploy.errors import BadInput, BgdeployError, ConfigError, TargetAway, TargetFull, VerifyFailed
 from bgdeploy.jobs.backoff import delay
 from bgdeploy.jobs.cancel import end_cancelled, is_asked
 from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.rescue import FREED
-from bgdeploy.jobs.rows import Row, Tx, databases, jobs, move, write
+from bgdeploy.jobs.rows import Row, Tx, databases, move, rewrite
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.claim import own_database
@@ -102,9 +100,9 @@ def rename_build(tx: Tx, job: Row, existing: Collection[str], *, why: str, ours:
     else:
         disown(tx, old, why)
     new = own_database(tx, job, existing)
-    write(tx, job, database=new, rows_confirmed=0, step=None)
+    job = rewrite(tx, job, database=new, rows_confirmed=0, step=None)
     tx.say("load.renamed", job, old=old, new=new, why=why)
-    return tx.connection.execute(sa.select(jobs).where(jobs.c.id == job["id"])).mappings().one()
+    return job
 
 
 def disown(tx: Tx, name: str, why: str) -> None:

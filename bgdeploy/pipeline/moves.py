@@ -52,7 +52,7 @@ def write_move(tx: Tx, customer: Row, wish: Move, generation: int, took: float |
         **NO_INTENT,
     }
     tx.connection.execute(update_where(customers, "name"), {"of_name": wish.customer, **changes})
-    _mark_databases(tx, customer, wish)
+    _mark_databases(tx, customer, wish, database)
     record = {
         "source": customer["live"],
         "target": wish.database,
@@ -66,7 +66,7 @@ def write_move(tx: Tx, customer: Row, wish: Move, generation: int, took: float |
     _tell(tx, database["job_id"], {"kind": wish.kind, "why": wish.why, "took": took or 0.0, **fields})
 
 
-def _mark_databases(tx: Tx, customer: Row, wish: Move) -> None:
+def _mark_databases(tx: Tx, customer: Row, wish: Move, database: Row) -> None:
     left, reached = customer["live"], wish.database
     if left is not None and left != reached:
         bad = {"bad_at": tx.now, "bad_why": wish.why} if wish.kind == "rollback" else {}
@@ -74,10 +74,11 @@ def _mark_databases(tx: Tx, customer: Row, wish: Move) -> None:
         if bad:
             tx.say("database.bad", customer=wish.customer, database=left, why=wish.why)
     cleared = {"bad_at": None, "bad_why": None} if wish.kind in ("switch", "found", "rollback") else {}
-    if cleared and get_database(tx.connection, reached)["bad_at"] is not None:
+    if cleared and database["bad_at"] is not None:
         tx.say("database.cleared", customer=wish.customer, database=reached)
-    here = {"of_name": reached, "left_at": None, **cleared}
-    tx.connection.execute(update_where(databases, "name"), here)
+    if cleared or database["left_at"] is not None:
+        here = {"of_name": reached, "left_at": None, **cleared}
+        tx.connection.execute(update_where(databases, "name"), here)
 
 
 def _tell(tx: Tx, job_id: int, fields: dict[str, Any]) -> None:
