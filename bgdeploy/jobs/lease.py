@@ -109,7 +109,7 @@ class Lease:
         """Prolong the lease; raises LeaseLost when the row has another owner."""
         asked = monotonic()
         mine = {"of_id": self.job_id, "of_fence": self.fence, "of_lease_owner": self.owner}
-        with self.store.write() as connection:
+        with self.store.write(urgent=True) as connection:
             done = connection.execute(_RENEW, {**mine, "lease_expires": wall() + self.seconds})
         if done.rowcount != 1:
             raise LeaseLost(f"The lease on job {self.job_id} is lost.", kept="Nothing was written.")

@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from bgdeploy.errors import StoreError, StoreFull
 
 LOCK_DEADLINE = 30.0  # seconds a writer waits for its turn before it says so
+PAUSE = 0.001  # seconds, on average, between two tries to begin
 RESTORE = (
     "Stop bgdeploy and put a copy back (your own, or a jobs.db.backup-* beside it). Without one, move it "
     "away and start again: what is live stays live, and the newest snapshots are loaded anew."
@@ -41,10 +42,14 @@ class Store:
     _reader: sa.Engine
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """One short transaction that holds the write lock from its first instruction."""
+    def write(self, *, urgent: bool = False) -> Iterator[sa.Connection]:
+        """One short transaction that holds the write lock from its first instruction.
+
+        An ``urgent`` one asks for the lock ten times as often as others, so that it hardly ever loses.
+        """
+        pause = PAUSE / 10 if urgent else PAUSE
         with _translated(self.path), self._writer.connect() as connection:
-            _patiently(lambda: _driver(connection).execute("BEGIN IMMEDIATE"))
+            _patiently(lambda: _driver(connection).execute("BEGIN IMMEDIATE"), pause)
             with connection.begin():
                 yield connection
 
@@ -110,8 +115,8 @@ def _driver(connection: sa.Connection) -> sqlite3.Connection:
     return connection.connection.driver_connection  # type: ignore[return-value]
 
 
-def _patiently(act: Callable[[], object]) -> None:
-    """Retry about every millisecond: SQLite's own growing wait starves whoever came first."""
+def _patiently(act: Callable[[], object], pause: float = PAUSE) -> None:
+    """Retry after about ``pause`` seconds: SQLite's own growing wait starves whoever came first."""
     deadline = time.monotonic() + LOCK_DEADLINE
     while True:
         try:
@@ -120,7 +125,7 @@ def _patiently(act: Callable[[], object]) -> None:
         except (OperationalError, sqlite3.OperationalError) as error:
             if not is_busy(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(random.uniform(0.0005, 0.0015))
+            time.sleep(random.uniform(0.5, 1.5) * pause)
 
 
 def is_busy(error: Exception) -> bool:
