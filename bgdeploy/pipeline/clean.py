@@ -122,8 +122,9 @@ def _record(site: Site, doomed: Doomed, fence: int) -> None:
         tx.connection.execute(_GONE, {"of_name": name, "dropped_at": tx.now})
         job = get_job(tx.connection, doomed.database["job_id"])
         tx.say("clean.dropped", job, database=name)
-        if job["lease_owner"] != site.owner or job["fence"] != fence:
-            return  # somebody took the job further meanwhile; the database is gone all the same
+        mine = job["lease_owner"] == site.owner and job["fence"] == fence
+        if not mine and job["lease_owner"] is not None:
+            return  # somebody holds the job by now, and finds the database gone
         if job["state"] in _RETIRABLE and job["database"] == name:
             changes = {"ended_at": tx.now, "reason": doomed.why, "blocked": False, **FREED}
             move(tx, job, State.CLEANED, "clean.retired", fields={"why": doomed.why}, **changes)
