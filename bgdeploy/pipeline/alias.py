@@ -16,9 +16,9 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, LeaseLost, Refused, StaleGeneration, TargetAway, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs.lease import known_dead
-from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_customer, get_database
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer
 from bgdeploy.jobs.states import Actor
-from bgdeploy.pipeline.moves import NO_INTENT, Move, switches, write_move
+from bgdeploy.pipeline.moves import NO_INTENT, Move, check, switches, write_move
 from bgdeploy.site import Site
 
 INTENT_TRUST = 10.0  # seconds a living mover is left alone with its intent
@@ -212,7 +212,7 @@ def _intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
             raise LeaseLost(
                 f"{customer['alias']} is being moved by someone else.", kept="Nothing was written."
             )
-        _check(tx, customer, wish)
+        check(tx, customer, wish)
         generation: int = customer["generation"] + 1
         intent = {
             "intent": wish.database,
@@ -231,38 +231,6 @@ def _intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
         return generation
 
     return site.persist(wish.actor, intend)
-
-
-def _check(tx: Tx, customer: Row, wish: Move) -> None:
-    database = get_database(tx.connection, wish.database)
-    if database["customer"] != wish.customer:
-        raise Refused(
-            f"{wish.database} belongs to customer {database['customer']}.",
-            kept="Nothing was changed.",
-            cure=f"What belongs to whom: bgdeploy customers --customer {wish.customer}",
-        )
-    if database["verified_at"] is None:
-        raise Refused(
-            f"{wish.database} is not verified.",
-            kept=f"{customer['alias']} stays where it is.",
-            cure=f"How far it is: bgdeploy jobs show {database['job_id']}",
-        )
-    if database["drop_at"] is not None:
-        raise Refused(
-            f"{wish.database} is being dropped ({database['drop_why']}).",
-            kept=f"{customer['alias']} stays where it is.",
-            cure=f"Load its snapshot again: bgdeploy retry {database['job_id']} --reload",
-        )
-    if wish.kind == "rollback" and customer["intent"] is None and customer["live"] == wish.database:
-        raise Refused(
-            f"{wish.database} is live already.", kept="Nothing was changed.", cure="See: bgdeploy customers"
-        )
-    if wish.kind != "deploy":
-        return
-    if customer["paused_at"] is not None:
-        raise Refused(f"{wish.customer} is paused.", cure=f"bgdeploy resume {wish.customer}")
-    if age(database) <= (customer["floor_timestamp"], customer["floor_build"]):
-        raise Refused(f"{wish.database} is not newer than what was live already.")
 
 
 def _act(site: Site, wish: Move, generation: int) -> float:
