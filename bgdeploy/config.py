@@ -113,6 +113,13 @@ class Settings(Section):
             rows.append((key, show(_value_at(self, path)), origin + mark))
         return rows
 
+    def useless(self) -> list[tuple[str, str]]:
+        """Return (key, origin) of what somebody set to another value than the default, and nothing reads."""
+        plain = Settings()
+        changed = [path for path in leaves(SCHEMA) if _value_at(self, path) != _value_at(plain, path)]
+        found = [(key, self._origins.get(key, "default")) for key in map(".".join, changed)]
+        return [(key, origin) for key, origin in found if origin != "default" and is_unused(key, self.target)]
+
 
 def is_unused(key: str, target: str = "") -> bool:
     """True for a setting that is accepted because files have it, and read by nothing, or not by this target."""
@@ -150,7 +157,7 @@ def load_settings(
     ``overrides`` are dotted (``orchestrator.num_workers``); a value of None is an option not given.
     Raises ConfigError with all faults at once, a line each.
     """
-    file = _find_file(path, environ)
+    file = find_file(path, environ)
     found: list[Entry | Fault] = []
     if file is not None:
         found += _read(file, environ)
@@ -171,7 +178,8 @@ def _read(file: Path, environ: Mapping[str, str]) -> list[Entry | Fault]:
     return list(read_file(file, SCHEMA, environ))
 
 
-def _find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+def find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Return the file that is read, or None where defaults are in force."""
     if path is not None:
         return path
     if named := environ.get("BGDEPLOY_CONFIG"):

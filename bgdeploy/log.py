@@ -102,6 +102,14 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     "customer.paused": (logging.WARNING, "{customer} is paused: {why}"),
     "customer.resumed": (logging.INFO, "{customer} is resumed"),
+    "customer.removed": (
+        logging.WARNING,
+        "{customer} was removed by {by}: {why}; its jobs end, its databases go",
+    ),
+    "customer.retired": (
+        logging.WARNING,
+        "the alias {alias} of {customer} is gone; it pointed at {database}",
+    ),
     "database.bad": (logging.WARNING, "{database} is marked bad: {why}"),
     "database.cleared": (logging.INFO, "{database} is no longer marked bad"),
     "database.pinned": (

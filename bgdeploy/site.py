@@ -63,13 +63,11 @@ def open_site(settings: Settings, *, clock: Clock = wall, rebind: bool = False) 
 
 
 def _check_identity(site: Site, *, rebind: bool) -> None:
-    ours = {"target": site.target.kind, "base_path": str(site.settings.dataset.base_path)}
-    with site.store.read() as connection:
-        row = connection.execute(sa.select(identity)).mappings().one_or_none()
+    row = read_identity(site)
     if row is None or rebind or not row["place"]:
-        _bind(site, {**ours, "place": _place(site)})
+        _bind(site, {**_ours(site), "place": _place(site)})
         return
-    differing = [f"{key}: {row[key]!r} there, {ours[key]!r} here" for key in ours if row[key] != ours[key]]
+    differing = find_differences(site, row)
     if differing:
         raise Refused(
             f"The job table {site.store.path} belongs to another set-up ({'; '.join(differing)}).",
@@ -77,6 +75,22 @@ def _check_identity(site: Site, *, rebind: bool) -> None:
             cure="Use another state_dir, or move it on purpose with: bgdeploy init --rebind",
         )
     site.target.expect(row["place"])
+
+
+def read_identity(site: Site) -> sa.RowMapping | None:
+    """Whom the job table speaks of; None before it was first used."""
+    with site.store.read() as connection:
+        return connection.execute(sa.select(identity)).mappings().one_or_none()
+
+
+def find_differences(site: Site, row: sa.RowMapping) -> list[str]:
+    """What the job table says otherwise than the configuration: target kind and base folder."""
+    ours = _ours(site)
+    return [f"{key}: {row[key]!r} there, {ours[key]!r} here" for key in ours if row[key] != ours[key]]
+
+
+def _ours(site: Site) -> dict[str, str]:
+    return {"target": site.target.kind, "base_path": str(site.settings.dataset.base_path)}
 
 
 def _place(site: Site) -> str:

@@ -40,7 +40,7 @@ def test_imports_run_one_way_and_files_are_small(path: Path) -> None:
 COMMANDS = [
     "serve", "scan", "work", "run", "wait", "jobs", "jobs list", "jobs show", "jobs log", "jobs cancel", "jobs offenders",
     "retry",
-    "customers", "switches", "query", "switch", "rollback", "pin", "unpin", "pause", "resume", "simulate", "demo",
+    "customers", "customers remove", "switches", "query", "switch", "rollback", "pin", "unpin", "pause", "resume", "doctor", "simulate", "demo",
     "db", "db upgrade", "db current", "config", "init",
 ]  # fmt: skip
 

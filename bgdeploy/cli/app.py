@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bgdeploy.cli import customers, holds, jobs, moves, run, setup, steer, wait
+from bgdeploy.cli import customers, doctor, holds, jobs, moves, run, setup, steer, wait
 from bgdeploy.cli.context import EXAMPLES, Given, read_pairs
 
 ORDER = (
     "serve", "scan", "work", "run", "wait", "jobs", "retry", "customers", "switches", "query", "switch",
-    "rollback", "pin", "unpin", "pause", "resume", "init", "config", "db", "simulate", "demo",
+    "rollback", "pin", "unpin", "pause", "resume", "doctor", "init", "config", "db", "simulate", "demo",
 )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def options(
     context.obj = Given(config, read_pairs(set_ or []))
 
 
-for group in (run, wait, jobs, steer, customers, moves, holds, setup):
+for group in (run, wait, jobs, steer, customers, moves, holds, doctor, setup):
     group.register(app)
 
 

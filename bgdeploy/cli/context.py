@@ -88,6 +88,9 @@ EXAMPLES = {
         "bgdeploy customers --state trouble --state none --json",
         "bgdeploy customers --sort -rows --limit 20 --watch 5",
     ),
+    "remove": _examples(
+        "bgdeploy customers remove acme", 'bgdeploy customers remove acme --yes --reason "contract ended"'
+    ),
     "switches": _examples("bgdeploy switches", "bgdeploy switches acme --since 7d --json"),
     "switch": _examples("bgdeploy switch acme", "bgdeploy switch acme --to acme-1767741427"),
     "rollback": _examples(
@@ -106,6 +109,7 @@ EXAMPLES = {
         "bgdeploy simulate --customer acme", "bgdeploy simulate --customer acme --rows 200000"
     ),
     "demo": _examples("bgdeploy demo", "bgdeploy demo --rows 60000 --keep"),
+    "doctor": _examples("bgdeploy doctor", "bgdeploy doctor --json", "bgdeploy doctor --try-rights"),
     "init": _examples("bgdeploy init", "bgdeploy init --rebind"),
     "config": _examples("bgdeploy config", "bgdeploy --set orchestrator.num_workers=3 config --json"),
     "upgrade": _examples("bgdeploy db upgrade"),

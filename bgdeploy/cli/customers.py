@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bgdeploy.cli import complete, listing, options, output
-from bgdeploy.cli.context import EXAMPLES
+from bgdeploy.cli.context import EXAMPLES, whoami
 from bgdeploy.cli.options import AsJson, Asked, Name
 from bgdeploy.cli.output import Table
 
@@ -24,6 +24,7 @@ customers_app = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     customers_app.callback(epilog=EXAMPLES["customers"])(customers)
+    customers_app.command(epilog=EXAMPLES["remove"])(remove)
     app.add_typer(customers_app, name="customers")
     app.command(epilog=EXAMPLES["query"])(query)
 
@@ -103,12 +104,50 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     labels = ", ".join(f"{name} {rows:,}" for name, rows in sorted(counts.get("labels", {}).items())[:4])
     rows = f"{labels}; {relationships:,} relationships" if counts else ""
     notes = [f"TROUBLE: {one['trouble']}"] if one["trouble"] else []
-    notes += ["paused"] if one["paused"] else []
+    notes += ["removed"] if one["removed"] else ["paused"] if one["paused"] else []
     notes += [f"bad: {name}" for name in one["rolled_back"]]
     notes += [f"pinned: {name}" for name in one["pinned"]]
     age = output.ago(one["snapshot_age_seconds"])
     slots = (one["live"] or "-", age, one["standby"] or "-", one["candidate"] or "-")
     return one["customer"], *slots, rows, "; ".join(notes)
+
+
+def remove(
+    context: typer.Context,
+    customer: Name,
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "asked for",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without this it is only said what would go.")
+    ] = False,
+) -> None:
+    """Offboard a customer: its alias goes, then its databases.
+
+    Its snapshots on disk and its history stay. `bgdeploy resume` takes it back, for snapshots that come later.
+    """
+    output.guarded(lambda: _remove(context, customer, reason, yes))
+
+
+def _remove(context: typer.Context, customer: str, reason: str, yes: bool) -> None:
+    from bgdeploy.pipeline import leave
+
+    site = context.obj.site()
+    goes = leave.remove(site, customer, why=reason, by=whoami()) if yes else leave.look(site, customer)
+    live = f"the alias {goes.alias}, which readers use ({goes.live})" if goes.live else "no alias"
+    print(
+        f"{'goes' if yes else 'would go'}: {live}; {goes.jobs} jobs that are not over; {len(goes.databases)} databases"
+    )
+    for name in goes.databases:
+        print(f"  {name}")
+    folder = site.settings.dataset.base_path / customer
+    print(f"stays: the snapshots in {folder}, and the history")
+    if yes:
+        grace = site.settings.orchestrator.drop_grace_seconds
+        print(
+            f"its databases are dropped after {grace:g} s by a running bgdeploy serve or work, or by: bgdeploy run"
+        )
+        print(f"to take it back: bgdeploy resume {customer}")
+    else:
+        print(f"nothing was done; to do it: bgdeploy customers remove {customer} --yes")
 
 
 def query(

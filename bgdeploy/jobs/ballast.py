@@ -14,13 +14,13 @@ from bgdeploy.errors import StoreFull
 Result = TypeVar("Result")
 
 SIZE = 16 * 2**20  # bytes
-_PLENTY = 4 * SIZE  # free bytes beside it before it is made again
+PLENTY = 4 * SIZE  # free bytes beside it before it is made again
 
 
 def keep_ballast(folder: Path) -> None:
     """Make the reserve where it is missing and there is plenty of room."""
     path = folder / "ballast"
-    if path.exists() or shutil.disk_usage(folder).free < _PLENTY:
+    if path.exists() or shutil.disk_usage(folder).free < PLENTY:
         return
     aside = folder / f".ballast.{os.getpid()}"
     with open(aside, "wb") as file:

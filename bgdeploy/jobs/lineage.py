@@ -75,6 +75,9 @@ def doomed(customer: Row, kept: Sequence[Row], *, keep: int, grace: float, now: 
 def _reason(customer: Row, kept: Sequence[Row], row: Row, *, grace: float, now: float) -> str | None:
     if row["drop_at"] is not None:
         return str(row["drop_why"])
+    if customer["removed_at"] is not None and row["state"] == State.SWITCHED:
+        left = row["left_at"] or customer["removed_at"]
+        return "its customer was removed" if customer["live"] is None and left + grace <= now else None
     match State(row["state"]):
         case State.FAILED:
             return "its job failed"

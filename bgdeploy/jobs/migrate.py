@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bgdeploy import log
 from bgdeploy.errors import StoreError
+from bgdeploy.jobs.look import connect
 from bgdeploy.jobs.store import RESTORE, disk_full, is_full
 
 if TYPE_CHECKING:
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
 HEAD = "0003"  # a test compares it with the newest file in migrations/versions
 
 
-def current(path: Path) -> str | None:
-    """Return the revision the file is at; None for a new file. Reads it through SQLite only."""
+def current(path: Path, patience: float = 30.0) -> str | None:
+    """Return the revision the file is at; None for a new file. Reads it through SQLite only.
+
+    ``patience`` is how many seconds a locked file is waited for.
+    """
     if not path.exists():
         return None
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
+        with closing(connect(path, timeout=patience)) as connection:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
@@ -51,24 +55,33 @@ def ensure(path: Path) -> None:
 def upgrade(path: Path, found: str | None) -> None:
     """Run the missing migrations; the caller holds the lock. The old file is kept as a backup."""
     from alembic import command
-    from alembic.script import ScriptDirectory
 
-    config = _alembic(path)
-    if found is not None and found not in {
-        script.revision for script in ScriptDirectory.from_config(config).walk_revisions()
-    }:
-        raise StoreError(
-            f"The job table {path} is at revision {found}, which this version (up to {HEAD}) does not know.",
-            kept="Nothing was changed.",
-            cure="Install the newer bgdeploy that wrote it, or use another state_dir.",
-        )
+    if found is not None and not is_known(found):
+        raise newer(path, found)
     backup = _back_up(path, found) if found is not None else None
-    command.upgrade(config, "head")
+    command.upgrade(_alembic(path), "head")
     if backup:
         log.emit("store.migrated", old=found, new=HEAD, backup=backup.name)
 
 
-def _alembic(path: Path) -> Config:
+def is_known(revision: str) -> bool:
+    """True for a revision that this version can upgrade from."""
+    from alembic.script import ScriptDirectory
+
+    found = ScriptDirectory.from_config(_alembic()).walk_revisions()
+    return revision in {script.revision for script in found}
+
+
+def newer(path: Path, found: str) -> StoreError:
+    """The error for a file that a later version wrote."""
+    return StoreError(
+        f"The job table {path} is at revision {found}, which this version (up to {HEAD}) does not know.",
+        kept="Nothing was changed.",
+        cure="Install the newer bgdeploy that wrote it, or use another state_dir.",
+    )
+
+
+def _alembic(path: Path | None = None) -> Config:
     from alembic.config import Config
 
     config = Config()

@@ -11,17 +11,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bgdeploy import log
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BgdeployError, LeaseLost, Refused, StaleGeneration, TargetAway, TargetError
+from bgdeploy.errors import LeaseLost, Refused, StaleGeneration, TargetError
 from bgdeploy.failpoints import reach
-from bgdeploy.jobs.lease import known_dead
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer
 from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline.moves import NO_INTENT, Move, check, switches, write_move
 from bgdeploy.site import Site
-
-INTENT_TRUST = 10.0  # seconds a living mover is left alone with its intent
 
 
 def move_alias(site: Site, wish: Move) -> float:
@@ -32,10 +28,11 @@ def move_alias(site: Site, wish: Move) -> float:
     newer wish replaced this one.
     """
     settle(site, wish.customer)
-    return _carry_out(site, wish, _intend(site, wish))
+    return carry_out(site, wish, intend(site, wish))
 
 
-def _carry_out(site: Site, wish: Move, generation: int) -> float:
+def carry_out(site: Site, wish: Move, generation: int) -> float:
+    """Move an alias whose intent is written, and record it; return the milliseconds the target took."""
     reach("switch.intended")
     try:
         took = _act(site, wish, generation)
@@ -57,7 +54,7 @@ def _take_back(
     found = site.target.alias(customer["alias"])
     if found == wish.database or customer["generation"] != generation:
         return error
-    _forget_intent(site, customer)
+    forget_intent(site, customer)
     stays = f"{customer['alias']} stays at {found or 'nothing'}."
     return type(error)(
         error.what, kept=" ".join(part for part in (error.kept, stays) if part), cure=error.cure
@@ -69,6 +66,8 @@ def settle(site: Site, name: str) -> None:
     with site.store.read() as connection:
         customer = get_customer(connection, name)
     found = site.target.alias(customer["alias"])
+    if customer["removed_at"] is not None:
+        return
     if customer["intent"] is not None and found == customer["intent"]:
         _finish(site, customer)
         return
@@ -93,69 +92,8 @@ def _is_void(site: Site, customer: Row) -> bool:
         return connection.execute(recorded).first() is None
 
 
-def watch_aliases(site: Site) -> list[tuple[str, str]]:
-    """Put back every alias that points at nothing good; return (alias, trouble) where that failed."""
-    with site.store.read() as connection:
-        owners = (
-            connection.execute(sa.select(customers).where(customers.c.live.is_not(None))).mappings().all()
-        )
-    troubles = []
-    for customer in owners:
-        try:
-            settle(site, customer["name"])
-            _put_back(site, customer["name"])
-        except TargetAway:
-            raise  # it concerns all of them
-        except BgdeployError as error:
-            troubles.append((customer["alias"], str(error)))
-    return troubles
-
-
-def _put_back(site: Site, name: str) -> None:
-    with site.store.read() as connection:
-        customer = get_customer(connection, name)
-    found = site.target.alias(customer["alias"])
-    if customer["intent"] is not None or customer["live"] is None or found == customer["live"]:
-        return
-    back = Move(name, customer["live"], "repair", f"it pointed at {found or 'nothing'}", "bgdeploy")
-    _carry_out(site, back, _intend(site, back, seen=customer["generation"]))
-
-
-def repeat_cut_off_moves(site: Site) -> None:
-    """Finish every move whose mover is gone; where a customer is paused by now, make it void."""
-    with site.store.read() as connection:
-        open_ones = sa.select(customers).where(customers.c.intent.is_not(None))
-        pending = connection.execute(open_ones).mappings().all()
-    for customer in pending:
-        if known_dead(customer["intent_by"]) or customer["intent_at"] < site.clock() - INTENT_TRUST:
-            try:
-                _repeat(site, customer)
-            except BgdeployError as error:  # one customer's trouble must not hold up the others
-                log.emit("service.trouble", what=f"moving {customer['alias']}", error=error)
-
-
-def _repeat(site: Site, customer: Row) -> None:
-    settle(site, customer["name"])
-    with site.store.read() as connection:
-        fresh = get_customer(connection, customer["name"])
-    if fresh["intent"] is None or fresh["generation"] != customer["generation"]:
-        return
-    if fresh["paused_at"] is not None and fresh["intent_kind"] == "deploy":
-        _void(site, fresh)
-        return
-    why = fresh["intent_why"] or "repeated after a crash"
-    move_alias(site, Move(fresh["name"], fresh["intent"], fresh["intent_kind"], why, fresh["intent_who"]))
-
-
-def _void(site: Site, customer: Row) -> None:
-    """Take another process's intent back; raising the generation at the target shuts a frozen mover out."""
-    _forget_intent(site, customer)
-    found = site.target.alias(customer["alias"])
-    if found is not None:
-        site.target.switch(customer["alias"], found, customer["generation"] + 1)
-
-
-def _forget_intent(site: Site, customer: Row) -> None:
+def forget_intent(site: Site, customer: Row) -> None:
+    """Make a customer's intent void, unless a newer one stands there by now."""
     with site.transaction(Actor.WORKER) as tx:
         same = (customers.c.name == customer["name"], customers.c.generation == customer["generation"])
         void = customers.update().where(*same).values(generation=customers.c.generation + 1, **NO_INTENT)
@@ -200,7 +138,7 @@ def _is_whole(site: Site, customer: str, name: str | None) -> bool:
         return connection.execute(query).first() is not None
 
 
-def _intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
+def intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
     """Write the intent with the next generation, or refuse; nothing can drop its database from here on.
 
     With ``seen`` it is written only if nobody has moved or means to since that generation.

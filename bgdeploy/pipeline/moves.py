@@ -38,6 +38,12 @@ class Move:
 
 def check(tx: Tx, customer: Row, wish: Move) -> None:
     """Raise Refused where this move would break a promise."""
+    if customer["removed_at"] is not None:
+        raise Refused(
+            f"Customer {wish.customer} was removed.",
+            kept="Nothing was changed.",
+            cure=f"To take it back: bgdeploy resume {wish.customer}",
+        )
     database = get_database(tx.connection, wish.database)
     if database["customer"] != wish.customer:
         raise Refused(

@@ -65,13 +65,17 @@ def scan(site: Site) -> Report:
         else:
             report.customers += 1
             scan_customer(site, folder.name, known, report)
-    for missing in sorted(set(known.customers) - {folder.name for folder in found}):
+    expected = {name for name, row in known.customers.items() if not _is_removed(row)}
+    for missing in sorted(expected - {folder.name for folder in found}):
         _unlisted(report, missing, NotReadable("its folder is not there"))
     return report
 
 
 def scan_customer(site: Site, name: str, known: Known, report: Report) -> None:
     """Look at one customer: new folders, those that wait, and those that changed since."""
+    if _is_removed(known.customers.get(name)):
+        report.skipped.append((name, f"it was removed; to take it back: bgdeploy resume {name}"))
+        return
     try:
         found = folders.list_timestamps(site.settings.dataset.base_path / name, now=site.clock())
         report.skipped.extend((f"{name}/{one.name}", one.skipped or "") for one in found.skipped)
@@ -92,6 +96,10 @@ def scan_customer(site: Site, name: str, known: Known, report: Report) -> None:
         report.skipped.append((name, str(error)))
     except OSError as error:  # a disk that fails under one customer stops nobody else
         _unlisted(report, name, NotReadable(f"{error.filename or name}: {error.strerror or error}"))
+
+
+def _is_removed(customer: Row | None) -> bool:
+    return customer is not None and customer["removed_at"] is not None
 
 
 def _unlisted(report: Report, folder: str, error: NotReadable) -> None:

@@ -20,9 +20,12 @@ from bgdeploy.jobs.rows import (
     write,
 )
 from bgdeploy.jobs.states import Actor, State
-from bgdeploy.pipeline.alias import move_alias, repeat_cut_off_moves, settle
+from bgdeploy.pipeline.alias import move_alias, settle
 from bgdeploy.pipeline.moves import Move
+from bgdeploy.pipeline.repair import repeat_cut_off_moves
 from bgdeploy.site import Site
+
+STAYS = {"removed_at": None, "removed_by": None, "removed_why": None}
 
 
 def switch_ready(site: Site) -> int:
@@ -182,13 +185,15 @@ def pause(site: Site, name: str, *, why: str) -> None:
 
 
 def resume(site: Site, name: str) -> None:
-    """Take a pause back."""
+    """Take a pause back, or a removal: the customer's next snapshot is loaded again."""
     _set_pause(site, name, "customer.resumed", {"customer": name}, paused=False)
 
 
 def _set_pause(site: Site, name: str, event: str, fields: dict[str, Any], *, paused: bool) -> None:
     with site.transaction(Actor.OPERATOR) as tx:
         get_customer(tx.connection, name)
-        values = {"paused_at": tx.now if paused else None, "paused_why": fields.get("why")}
+        values: dict[str, Any] = {"paused_at": tx.now if paused else None, "paused_why": fields.get("why")}
+        if not paused:
+            values |= STAYS
         tx.connection.execute(customers.update().where(customers.c.name == name).values(**values))
         tx.say(event, **fields)

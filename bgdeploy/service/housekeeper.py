@@ -14,7 +14,7 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError
 from bgdeploy.jobs.ballast import keep_ballast
 from bgdeploy.jobs.rescue import rescue
-from bgdeploy.pipeline import alias, clean, scan, switch, watch
+from bgdeploy.pipeline import clean, leave, repair, scan, switch, watch
 from bgdeploy.pipeline.admit import Report
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
@@ -74,6 +74,7 @@ def round_once(house: House) -> None:
         lambda: rescue(site.store, now=site.clock(), owner=site.owner, max_interruptions=limit),
     )
     _duty(house, "switch", lambda: switch.switch_ready(site))
+    _duty(house, "removing customers", lambda: leave.finish_leaving(site))
     _duty(house, "clean", lambda: clean.clean(site))
 
 
@@ -124,7 +125,7 @@ def _tidy(house: House) -> None:
 
 
 def _watch_target(house: House) -> None:
-    for name, trouble in alias.watch_aliases(house.site):
+    for name, trouble in repair.watch_aliases(house.site):
         _say_once(house, f"keeping the alias {name}", trouble)
     for name in clean.orphans(house.site):
         if house.told.get(name) != "orphan":

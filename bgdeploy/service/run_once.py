@@ -44,6 +44,7 @@ def _is_finished(site: Site) -> bool:
         owners = connection.execute(customers.select()).mappings().all()
     return not any(
         customer["intent"]
+        or (customer["removed_at"] and customer["live"])
         or _moves(customer, [row for row in open_jobs if row["customer"] == customer["name"]])
         or _drops(site, customer, [row for row in kept if row["customer"] == customer["name"]])
         for customer in owners

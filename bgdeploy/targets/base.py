@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from bgdeploy.finding import Check
 from bgdeploy.snapshots.source import Kind, Snapshot
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 Status = Literal["building", "online", "dropping", "unknown"]
 Rows = list[dict[str, Any]]
+Owned = Callable[[], Mapping[str, int]]  # the databases of the job table with their jobs; raises StoreError
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,12 @@ class Target(Protocol):
         Raises StaleGeneration when the alias has seen a newer generation, on targets that can tell.
         """
 
+    def remove_alias(self, name: str, generation: int) -> None:
+        """Take an alias away, because its customer leaves; idempotent, and never one that bgdeploy did not make.
+
+        Raises StaleGeneration when the alias has seen a newer generation, on targets that can tell.
+        """
+
     def databases(self) -> list[DatabaseInfo]:
         """Every database and build that exists, owned by bgdeploy or not."""
 
@@ -243,6 +251,13 @@ class Target(Protocol):
 
     def query(self, alias: str, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
         """Rows of a read-only query through the alias, keyed by column name."""
+
+    def checks(self, owned: Owned, *, try_rights: bool = False) -> Sequence[Check]:
+        """What a doctor may look at here, each look on its own; none of them changes anything.
+
+        The first that must succeed for all the others opens ``target``. With ``try_rights``, rights that
+        only use can show are tried on scratch of its own, which is removed again.
+        """
 
 
 Opener = Callable[[Mapping[str, Any]], Target]

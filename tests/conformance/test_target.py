@@ -76,6 +76,17 @@ def test_the_generation_of_the_last_move_is_remembered(target: Target) -> None:
     assert target.generation("nobody") is None
 
 
+def test_an_alias_is_removed_once_and_never_by_an_older_mover(target: Target) -> None:
+    target.switch("acme", f"acme-{FIRST + 1}", LATER)
+    with pytest.raises(StaleGeneration):
+        target.remove_alias("acme", LATER - 1)
+    assert target.alias("acme") == f"acme-{FIRST + 1}"
+    target.remove_alias("acme", LATER + 1)
+    target.remove_alias("acme", LATER + 1)
+    assert target.alias("acme") is None
+    assert target.aliases() == {}
+
+
 def test_databases_and_their_counts_agree_with_the_files(loaded: House, target: Target) -> None:
     assert {info.name: info.status for info in target.databases()} == {
         f"acme-{FIRST + 1}": "online",

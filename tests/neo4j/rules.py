@@ -13,6 +13,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,10 @@ class Dbms:
             if wanted in (None, name)
         ]
 
+    def clock(self, found: dict[str, str], params: Params) -> Rows:
+        now = datetime.now(UTC) + timedelta(seconds=self.told.get("clock", 0))
+        return [{"now": now.isoformat(timespec="milliseconds")}]
+
     def heap(self, found: dict[str, str], params: Params) -> Rows:
         if "heap" in self.told:
             return [{"heap": self.told["heap"]}]
@@ -440,6 +445,7 @@ _STATEMENTS: list[tuple[re.Pattern[str], Callable[[Dbms, dict[str, str], Params]
             Dbms.grant,
         ),
         (r"CALL dbms\.components\(\).*", Dbms.components),
+        (r"SHOW TRANSACTIONS YIELD startTime RETURN max\(startTime\) AS now", Dbms.clock),
         (r"SHOW TRANSACTIONS .*", Dbms.show_transactions),
         (r"(?P<all>CALL dbms\.queryJmx\('java\.lang:type=Memory'\).*)", Dbms.heap),
         (r"CALL dbms\.queryJmx\('neo4j\.metrics:\*'\).*", Dbms.page_cache),

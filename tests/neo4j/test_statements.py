@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from neo4j.exceptions import ClientError
 
-from bgdeploy.targets.neo4j import access, aliases, databases, health, room, schema, statements
+from bgdeploy.targets.neo4j import access, aliases, databases, health, rights, room, schema, statements
 from bgdeploy.targets.neo4j.names import quote
 from tests.house import make_house
 from tests.neo4j.servers import Community
@@ -22,6 +22,7 @@ ENTERPRISE = (
     aliases.SHOW_ONE,
     aliases.CREATE,
     aliases.ALTER,
+    aliases.DROP,
 )
 EVERYWHERE = (
     access.IDENTITY,
@@ -32,6 +33,8 @@ EVERYWHERE = (
     health.PAGE_CACHE,
     health.RUNNING,
     health.LIMIT,
+    health.CLOCK,
+    rights.OTHERS,
     room.FILES,
     room.PLACES,
 )

@@ -66,6 +66,12 @@ class FakeTarget:
         self.generations[name] = generation
         self.pointing[name] = database
 
+    def remove_alias(self, name: str, generation: int) -> None:
+        if generation < self.generations.get(name, 0):
+            raise StaleGeneration(f"{name} has seen a newer generation")
+        self.generations[name] = generation
+        self.pointing.pop(name, None)
+
     def databases(self) -> list[DatabaseInfo]:
         return [DatabaseInfo(name, "online") for name in sorted(self.whole | self.builds)]
 
@@ -80,3 +86,6 @@ class FakeTarget:
 
     def query(self, alias: str, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
         raise AssertionError("nothing is in it")
+
+    def checks(self, owned: Any, *, try_rights: bool = False) -> tuple[()]:
+        return ()

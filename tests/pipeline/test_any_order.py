@@ -27,7 +27,7 @@ from bgdeploy.jobs import lineage
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import Row, customers, databases, jobs
 from bgdeploy.jobs.states import Actor, State
-from bgdeploy.pipeline import alias, clean, load, moves, scan, switch
+from bgdeploy.pipeline import alias, clean, load, moves, repair, scan, switch
 from bgdeploy.pipeline.claim import Rules, claim, peek
 from bgdeploy.service import operate, pins
 from bgdeploy.service.cancel import cancel
@@ -134,7 +134,7 @@ class AnyOrder(RuleBasedStateMachine):
                 "clean": clean.clean,
                 "rescue": lambda site: self.rescue(),
                 "load": lambda site: self.work("good"),
-                "watch": alias.watch_aliases,
+                "watch": repair.watch_aliases,
             }
             self.run(acts[meanwhile])
         self.site = frozen
@@ -247,7 +247,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(moment=st.sampled_from(MOMENTS), meanwhile=st.sampled_from(MEANWHILE))
     def watch(self, moment: str | None, meanwhile: str) -> None:
-        self.run(alias.watch_aliases, moment, meanwhile)
+        self.run(repair.watch_aliases, moment, meanwhile)
 
     @rule(
         customer=st.sampled_from(CUSTOMERS),
@@ -317,7 +317,7 @@ class AnyOrder(RuleBasedStateMachine):
         """Somebody removes an alias by hand, and a service sees it at its next scan."""
         name = data.draw(st.sampled_from(sorted(self.target.pointing)))
         del self.target.pointing[name]
-        self.run(alias.watch_aliases)
+        self.run(repair.watch_aliases)
         intent = self.rows(customers, customers.c.name == name)[0]["intent"]
         assert intent is not None or self.target.pointing.get(name) is not None
 
@@ -397,7 +397,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.scan()
             self.work("good")
             switch.switch_ready(self.site)
-            alias.watch_aliases(self.site)
+            repair.watch_aliases(self.site)
             clean.clean(self.site)
         rest = (State.SWITCHED, State.CLEANED, State.FAILED, State.LOADED)
         pinned = {row["name"] for row in self.rows(databases, databases.c.pinned_at.is_not(None))}

@@ -47,6 +47,17 @@ def move_link(paths: Paths, alias: str, database: str, generation: int) -> None:
         raise TargetError(f"The alias {alias} points at {found} after it was moved to {database}.")
 
 
+def remove_link(paths: Paths, alias: str, generation: int) -> None:
+    """Remove an alias, durably; its generation is remembered, so that an older mover cannot bring it back."""
+    paths.create()
+    with locked(paths.aliases / ".lock", _PATIENCE):
+        _check_generation(paths, alias, generation)
+        write_durably(_memory(paths, alias), f"{generation}\n")
+        if (paths.aliases / alias).is_symlink():
+            (paths.aliases / alias).unlink()
+        sync(paths.aliases)
+
+
 def _replace(paths: Paths, alias: str, database: str) -> None:
     aside = paths.aliases / f".{alias}.new"
     aside.unlink(missing_ok=True)
@@ -55,13 +66,17 @@ def _replace(paths: Paths, alias: str, database: str) -> None:
     sync(paths.aliases)
 
 
-def _check(paths: Paths, alias: str, database: str, generation: int) -> None:
+def _check_generation(paths: Paths, alias: str, generation: int) -> None:
     seen = read_generation(paths, alias)
     if generation < seen:
         raise StaleGeneration(
             f"The alias {alias} was moved with generation {seen} already; {generation} is older.",
             kept="It stays where it is.",
         )
+
+
+def _check(paths: Paths, alias: str, database: str, generation: int) -> None:
+    _check_generation(paths, alias, generation)
     folder = paths.databases / database
     again = "Load its snapshot again: bgdeploy retry <id> --reload"
     if not (folder / GRAPH).is_file():

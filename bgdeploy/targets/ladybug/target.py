@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from bgdeploy.durable import sync, write_durably
 from bgdeploy.errors import TargetError, other_place
 from bgdeploy.failpoints import reach
+from bgdeploy.finding import Check
 from bgdeploy.snapshots.source import Snapshot
-from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Rows, Status, Ticket
+from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Owned, Rows, Status, Ticket
 from bgdeploy.targets.ladybug import links
 from bgdeploy.targets.ladybug.engine import version
 from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, NEED, Paths, allocated
@@ -64,7 +65,8 @@ class Ladybug:
         reserved = sum(self._yet_to_write(database) for database in running)
         from bgdeploy.targets.ladybug import plan  # late, as above
 
-        room = os.statvfs(self._paths.builds)
+        builds = self._paths.builds
+        room = os.statvfs(builds if builds.is_dir() else self._paths.root)
         free = room.f_bavail * room.f_frsize
         needed = plan.disk_needed(snapshot) + reserved
         return (Need("disk", needed, free, plan.disk_sum(snapshot, reserved, free)),)
@@ -148,6 +150,10 @@ class Ladybug:
         """Move the link in one step."""
         links.move_link(self._paths, name, database, generation)
 
+    def remove_alias(self, name: str, generation: int) -> None:
+        """Remove the link."""
+        links.remove_link(self._paths, name, generation)
+
     def databases(self) -> list[DatabaseInfo]:
         """Everything below the state folder that is a database, a build, or on its way out."""
         homes: tuple[tuple[Path, Status], ...] = (
@@ -182,6 +188,12 @@ class Ladybug:
         """Rows of a read-only query."""
         with open_reader(self._settings, alias) as reader:
             return reader.query(cypher, params)
+
+    def checks(self, owned: Owned, *, try_rights: bool = False) -> Sequence[Check]:
+        """Engine, files and folders; there are no rights to try."""
+        from bgdeploy.targets.ladybug import checks
+
+        return checks.checks(self._paths, owned)
 
 
 def open_target(settings: Mapping[str, Any]) -> Ladybug:

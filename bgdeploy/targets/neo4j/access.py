@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from neo4j.exceptions import ConfigurationError, DriverError, Neo4jError, Servic
 from bgdeploy.errors import BgdeployError, ConfigError, other_place
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j.refusals import explain
+
+# What the driver logs is in our errors too; without a handler Python prints it bare on stderr.
+logging.getLogger("neo4j").addHandler(logging.NullHandler())
 
 _CONNECT = 10.0  # seconds to wait for a connection
 _RETRY = 20.0  # seconds the driver repeats what it calls retryable

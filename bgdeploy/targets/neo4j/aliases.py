@@ -19,6 +19,7 @@ SHOW = "SHOW ALIASES FOR DATABASE YIELD name, composite, database, location, pro
 SHOW_ONE = f"{SHOW} WHERE name = $alias"
 CREATE = "CREATE ALIAS $alias IF NOT EXISTS FOR DATABASE $database PROPERTIES {bgdeploy: $generation}"
 ALTER = "ALTER ALIAS $alias SET DATABASE TARGET $database PROPERTIES {bgdeploy: $generation}"
+DROP = "DROP ALIAS $alias IF EXISTS FOR DATABASE"
 _MARK = "bgdeploy"
 
 
@@ -77,6 +78,14 @@ def move_alias(server: Server, name: str, database: str, generation: int) -> str
             cure="See: bgdeploy customers",
         )
     return before.database if before is not None else None
+
+
+def remove_alias(server: Server, name: str, generation: int) -> None:
+    """Drop an alias that bgdeploy made; raises as ``move_alias`` does."""
+    found = find_alias(server, name)
+    if found is not None:
+        _check_alias(found, generation)
+        server.ask(DROP, f"Dropping the alias {name}", alias=name)
 
 
 def _check_database(server: Server, name: str, database: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from bgdeploy.errors import ConfigError, TargetError
@@ -28,6 +29,7 @@ LIMIT = (
     "SHOW SETTINGS YIELD name, value WHERE name IN ['server.max_databases', 'dbms.max_databases'] "
     "RETURN toInteger(value) AS most"
 )
+CLOCK = "SHOW TRANSACTIONS YIELD startTime RETURN max(startTime) AS now"  # its own began last
 DEFAULT_LIMIT = 100  # databases a server holds unless it is told otherwise
 
 
@@ -61,14 +63,14 @@ def examine(server: Server, settings: Mapping[str, Any]) -> Health:
     """Ask the server how it is; an answer that does not come is a reason to wait."""
     try:
         kind = edition(server)
-        figures = list(_figures(server, settings))
+        found = list(figures(server, settings))
         running = len(server.ask(RUNNING, "Counting the running transactions"))
     except (TargetError, ConfigError) as error:
         return Health("wait", (str(error),))
     lacks = (COMMUNITY,) if kind == "community" else ()
-    shown = (*lacks, *(one.text for one in figures), f"running transactions {running}")
-    verdicts = {one.verdict for one in figures}
-    bad = tuple(one.text for one in figures if one.verdict != "ok")
+    shown = (*lacks, *(one.text for one in found), f"running transactions {running}")
+    verdicts = {one.verdict for one in found}
+    bad = tuple(one.text for one in found if one.verdict != "ok")
     state: Literal["ok", "wait", "unknown"] = (
         "wait" if "wait" in verdicts else "unknown" if "unknown" in verdicts else "ok"
     )
@@ -77,11 +79,21 @@ def examine(server: Server, settings: Mapping[str, Any]) -> Health:
 
 def edition(server: Server) -> str:
     """``enterprise`` or ``community``, in the kernel's own words."""
+    return str(_kernel(server).get("edition", "unknown"))
+
+
+def version(server: Server) -> str:
+    """The kernel's version, such as 5.26.26."""
+    return ", ".join(_kernel(server).get("versions") or ["unknown"])
+
+
+def _kernel(server: Server) -> dict[str, Any]:
     rows = server.ask(COMPONENTS, "Asking for the server's edition")
-    return next((str(row["edition"]) for row in rows if "Kernel" in str(row["name"])), "unknown")
+    return next((row for row in rows if "Kernel" in str(row["name"])), {})
 
 
-def _figures(server: Server, settings: Mapping[str, Any]) -> Iterator[Figure]:
+def figures(server: Server, settings: Mapping[str, Any]) -> Iterator[Figure]:
+    """Databases, heap and page cache, each with its threshold."""
     otherwise = settings.get("health_unknown")
     count = sum(one.name != "system" for one in gather(databases.show(server)))
     yield Figure("databases", count, limit(server), "", otherwise or "wait")
@@ -94,6 +106,13 @@ def limit(server: Server) -> int:
     """How many databases the server may hold."""
     rows = server.ask(LIMIT, "Asking for the limit of databases")
     return min((int(row["most"]) for row in rows if row["most"]), default=DEFAULT_LIMIT)
+
+
+def now(server: Server) -> float | None:
+    """The server's time in seconds since 1970, or None when it does not tell."""
+    rows = server.ask(CLOCK, "Asking for the time")
+    told = rows[0]["now"] if rows else None
+    return None if told is None else datetime.fromisoformat(str(told).partition("[")[0]).timestamp()
 
 
 def _heap(server: Server) -> float | None:

@@ -35,6 +35,10 @@ class EditionLacks(TargetError):
     code = "edition"
 
 
+class RightMissing(TargetError):
+    """The server's user may not do that."""
+
+
 def explain(error: Exception, doing: str, uri: str) -> BgdeployError:
     """Return the error a user sees; it names the server without user and password."""
     where = place(uri)
@@ -69,7 +73,7 @@ def _line(error: BaseException) -> str:
 
 
 def _forbidden(error: Neo4jError, doing: str) -> BgdeployError:
-    return TargetError(
+    return RightMissing(
         f"{doing}: the server's user lacks a right. {_line(error)}",
         kept=_KEPT,
         cure="The rights bgdeploy needs are listed in docs/neo4j.md.",

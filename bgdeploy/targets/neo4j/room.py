@@ -25,7 +25,7 @@ MIB = 1 << 20
 FILES_EACH = 39  # file descriptors of an empty database, as measured
 _LOG = 257 * MIB  # transaction log of an empty database where it is preallocated, as measured
 _ROW = 120  # bytes of a node or relationship with its key and its part of the log
-_HERE = ("localhost", "127.0.0.1", "::1")
+HERE = ("localhost", "127.0.0.1", "::1")
 
 
 def find_needs(server: Server, snapshot: Snapshot, running: Sequence[str]) -> Iterator[Need]:
@@ -51,7 +51,7 @@ def _files(server: Server, coming: int) -> Iterator[Need]:
 
 def _disk(server: Server, snapshot: Snapshot) -> Iterator[Need]:
     """Only where the server runs on this machine; elsewhere nothing over Bolt tells of its disk."""
-    if urlsplit(server.access.uri).hostname not in _HERE:
+    if urlsplit(server.access.uri).hostname not in HERE:
         return
     told = {row["name"]: row["value"] for row in server.ask(PLACES, "Asking where the data lies")}
     try:

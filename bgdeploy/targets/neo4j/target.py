@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from bgdeploy.errors import BadInput, NotFound, TargetError
 from bgdeploy.failpoints import reach
+from bgdeploy.finding import Check
 from bgdeploy.snapshots.source import Snapshot
-from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Rows, Ticket
+from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Owned, Rows, Ticket
 from bgdeploy.targets.neo4j import aliases, databases, health
 from bgdeploy.targets.neo4j.access import Server, open_server
 from bgdeploy.targets.neo4j.community import (
@@ -133,6 +134,10 @@ class Neo4j:
     def _is_there(self, database: str) -> bool:
         return databases.look(self._server, database).verdict == "online"
 
+    def remove_alias(self, name: str, generation: int) -> None:
+        """Drop the alias, if it is ours."""
+        aliases.remove_alias(self._server, name, generation)
+
     def databases(self) -> list[DatabaseInfo]:
         """Every database but the server's own."""
         return list_databases(databases.show(self._server))
@@ -163,6 +168,12 @@ class Neo4j:
             raise NotFound(f"There is no alias {alias}: nothing is live yet.", cure="See: bgdeploy customers")
         rows = self._server.read(alias, cypher, f"Asking {alias}", **(params or {}))
         return [{name: to_native(value) for name, value in row.items()} for row in rows]
+
+    def checks(self, owned: Owned, *, try_rights: bool = False) -> Sequence[Check]:
+        """The server, what it may hold, and the rights of bgdeploy's user, one by one."""
+        from bgdeploy.targets.neo4j import checks
+
+        return checks.checks(self._server, self._settings, owned, try_rights=try_rights)
 
 
 def open_target(settings: Mapping[str, Any], access: Mapping[str, Any]) -> Neo4j:
