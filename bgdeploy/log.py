@@ -33,7 +33,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     "service.trouble": (logging.ERROR, "{what} failed and will be tried again: {error}"),
     # scan
-    "scan.discovered": (logging.INFO, "discovered {job}"),
+    "scan.discovered": (logging.INFO, "discovered {job}: {reason}"),
     "scan.waits": (logging.INFO, "{job} is not ready: {reason}"),
     "scan.queued": (logging.INFO, "queued {job}: {tables} tables, {rows:,} rows, {size}"),
     "scan.unsettled": (logging.WARNING, "{job} goes back to discovered: {reason}"),

@@ -15,7 +15,7 @@ from bgdeploy.errors import BgdeployError
 from bgdeploy.jobs.ballast import keep_ballast
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.pipeline import clean, leave, repair, scan, switch, watch
-from bgdeploy.pipeline.admit import Report
+from bgdeploy.pipeline.notes import Report
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
 
