@@ -69,7 +69,7 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "{job} will be tried again in {delay:.1f} s (attempt {attempt} of {limit}): {reason}",
     ),
-    "load.cancelled": (logging.WARNING, "{job} is cancelled; what it built will be dropped"),
+    "load.cancelled": (logging.INFO, "{job} is cancelled; what it built will be dropped"),
     "load.failed": (logging.ERROR, "{job} failed: {reason}"),
     "load.waits": (logging.WARNING, "{job} waits: {reason}"),
     "load.returned": (logging.INFO, "{job} was given back unfinished and will resume: {reason}"),
