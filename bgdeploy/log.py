@@ -126,6 +126,21 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "{database} belongs to no job and is left alone; remove it by hand when you know what it is",
     ),
+    # history
+    "history.events": (logging.INFO, "forgot {count:,} events from before {before}"),
+    "history.ledgers": (
+        logging.INFO,
+        "forgot which files were loaded how by jobs that were over before {before}: {count:,} groups",
+    ),
+    "history.jobs": (
+        logging.INFO,
+        "forgot {count:,} job(s) of {customer} that were over before {before}, and all that was written about them",
+    ),
+    "expire.removed": (
+        logging.INFO,
+        "removed the folder of {job}: older than {days} days, and nothing of it is kept",
+    ),
+    "expire.left": (logging.WARNING, "{folder} stays, although dataset.expire_days is set: {reason}"),
     # operator
     "operator.retry": (logging.INFO, "{job} is queued again by {by}"),
     "operator.cancel": (logging.INFO, "{by} asks to cancel {job}"),

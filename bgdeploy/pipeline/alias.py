@@ -15,10 +15,10 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import LeaseLost, Refused, StaleGeneration, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lease
-from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_customer, get_database, title
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, title
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor
-from bgdeploy.pipeline.moves import NO_INTENT, Move, switches, write_move
+from bgdeploy.pipeline.moves import NO_INTENT, Move, check, switches, write_move
 from bgdeploy.site import Site
 
 
@@ -157,7 +157,7 @@ def intend(site: Site, wish: Move, *, seen: int | None = None, leased: Row | Non
             )
         if leased is not None and lease.take(tx.connection, leased, now=tx.now, **site.terms) is None:
             raise LeaseLost(f"{title(leased)} is in other hands.", kept="Nothing was written.")
-        _check(tx, customer, wish)
+        check(tx, customer, wish)
         generation: int = customer["generation"] + 1
         intent = {
             "intent": wish.database,
@@ -175,44 +175,6 @@ def intend(site: Site, wish: Move, *, seen: int | None = None, leased: Row | Non
         return generation
 
     return site.persist(wish.actor, intend)
-
-
-def _check(tx: Tx, customer: Row, wish: Move) -> None:
-    if customer["removed_at"] is not None:
-        raise Refused(
-            f"Customer {wish.customer} was removed.",
-            kept="Nothing was changed.",
-            cure=f"To take it back: bgdeploy resume {wish.customer}",
-        )
-    database = get_database(tx.connection, wish.database)
-    if database["customer"] != wish.customer:
-        raise Refused(
-            f"{wish.database} belongs to customer {database['customer']}.",
-            kept="Nothing was changed.",
-            cure=f"What belongs to whom: bgdeploy customers --customer {wish.customer}",
-        )
-    if database["verified_at"] is None:
-        raise Refused(
-            f"{wish.database} is not verified.",
-            kept=f"{customer['alias']} stays where it is.",
-            cure=f"How far it is: bgdeploy jobs show {database['job_id']}",
-        )
-    if database["drop_at"] is not None:
-        raise Refused(
-            f"{wish.database} is being dropped ({database['drop_why']}).",
-            kept=f"{customer['alias']} stays where it is.",
-            cure=f"Load its snapshot again: bgdeploy retry {database['job_id']} --reload",
-        )
-    if wish.kind == "rollback" and customer["intent"] is None and customer["live"] == wish.database:
-        raise Refused(
-            f"{wish.database} is live already.", kept="Nothing was changed.", cure="See: bgdeploy customers"
-        )
-    if wish.kind != "deploy":
-        return
-    if customer["paused_at"] is not None:
-        raise Refused(f"{wish.customer} is paused.", cure=f"bgdeploy resume {wish.customer}")
-    if age(database) <= (customer["floor_timestamp"], customer["floor_build"]):
-        raise Refused(f"{wish.database} is not newer than what was live already.")
 
 
 def _act(site: Site, alias: str, wish: Move, generation: int) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy.errors import Refused
 from bgdeploy.jobs.models import Switch
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_database, get_job, move
@@ -34,6 +35,45 @@ class Move:
     def actor(self) -> Actor:
         """Automation moves as a worker, people as operators."""
         return Actor.WORKER if self.kind == "deploy" else Actor.OPERATOR
+
+
+def check(tx: Tx, customer: Row, wish: Move) -> None:
+    """Raise Refused where the move would break a promise."""
+    if customer["removed_at"] is not None:
+        raise Refused(
+            f"Customer {wish.customer} was removed.",
+            kept="Nothing was changed.",
+            cure=f"To take it back: bgdeploy resume {wish.customer}",
+        )
+    database = get_database(tx.connection, wish.database)
+    if database["customer"] != wish.customer:
+        raise Refused(
+            f"{wish.database} belongs to customer {database['customer']}.",
+            kept="Nothing was changed.",
+            cure=f"What belongs to whom: bgdeploy customers --customer {wish.customer}",
+        )
+    if database["verified_at"] is None:
+        raise Refused(
+            f"{wish.database} is not verified.",
+            kept=f"{customer['alias']} stays where it is.",
+            cure=f"How far it is: bgdeploy jobs show {database['job_id']}",
+        )
+    if database["drop_at"] is not None:
+        raise Refused(
+            f"{wish.database} is being dropped ({database['drop_why']}).",
+            kept=f"{customer['alias']} stays where it is.",
+            cure=f"Load its snapshot again: bgdeploy retry {database['job_id']} --reload",
+        )
+    if wish.kind == "rollback" and customer["intent"] is None and customer["live"] == wish.database:
+        raise Refused(
+            f"{wish.database} is live already.", kept="Nothing was changed.", cure="See: bgdeploy customers"
+        )
+    if wish.kind != "deploy":
+        return
+    if customer["paused_at"] is not None:
+        raise Refused(f"{wish.customer} is paused.", cure=f"bgdeploy resume {wish.customer}")
+    if age(database) <= (customer["floor_timestamp"], customer["floor_build"]):
+        raise Refused(f"{wish.database} is not newer than what was live already.")
 
 
 def write_move(tx: Tx, customer: Row, wish: Move, generation: int, took: float | None) -> None:

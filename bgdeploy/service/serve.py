@@ -14,7 +14,7 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ExitCode, StoreError
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import jobs
-from bgdeploy.service.housekeeper import House, complain_when_late, keep_house, keep_scanning
+from bgdeploy.service.housekeeper import House, complain_when_late, keep_history, keep_house, keep_scanning
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.service.worker import work_once
 from bgdeploy.site import Site
@@ -34,7 +34,8 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
     log.emit("service.started", place=place, **started)
     scheduler = _schedule(house) if scans else None
     threads = [_thread("housekeeper", keep_house, house)]
-    threads += [_thread("scanner", keep_scanning, house)] if scans else []
+    if scans:
+        threads += [_thread("scanner", keep_scanning, house), _thread("history", keep_history, house)]
     threads += [_thread(f"worker-{number + 1}", work, house) for number in range(workers)]
     while not stop.asked.wait(1.0):
         complain_when_late(house)

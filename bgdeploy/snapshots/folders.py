@@ -78,7 +78,7 @@ def list_timestamps(customer_dir: Path, *, now: float, known: Set[str] = frozens
     Raises NotReadable when the folder cannot be listed.
     """
     folder, latest = str(customer_dir), int(now) + _DAY
-    names = _list_names(folder)
+    names = list_names(customer_dir)
     new = {name for name in names - known if name[0] not in "._"}
     timestamps: set[int] = set()
     skipped: list[Found] = []
@@ -104,11 +104,12 @@ def leads_astray(path: Path) -> str | None:
     return _fault_of_link_to(str(path), os.path.dirname(os.path.dirname(os.path.abspath(path))))
 
 
-def _list_names(folder: str) -> frozenset[str]:
+def list_names(folder: Path) -> frozenset[str]:
+    """Return every name in a folder, whatever it is; raises NotReadable when it cannot be listed."""
     try:
         return frozenset(os.listdir(folder))
     except OSError as error:
-        raise _unlisted(folder, error) from error
+        raise _unlisted(str(folder), error) from error
 
 
 def _list(folder: str) -> Iterator[os.DirEntry[str]]:
