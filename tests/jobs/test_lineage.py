@@ -132,6 +132,7 @@ def test_of_a_customer_that_is_not_crowded_nothing_is_doomed(store: Store) -> No
     for number, kinds in enumerate(combinations):
         if sum(state is State.LOADING for state, _ in kinds) < 2:
             _own(store, f"customer-{number}", kinds)
+            _own(store, f"leaving-{number}", kinds, live=None, removed_at=1.0)
     with store.read() as connection:
         for keep in (1, 2, 3):
             found = set(crowded(connection, keep=keep))
@@ -141,17 +142,11 @@ def test_of_a_customer_that_is_not_crowded_nothing_is_doomed(store: Store) -> No
                     assert owner["name"] in found
 
 
-def _own(store: Store, name: str, kinds: Sequence[tuple[State, dict[str, Any]]]) -> None:
+def _own(store: Store, name: str, kinds: Sequence[tuple[State, dict[str, Any]]], **more: Any) -> None:
     """The newest that is switched is live."""
     live = max((index for index, (state, _) in enumerate(kinds, 1) if state is State.SWITCHED), default=None)
-    add_customer(
-        store,
-        name,
-        live=live and f"{name}-{live}",
-        live_timestamp=live,
-        live_build=live and 1,
-        live_since=0.0,
-    )
+    of_live = {"live_timestamp": live, "live_build": live and 1, "live_since": 0.0}
+    add_customer(store, name, **{"live": live and f"{name}-{live}", **of_live, **more})
     for index, (state, marks) in enumerate(kinds, 1):
         add_database(store, add_job(store, name, index, state, loaded_at=0.0), f"{name}-{index}", **marks)
 
