@@ -125,6 +125,8 @@ KINDS: list[tuple[State, dict[str, Any]]] = [
     (State.CLEANED, {}),
 ]
 
+LIVE = ("live", "live_timestamp", "live_build", "live_since")
+
 
 def test_of_a_customer_that_is_not_crowded_nothing_is_doomed(store: Store) -> None:
     """The cleaner asks for the crowded ones only: all that the rules could doom must be among them."""
@@ -132,7 +134,7 @@ def test_of_a_customer_that_is_not_crowded_nothing_is_doomed(store: Store) -> No
     for number, kinds in enumerate(combinations):
         if sum(state is State.LOADING for state, _ in kinds) < 2:
             _own(store, f"customer-{number}", kinds)
-            _own(store, f"leaving-{number}", kinds, live=None, removed_at=1.0)
+            _own(store, f"leaving-{number}", kinds, removed_at=1.0, **dict.fromkeys(LIVE))
     with store.read() as connection:
         for keep in (1, 2, 3):
             found = set(crowded(connection, keep=keep))
@@ -145,8 +147,8 @@ def test_of_a_customer_that_is_not_crowded_nothing_is_doomed(store: Store) -> No
 def _own(store: Store, name: str, kinds: Sequence[tuple[State, dict[str, Any]]], **more: Any) -> None:
     """The newest that is switched is live."""
     live = max((index for index, (state, _) in enumerate(kinds, 1) if state is State.SWITCHED), default=None)
-    of_live = {"live_timestamp": live, "live_build": live and 1, "live_since": 0.0}
-    add_customer(store, name, **{"live": live and f"{name}-{live}", **of_live, **more})
+    of_live = dict(zip(LIVE, (live and f"{name}-{live}", live, live and 1, 0.0), strict=True))
+    add_customer(store, name, **{**of_live, **more})
     for index, (state, marks) in enumerate(kinds, 1):
         add_database(store, add_job(store, name, index, state, loaded_at=0.0), f"{name}-{index}", **marks)
 
