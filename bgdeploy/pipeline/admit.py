@@ -112,7 +112,8 @@ def _judge(site: Site, job: Row, report: Report) -> list[Ready]:
     except NotReadable as error:
         if not verdict.marker:
             return _not_yet(site, job, str(error), report)
-        return _refuse(site, job, BadInput(error.what, kept=error.kept, cure=error.cure), found, report)
+        cure = "Write it anew; the snapshot is looked at again by itself when it has changed."
+        return _refuse(site, job, BadInput(error.what, kept=error.kept, cure=cure), found, report)
     except BadInput as error:
         return _refuse(site, job, error, found, report)
     return [(job, found, snapshot)]

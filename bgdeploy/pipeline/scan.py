@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from bgdeploy.errors import BadInput, NotReadable
+from bgdeploy.errors import BadInput, BgdeployError, NotReadable
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_job, jobs, move, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.naming import alias_name
@@ -76,7 +77,7 @@ def scan_customer(site: Site, name: str, known: Known, report: Report) -> None:
     if _is_removed(known.customers.get(name)):
         report.skipped.append((name, f"it was removed; to take it back: bgdeploy resume {name}"))
         return
-    try:
+    with standing_alone(name, report):
         found = folders.list_timestamps(site.settings.dataset.base_path / name, now=site.clock())
         report.skipped.extend((f"{name}/{one.name}", one.skipped or "") for one in found.skipped)
         present = found.timestamps
@@ -90,12 +91,23 @@ def scan_customer(site: Site, name: str, known: Known, report: Report) -> None:
             if row["state"] in _DONE and row["timestamp"] in present and not row["changed"]
         ]
         for_each(done, lambda job: _compare(site, job))
+
+
+@contextmanager
+def standing_alone(name: str, report: Report) -> Iterator[None]:
+    """Whatever is wrong with one customer is told of it alone, and the others are looked at all the same."""
+    try:
+        yield
     except NotReadable as error:
         _unlisted(report, name, error)
     except BadInput as error:
         report.skipped.append((name, str(error)))
     except OSError as error:  # a disk that fails under one customer stops nobody else
         _unlisted(report, name, NotReadable(f"{error.filename or name}: {error.strerror or error}"))
+    except BgdeployError:
+        raise  # the job table or the target: it concerns all of them
+    except Exception as error:  # the edge of a customer: what nobody foresaw in its files stops nobody else
+        _unlisted(report, name, NotReadable(f"it cannot be judged ({type(error).__name__}: {error})"))
 
 
 def _is_removed(customer: Row | None) -> bool:

@@ -11,7 +11,7 @@ from bgdeploy.errors import NotReadable
 from bgdeploy.jobs.rows import Row, customers, jobs, select_jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.admit import Report, admit
-from bgdeploy.pipeline.scan import Known, read_known, scan_customer
+from bgdeploy.pipeline.scan import Known, read_known, scan_customer, standing_alone
 from bgdeploy.site import Site
 from bgdeploy.snapshots import folders
 
@@ -47,7 +47,8 @@ def look(site: Site, watch: Watch) -> Report:
             known = known or read_known(site)
             scan_customer(site, name, known, report)
         elif name in waiting:
-            admit(site, waiting[name][0], waiting[name][1], report)
+            with standing_alone(name, report):
+                admit(site, waiting[name][0], waiting[name][1], report)
     return report
 
 
