@@ -114,7 +114,9 @@ def insert_job(tx: Tx, state: State, event: str, *, fields: Mapping[str, Any], *
 
 def get_job(connection: sa.Connection, job_id: int) -> Row:
     """Return a job, or raise NotFound."""
-    row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
+    found = sa.select(jobs).where(jobs.c.id == job_id)
+    # What does not fit into the column is no job's id, and SQLite would stumble over it.
+    row = connection.execute(found).mappings().one_or_none() if abs(job_id) < 2**63 else None
     if row is None:
         raise NotFound(f"There is no job {job_id}.", cure="See: bgdeploy jobs list")
     return row
