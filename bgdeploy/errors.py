@@ -137,6 +137,10 @@ class BadInput(BgdeployError):
     code = "bad-input"
 
 
+class SnapshotChanged(BadInput):
+    """The snapshot changed or went away under its load; whatever lies there next is looked at anew."""
+
+
 class NotReadable(BgdeployError):
     """A file of the snapshot cannot be read yet: half-written, or no rights."""
 
