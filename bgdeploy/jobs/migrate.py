@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bgdeploy import log
 from bgdeploy.errors import StoreError
 from bgdeploy.jobs.look import connect
-from bgdeploy.jobs.store import RESTORE, disk_full, is_full
+from bgdeploy.jobs.store import RESTORE, disk_full, is_full, shut
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -137,6 +137,8 @@ def _locked(path: Path) -> Iterator[None]:
 def _unusable(path: Path, error: Exception) -> StoreError:
     if is_full(error):
         return disk_full(path, error)
+    if "unable to open" in str(error) or "readonly" in str(error):
+        return shut(path, error)
     return StoreError(
         f"The job table {path} cannot be read ({error}).",
         kept="Nothing was changed; databases and aliases are untouched.",

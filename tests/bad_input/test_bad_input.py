@@ -110,7 +110,7 @@ def test_a_name_that_is_odd_and_allowed_works_under_this_alias(town: Seen, name:
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_snapshot_that_looks_wrong_and_is_right_arrives_whole(town: Seen, name: str) -> None:
     _, question, answer = RIGHT[name]
-    assert town.house.target().query(name, question) == answer
+    assert sorted(town.house.target().query(name, question), key=str) == sorted(answer, key=str)
 
 
 @pytest.mark.parametrize("name", WAITING)
