@@ -11,14 +11,20 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from bgdeploy.config import load_settings
 from bgdeploy.jobs import store
 from bgdeploy.log import word
+from bgdeploy.pipeline import admit
+from bgdeploy.pipeline.watch import Watch, look
 from bgdeploy.service import serve
 from bgdeploy.service.doctor import disk_of_table, disks
+from bgdeploy.service.scan_once import scan_once
+from bgdeploy.site import open_site
 from tests.bad_input.places import CONFIGS, JOB_TABLES, SHUT
 from tests.bad_input.snapshots import GOOD, PEOPLE
 from tests.bad_input.table import BASE
@@ -193,6 +199,27 @@ def test_after_an_upgrade_of_the_engine_old_databases_are_told_and_loaded_anew(t
     assert house.live("acme") == f"acme-{BASE + 1}-r2"
     assert house.target().query("acme", ASK) == PERSONS
     make_removable(tmp_path)
+
+
+def test_a_surprise_in_one_customers_files_stops_nobody_else(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for customer in ("acme", "bad", "zebra"):
+        write(house.folder / f"data/{customer}/{BASE}", GOOD)
+    site = open_site(load_settings(house.folder / "config.yaml"))
+    opened = admit.open_snapshot
+
+    def stumble(customer: str, *rest: Any) -> Any:
+        if customer == "bad":
+            raise ZeroDivisionError("of a library")
+        return opened(customer, *rest)
+
+    monkeypatch.setattr(admit, "open_snapshot", stumble)
+    report = scan_once(site)
+    assert report.queued == [f"acme/{BASE}", f"zebra/{BASE}"]
+    assert report.errors == [("bad", "it cannot be judged (ZeroDivisionError: of a library)")]
+    watched = look(site, Watch())
+    assert watched.errors == report.errors, "nor the cheap look between two scans"
 
 
 # Disks
