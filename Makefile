@@ -37,6 +37,7 @@ bench: $(VENV)/user     ## speeds as ratios, written to the screen
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/disk.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/offenders.py
 	$(BIN)/python benchmarks/neo4j_load.py
 	$(BIN)/python benchmarks/neo4j_load.py memory
 

@@ -22,6 +22,7 @@ from bgdeploy.config_entries import (
 from bgdeploy.config_sections import (
     Checks,
     Dataset,
+    History,
     Ladybug,
     Neo4j,
     Orchestrator,
@@ -48,6 +49,7 @@ class Settings(Section):
     ladybug: Ladybug = Field(default_factory=no_keys)
     orchestrator: Orchestrator = Field(default_factory=no_keys)
     checks: Checks = Field(default_factory=no_keys)
+    history: History = Field(default_factory=no_keys)
     neo4j: Neo4j = Field(default_factory=no_keys)
     web: Web = Field(default_factory=no_keys)
     _origins: dict[str, str] = PrivateAttr(default_factory=no_keys)

@@ -102,6 +102,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Tries = Annotated[int, Field(ge=1, le=100)]
 Wait = Annotated[float, Field(gt=0, le=YEAR)]
 Delay = Annotated[float, Field(ge=0, le=YEAR)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Place = Annotated[Path, BeforeValidator(absolute)]
@@ -143,6 +144,7 @@ class Dataset(Section):
 
     base_path: Place = Path("data")
     settle_seconds: Delay = 30
+    expire_days: Annotated[Days | None, Nothing] = None
     columns: Columns = Field(default_factory=no_keys)
 
 
@@ -219,6 +221,13 @@ class Checks(Section):
     """What is compared with the live database before a switch."""
 
     max_shrink_percent: Percent = 50
+
+
+class History(Section):
+    """How long the job table remembers what is over; switches are kept for ever."""
+
+    events_days: Annotated[Days | None, Nothing] = 30
+    jobs_days: Annotated[Days | None, Nothing] = 180
 
 
 class Web(Section):

@@ -33,7 +33,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     "service.trouble": (logging.ERROR, "{what} failed and will be tried again: {error}"),
     # scan
-    "scan.discovered": (logging.INFO, "discovered {job}"),
+    "scan.discovered": (logging.INFO, "discovered {job}: {reason}"),
     "scan.waits": (logging.INFO, "{job} is not ready: {reason}"),
     "scan.queued": (logging.INFO, "queued {job}: {tables} tables, {rows:,} rows, {size}"),
     "scan.unsettled": (logging.WARNING, "{job} goes back to discovered: {reason}"),
@@ -69,7 +69,7 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "{job} will be tried again in {delay:.1f} s (attempt {attempt} of {limit}): {reason}",
     ),
-    "load.cancelled": (logging.WARNING, "{job} is cancelled; what it built will be dropped"),
+    "load.cancelled": (logging.INFO, "{job} is cancelled; what it built will be dropped"),
     "load.failed": (logging.ERROR, "{job} failed: {reason}"),
     "load.waits": (logging.WARNING, "{job} waits: {reason}"),
     "load.returned": (logging.INFO, "{job} was given back unfinished and will resume: {reason}"),
@@ -126,6 +126,21 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "{database} belongs to no job and is left alone; remove it by hand when you know what it is",
     ),
+    # history
+    "history.events": (logging.INFO, "forgot {count:,} events from before {before}"),
+    "history.ledgers": (
+        logging.INFO,
+        "forgot which files were loaded how by jobs that were over before {before}: {count:,} groups",
+    ),
+    "history.jobs": (
+        logging.INFO,
+        "forgot {count:,} job(s) of {customer} that were over before {before}, and all that was written about them",
+    ),
+    "expire.removed": (
+        logging.INFO,
+        "removed the folder of {job}: older than {days} days, and nothing of it is kept",
+    ),
+    "expire.left": (logging.WARNING, "{folder} stays, although dataset.expire_days is set: {reason}"),
     # operator
     "operator.retry": (logging.INFO, "{job} is queued again by {by}"),
     "operator.cancel": (logging.INFO, "{by} asks to cancel {job}"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -36,6 +36,11 @@ class Site:
     target: Target
     owner: str
     clock: Clock = wall
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """By whom and for how long this process takes a row."""
+        return {"owner": self.owner, "seconds": self.settings.orchestrator.lease_seconds}
 
     @contextmanager
     def transaction(self, actor: Actor) -> Iterator[Tx]:

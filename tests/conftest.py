@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from bgdeploy.jobs import migrate
 from tests.house import House, make_house, make_removable
 from tests.neo4j.servers import LTS, NEWEST, PASSWORD, Community, NoServer, community
 from tests.neo4j.standin import StandIn, standin
@@ -19,6 +20,14 @@ HOW = (
     "give them one: Java 17 or newer with Maven on the PATH, or BGDEPLOY_TEST_NEO4J=neo4j://host:7687 with "
     "BGDEPLOY_TEST_NEO4J_PASSWORD for an Enterprise server of your own (docs/neo4j.md)"
 )
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job table that was migrated once; copied, because migrating takes longer than most tests."""
+    template = tmp_path_factory.mktemp("template") / "jobs.db"
+    migrate.ensure(template)
+    return template
 
 
 @pytest.fixture

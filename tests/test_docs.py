@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from bgdeploy.cli.app import app
 from bgdeploy.errors import ExitCode
+from bgdeploy.log import EVENTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -38,6 +40,25 @@ def test_commands_that_are_shown_exist(page: Path) -> None:
     known |= {group.name for group in app.registered_groups}
     shown = re.findall(r"(?:^|`)bgdeploy ([a-z]+)", page.read_text(), re.MULTILINE)
     assert set(shown) <= known
+
+
+def test_every_alarm_has_a_row_that_says_what_to_do() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    rows = re.findall(r"^\| `([a-z]+\.[a-z_]+)` \| (warning|error) \| (.{10,}) \|$", page, re.MULTILINE)
+    alarms = [
+        (event, logging.getLevelName(level).lower())
+        for event, (level, _) in EVENTS.items()
+        if level >= logging.WARNING
+    ]
+    assert len(alarms) > 20
+    assert sorted((event, level) for event, level, _ in rows) == sorted(alarms)
+
+
+def test_every_event_that_a_page_names_exists() -> None:
+    kinds = {event.partition(".")[0] for event in EVENTS}
+    for page in PAGES:
+        named = {name for name in re.findall(r"`([a-z]+\.[a-z_]+)`", page.read_text()) if name[-3:] != ".py"}
+        assert {name for name in named - set(EVENTS) if name.partition(".")[0] in kinds} == set(), page
 
 
 def test_exit_codes_stand_once_in_the_docs_and_are_those_in_the_code() -> None:

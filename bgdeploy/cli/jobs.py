@@ -127,57 +127,11 @@ def show(
 
 
 def _show(context: typer.Context, job_id: int, as_json: bool) -> None:
+    from bgdeploy.cli.job_page import print_job
     from bgdeploy.service.views import find_job
 
     job = find_job(context.obj.site(), job_id)
-    if as_json:
-        output.print_json(job)
-        return
-    for key, value in job.items():
-        if key not in ("tables", "events") and value not in (None, False):
-            print(f"{key:<16} {value}")
-    print()
-    columns = ("group", "table", "joins", "files", "expected", "confirmed", "starts", "run")
-    output.print_table(
-        columns, [_group_row(group) for group in job["tables"]], empty="Nothing is planned yet."
-    )
-    print()
-    _print_events(job["events"])
-    if hint := _next_command(job):
-        print(f"\n{hint}")
-
-
-def _next_command(job: dict[str, Any]) -> str:
-    """What a person may do about a job in this state."""
-    name, number, database = job["customer"], job["id"], job["database"]
-    match State(job["state"]):
-        case State.DISCOVERED | State.QUEUED | State.LOADING:
-            return f"to stop it: bgdeploy jobs cancel {number}"
-        case State.LOADED:
-            return f"to use it: bgdeploy switch {name} --to {database}; to give it up: bgdeploy jobs cancel {number}"
-        case State.SWITCHED:
-            return f"what is live: bgdeploy customers; to keep it for good: bgdeploy pin {name} --database {database}"
-        case State.FAILED:
-            return f"to load it again from zero: bgdeploy retry {number}"
-        case State.CLEANED:
-            return f"to load it once more: bgdeploy retry {number} --reload"
-
-
-def _group_row(group: dict[str, Any]) -> tuple[Any, ...]:
-    joins = f"{group['source_label']} -> {group['target_label']}" if group["kind"] == "relationship" else ""
-    confirmed = f"{group['rows_confirmed']:,}" if group["confirmed_at"] else ""
-    run = f"{group['confirmed_fence']}{' found' if group['found'] else ''}" if group["confirmed_at"] else ""
-    files = len(group["files"])
-    return (
-        group["number"],
-        group["name"],
-        joins,
-        files,
-        f"{group['rows_expected']:,}",
-        confirmed,
-        group["starts"],
-        run,
-    )
+    output.print_json(job) if as_json else print_job(job)
 
 
 def _print_events(events: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from bgdeploy.cli.context import EXAMPLES, Given
 from bgdeploy.errors import ExitCode
 
 if TYPE_CHECKING:
-    from bgdeploy.pipeline.admit import Report
+    from bgdeploy.pipeline.notes import Report
     from bgdeploy.service.shutdown import Stop
     from bgdeploy.site import Site
 

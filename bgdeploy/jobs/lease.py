@@ -30,10 +30,13 @@ import sqlalchemy as sa
 from bgdeploy.clock import monotonic, wall
 from bgdeploy.errors import LeaseLost
 from bgdeploy.jobs.rows import Row, jobs
+from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.store import Store
 
 STOP_CLAIMING, KILL_CHILD = 0.5, 0.8  # shares of the lease since the last renewal
 RENEW_EVERY = 1 / 6
+_RENEW = update_where(jobs, "id", "fence", "lease_owner")
+_TAKE = update_where(jobs, "id", "state", "fence").where(jobs.c.lease_owner.is_(None))
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,9 @@ class Lease:
     def renew(self) -> None:
         """Prolong the lease; raises LeaseLost when the row has another owner."""
         asked = monotonic()
-        guard = sa.and_(
-            jobs.c.id == self.job_id, jobs.c.fence == self.fence, jobs.c.lease_owner == self.owner
-        )
-        with self.store.write() as connection:
-            until = wall() + self.seconds
-            done = connection.execute(jobs.update().where(guard).values(lease_expires=until))
+        mine = {"of_id": self.job_id, "of_fence": self.fence, "of_lease_owner": self.owner}
+        with self.store.write(urgent=True) as connection:
+            done = connection.execute(_RENEW, {**mine, "lease_expires": wall() + self.seconds})
         if done.rowcount != 1:
             raise LeaseLost(f"The lease on job {self.job_id} is lost.", kept="Nothing was written.")
         self.renewed = asked
@@ -122,12 +122,7 @@ class Lease:
 
 def take(connection: sa.Connection, row: Row, *, owner: str, now: float, seconds: float) -> int | None:
     """Claim a row that nobody holds, without changing its state; return its new fence, or None."""
-    guard = sa.and_(
-        jobs.c.id == row["id"],
-        jobs.c.state == row["state"],
-        jobs.c.fence == row["fence"],
-        jobs.c.lease_owner.is_(None),
-    )
-    changes = {"fence": jobs.c.fence + 1, "lease_owner": owner, "lease_expires": now + seconds}
-    taken = connection.execute(jobs.update().where(guard).values(**changes).returning(jobs.c.fence))
-    return taken.scalar_one_or_none()
+    as_read = {f"of_{name}": row[name] for name in ("id", "state", "fence")}
+    lease = {"fence": row["fence"] + 1, "lease_owner": owner, "lease_expires": now + seconds}
+    taken = connection.execute(_TAKE, {**as_read, **lease})
+    return row["fence"] + 1 if taken.rowcount == 1 else None

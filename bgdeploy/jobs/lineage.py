@@ -11,6 +11,28 @@ from bgdeploy.jobs.rows import Row, age, databases, jobs
 from bgdeploy.jobs.states import State
 
 _STATE = (jobs.c.state, jobs.c.loaded_at, jobs.c.not_before, jobs.c.database.label("built"))
+_NEWEST_FIRST = (databases.c.timestamp.desc(), databases.c.build.desc(), databases.c.created_at.desc())
+_KEPT = (
+    sa.select(databases, *_STATE)
+    .join(jobs, jobs.c.id == databases.c.job_id)
+    .where(databases.c.dropped_at.is_(None))
+    .order_by(*_NEWEST_FIRST)
+)
+_KEPT_OF = _KEPT.where(databases.c.customer == sa.bindparam("customer"))
+# Where no more good ones are kept than may be, and nothing else is owned, nothing can be doomed.
+_CROWDED = (
+    sa.select(databases.c.customer)
+    .join(jobs, jobs.c.id == databases.c.job_id)
+    .where(databases.c.dropped_at.is_(None))
+    .group_by(databases.c.customer)
+    .having(
+        sa.or_(
+            sa.func.count() > sa.bindparam("keep"),
+            sa.func.count(databases.c.drop_at) + sa.func.count(databases.c.bad_at) > 0,
+            sa.func.max(jobs.c.state.not_in((State.SWITCHED, State.LOADING))) == 1,
+        )
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -23,12 +45,13 @@ class Doomed:
 
 def kept_databases(connection: sa.Connection, customer: str | None = None) -> Sequence[Row]:
     """Return every database not dropped yet, with its job's state, newest first."""
-    query = sa.select(databases, *_STATE).join(jobs, jobs.c.id == databases.c.job_id)
-    query = query.where(databases.c.dropped_at.is_(None))
-    if customer is not None:
-        query = query.where(databases.c.customer == customer)
-    newest = (databases.c.timestamp.desc(), databases.c.build.desc(), databases.c.created_at.desc())
-    return connection.execute(query.order_by(*newest)).mappings().all()
+    statement, of = (_KEPT, {}) if customer is None else (_KEPT_OF, {"customer": customer})
+    return connection.execute(statement, of).mappings().all()
+
+
+def crowded(connection: sa.Connection, *, keep: int) -> Sequence[str]:
+    """Return the customers of whose databases any could be doomed: few, where there are a thousand."""
+    return connection.execute(_CROWDED, {"keep": keep}).scalars().all()
 
 
 def live_age(customer: Row) -> tuple[int, int]:

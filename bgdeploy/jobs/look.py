@@ -49,7 +49,6 @@ def looking_into(path: Path) -> Iterator[Store]:
         return connection
 
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), creator=prepared)
-    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     store = Store(path, engine, engine)
     try:
         yield store

@@ -83,6 +83,7 @@ class Job(Base):
         Index("ix_jobs_loaded", "customer", "timestamp", sqlite_where=text("state = 'loaded'")),
         Index("uq_jobs_loading", "customer", unique=True, sqlite_where=text("state = 'loading'")),
         Index("ix_jobs_leased", "lease_expires", sqlite_where=text("lease_owner IS NOT NULL")),
+        Index("ix_jobs_open", "customer", "timestamp", sqlite_where=text("state <> 'cleaned'")),
         Index("ix_jobs_updated_at", "updated_at"),
     )
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from bgdeploy import log
 from bgdeploy.errors import LeaseLost, NotFound
 from bgdeploy.jobs.models import Customer, Database, Job, JobEvent, LoadTable
+from bgdeploy.jobs.statements import select_where, update_where
 from bgdeploy.jobs.states import Actor, State, find
 from bgdeploy.jobs.store import Store
 
@@ -22,39 +24,55 @@ databases: sa.Table = Database.__table__  # type: ignore[assignment]
 load_tables: sa.Table = LoadTable.__table__  # type: ignore[assignment]
 
 Row = sa.RowMapping
+Edge = tuple[State | None, State | None]
+
+_SELDOM = 3600.0  # seconds between two of what is said seldom
+_SAID = sa.select(sa.func.count(), sa.func.max(events.c.at)).where(
+    events.c.job_id == sa.bindparam("job_id"), events.c.kind == sa.bindparam("kind")
+)
+_EVENT = sa.insert(events)
+_INSERTED = sqlite.insert(jobs).on_conflict_do_nothing().returning(*jobs.c)
+_GUARD = ("id", "state", "fence")  # what every write of a worker carries, as it was read
+_REWRITE = update_where(jobs, *_GUARD).returning(*jobs.c)
+_AS_READ = sa.select(jobs.c.id, jobs.c.state, jobs.c.fence).where(
+    jobs.c.id.in_(sa.bindparam("ids", expanding=True))
+)
 
 
 @dataclass(frozen=True)
 class Tx:
-    """One write transaction with its time and its author; what it says is logged once it is durable."""
+    """One write transaction with its time and its author.
+
+    What it says becomes event rows at its end, all in one statement, and is logged once it is durable.
+    """
 
     connection: sa.Connection
     now: float
     actor: Actor
     owner: str
     said: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)  # the events as they will be written
 
-    def say(
-        self, name: str, job: Row | None = None, *, edge: tuple[Any, Any] = (None, None), **fields: Any
-    ) -> None:
-        """Append an event row and remember to log it after the commit."""
+    def say(self, name: str, job: Row | None = None, *, edge: Edge = (None, None), **fields: Any) -> None:
+        """Append an event, with the job's name among its fields."""
         if job is not None:
             fields = {"job": title(job), **fields}
-        self.connection.execute(
-            events.insert().values(
-                job_id=job["id"] if job is not None else None,
-                customer=job["customer"] if job is not None else fields.get("customer"),
-                at=self.now,
-                kind=name,
-                source=edge[0],
-                target=edge[1],
-                actor=self.actor,
-                owner=self.owner,
-                fence=job["fence"] if job is not None else None,
-                message=log.word(name, **fields),
-            )
-        )
         self.said.append((name, fields))
+        about = job if job is not None else {"id": None, "customer": fields.get("customer"), "fence": None}
+        row = {"job_id": about["id"], "customer": about["customer"], "fence": about["fence"]}
+        by = {"at": self.now, "actor": self.actor, "owner": self.owner}
+        text = {"kind": name, "source": edge[0], "target": edge[1], "message": log.word(name, **fields)}
+        self.rows.append({**row, **by, **text})
+
+    def say_seldom(self, name: str, job: Row, **fields: Any) -> None:
+        """Say what may come again and again: after 1, 2, 4 ... seconds, and at most every hour.
+
+        A folder that never settles, or a figure that never stands still, must not fill the job table.
+        """
+        asked = {"job_id": job["id"], "kind": name}
+        times, last = self.connection.execute(_SAID, asked).one()
+        if not times or self.now - last >= min(_SELDOM, 2.0 ** (times - 1)):
+            self.say(name, job, **fields)
 
 
 @contextmanager
@@ -63,6 +81,8 @@ def transaction(store: Store, *, now: float, actor: Actor, owner: str) -> Iterat
     with store.write() as connection:
         tx = Tx(connection, now, actor, owner)
         yield tx
+        if tx.rows:
+            connection.execute(_EVENT, tx.rows)
     for name, fields in tx.said:
         log.emit(name, **fields)
 
@@ -84,39 +104,93 @@ def move(tx: Tx, job: Row, target: State, event: str, *, fields: Mapping[str, An
     tx.say(event, job, edge=(job["state"], target), **fields)
 
 
+def move_all(
+    tx: Tx, target: State, event: str, moves: Sequence[tuple[Row, dict[str, Any], dict[str, Any]]]
+) -> list[Row]:
+    """Move many jobs, each with its event's fields and its changes, and return them.
+
+    All change the same columns. Those that are others' by now are left out.
+    """
+    mine = as_read(tx, [job for job, _, _ in moves])
+    moves = [one for one in moves if one[0]["id"] in mine]
+    for source in {job["state"] for job, _, _ in moves}:
+        find(State(source), target, tx.actor)
+    write_all(tx, [(job, {"state": target, **changes}) for job, _, changes in moves])
+    for job, fields, _ in moves:
+        tx.say(event, job, edge=(job["state"], target), **fields)
+    return [job for job, _, _ in moves]
+
+
 def write(tx: Tx, job: Row, **changes: Any) -> None:
     """Change a job that still has the state and fence it was read with, or raise LeaseLost."""
-    guard = sa.and_(jobs.c.id == job["id"], jobs.c.state == job["state"], jobs.c.fence == job["fence"])
-    done = tx.connection.execute(jobs.update().where(guard).values(updated_at=tx.now, **changes))
+    done = tx.connection.execute(update_where(jobs, *_GUARD), _guarded(tx, job, changes))
     if done.rowcount != 1:
-        raise LeaseLost(
-            f"Job {job['id']} ({title(job)}) has another owner by now.",
-            kept="Nothing was written.",
-            cure=f"See where it is: bgdeploy jobs show {job['id']}",
-        )
+        raise _lost(job)
+
+
+def rewrite(tx: Tx, job: Row, **changes: Any) -> Row:
+    """Change a job as ``write`` does, and return it as it is now."""
+    done = tx.connection.execute(_REWRITE, _guarded(tx, job, changes)).mappings().one_or_none()
+    if done is None:
+        raise _lost(job)
+    return done
+
+
+def write_all(tx: Tx, written: Sequence[tuple[Row, dict[str, Any]]]) -> None:
+    """Change many jobs, all of them in the same columns; one that is another's by now is left alone."""
+    if written:
+        several = [_guarded(tx, job, changes) for job, changes in written]
+        tx.connection.execute(update_where(jobs, *_GUARD), several)
+
+
+def _lost(job: Row) -> LeaseLost:
+    return LeaseLost(
+        f"Job {job['id']} ({title(job)}) has another owner by now.",
+        kept="Nothing was written.",
+        cure=f"See where it is: bgdeploy jobs show {job['id']}",
+    )
+
+
+def _guarded(tx: Tx, job: Row, changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{f"of_{name}": job[name] for name in _GUARD}, "updated_at": tx.now, **changes}
+
+
+def as_read(tx: Tx, rows: Sequence[Row]) -> set[int]:
+    """Return the numbers of the jobs that still have the state and fence they were read with."""
+    found = tx.connection.execute(_AS_READ, {"ids": [row["id"] for row in rows]}).all()
+    now = {number: (state, fence) for number, state, fence in found}
+    return {row["id"] for row in rows if now.get(row["id"]) == (row["state"], row["fence"])}
 
 
 def insert_job(tx: Tx, state: State, event: str, *, fields: Mapping[str, Any], **values: Any) -> Row | None:
     """Insert a job, or return None where this customer, timestamp and build has one already."""
+    return next(iter(insert_jobs(tx, state, event, [(values, dict(fields))])), None)
+
+
+def insert_jobs(
+    tx: Tx, state: State, event: str, new: Sequence[tuple[dict[str, Any], dict[str, Any]]]
+) -> list[Row]:
+    """Insert many jobs, each with its values and its event's fields; return those that had none yet."""
     find(None, state, tx.actor)
-    known = sa.select(jobs.c.id).where(
-        jobs.c.customer == values["customer"],
-        jobs.c.timestamp == values["timestamp"],
-        jobs.c.build == values.get("build", 1),
-    )
-    if tx.connection.execute(known).first():
-        return None
-    created = jobs.insert().values(state=state, created_at=tx.now, updated_at=tx.now, **values)
-    row = tx.connection.execute(created.returning(*jobs.c)).mappings().one()
-    tx.say(event, row, edge=(None, state), **fields)
-    return row
+    born = {"build": 1, "state": state, "created_at": tx.now, "updated_at": tx.now}
+    rows = [{**born, **values} for values, _ in new]
+    inserted = tx.connection.execute(_INSERTED, rows).mappings().all()
+    fields = {_key(row): said for row, (_, said) in zip(rows, new, strict=True)}
+    for row in inserted:
+        tx.say(event, row, edge=(None, state), **fields[_key(row)])
+    return list(inserted)
+
+
+def _key(row: Mapping[Any, Any]) -> tuple[str, int, int]:
+    return row["customer"], row["timestamp"], row["build"]
 
 
 def get_job(connection: sa.Connection, job_id: int) -> Row:
     """Return a job, or raise NotFound."""
-    found = sa.select(jobs).where(jobs.c.id == job_id)
     # What does not fit into the column is no job's id, and SQLite would stumble over it.
-    row = connection.execute(found).mappings().one_or_none() if abs(job_id) < 2**63 else None
+    known = abs(job_id) < 2**63
+    found = connection.execute(select_where(jobs, "id"), {"id": job_id}) if known else None
+    row = found.mappings().one_or_none() if found is not None else None
     if row is None:
         raise NotFound(f"There is no job {job_id}.", cure="See: bgdeploy jobs list")
     return row
@@ -124,7 +198,7 @@ def get_job(connection: sa.Connection, job_id: int) -> Row:
 
 def get_customer(connection: sa.Connection, name: str) -> Row:
     """Return a customer, or raise NotFound."""
-    row = connection.execute(sa.select(customers).where(customers.c.name == name)).mappings().one_or_none()
+    row = connection.execute(select_where(customers, "name"), {"name": name}).mappings().one_or_none()
     if row is None:
         raise NotFound(f"There is no customer {name!r}.", cure="See: bgdeploy customers")
     return row
@@ -132,7 +206,7 @@ def get_customer(connection: sa.Connection, name: str) -> Row:
 
 def get_database(connection: sa.Connection, name: str) -> Row:
     """Return a database that bgdeploy owns or owned, or raise NotFound."""
-    row = connection.execute(sa.select(databases).where(databases.c.name == name)).mappings().one_or_none()
+    row = connection.execute(select_where(databases, "name"), {"name": name}).mappings().one_or_none()
     if row is None:
         raise NotFound(f"There is no database {name!r} of bgdeploy's.", cure="See: bgdeploy customers")
     return row

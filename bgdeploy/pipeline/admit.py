@@ -2,132 +2,170 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bgdeploy.errors import BadInput, LeaseLost, NotReadable
+from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.jobs.rows import Row, Tx, age, move, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.load import fail, intend_drop
+from bgdeploy.pipeline.notes import Notes, Ready, Wait
 from bgdeploy.site import Site
+from bgdeploy.snapshots.folders import leads_astray
 from bgdeploy.snapshots.readiness import Fingerprint, Readiness, assess, fingerprint
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.snapshots.source import Snapshot
 
-BATCH = 50  # rows a transaction, so that nobody waits long for the job table
-Ready = tuple[Row, Fingerprint, Snapshot]
+GONE = Readiness("gone", "folder gone")
 
 
-@dataclass
-class Report:
-    """What one scan saw and did; each list is for people, in the order it happened."""
+class Judged(NamedTuple):
+    """A discovered job with one look at its folder and the verdict on it; ``look`` is None where it is gone."""
 
-    customers: int = 0
-    discovered: list[str] = field(default_factory=list)
-    queued: list[str] = field(default_factory=list)
-    waiting: list[tuple[str, str]] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    errors: list[tuple[str, str]] = field(default_factory=list)
-    look_again: bool = False  # a marker was seen once; half a second later it counts
+    job: Row
+    look: Fingerprint | None
+    verdict: Readiness
 
 
-def admit(site: Site, customer: Row, waiting: Sequence[Row], report: Report) -> None:
-    """Judge the discovered and queued jobs of one customer, and queue those that are ready."""
+def admit(
+    site: Site, customer: Row, waiting: Sequence[Row], notes: Notes, judged: Sequence[Judged] = ()
+) -> None:
+    """Judge the discovered and queued jobs of one customer, and note which are ready.
+
+    ``judged`` are those that were looked at when they were found; their rows say what was seen.
+    """
     floor = (customer["floor_timestamp"], customer["floor_build"])
-    for_each([job for job in waiting if _is_overtaken(job, floor)], lambda job: _overtake(site, job, floor))
+    for job in waiting:
+        if _is_overtaken(job, floor):
+            notes.act(partial(_overtake, job=job, floor=floor))
     current = [job for job in waiting if not _is_overtaken(job, floor)]
-    for_each([job for job in current if job["state"] == State.QUEUED], lambda job: recheck(site, job))
-    ready: list[Ready] = []
-    discovered = [job for job in current if job["state"] == State.DISCOVERED]
-    for_each(discovered, lambda job: ready.extend(_judge(site, job, report)))
+    for job in current:
+        if job["state"] == State.QUEUED and not is_as_it_was(job, look := look_at(site, job)):
+            notes.act(partial(_unsettle, job=job, look=look))
+    again = (_judge(site, job, notes) for job in current if job["state"] == State.DISCOVERED)
+    first = (one for one in judged if not _is_overtaken(one.job, floor))
+    ready = _open_all(site, [*first, *again], notes)
     # Where only the newest count, they go first: a worker must not take an old one in between.
     newest_first = customer["live"] is None or site.settings.orchestrator.backlog == "latest"
-    ready.sort(key=lambda one: age(one[0]), reverse=newest_first)
-    for start in range(0, len(ready), BATCH):
-        _queue(site, ready[start : start + BATCH], report)
+    for one in sorted(ready, key=lambda one: age(one.job), reverse=newest_first):
+        notes.queue(one)
 
 
 def _is_overtaken(job: Row, floor: tuple[int, int]) -> bool:
     return age(job) <= floor and not job["requested"]
 
 
-def for_each(rows: Iterable[Row], act: Callable[[Row], object]) -> None:
-    """Do it for every row; one that another process took further meanwhile is left to it."""
-    for row in rows:
-        try:
-            act(row)
-        except LeaseLost:
-            continue
+def _overtake(tx: Tx, job: Row, floor: tuple[int, int]) -> None:
+    reason = f"{floor[0]} went live, and older ones never follow by themselves"
+    changes = {"ended_at": tx.now, "reason": reason}
+    move(tx, job, State.CLEANED, "scan.overtaken", fields={"reason": reason}, **changes)
 
 
 def folder_of(site: Site, job: Row) -> Path:
     """The snapshot's folder."""
-    return site.settings.dataset.base_path / str(job["customer"]) / str(job["timestamp"])
-
-
-def _overtake(site: Site, job: Row, floor: tuple[int, int]) -> None:
-    with site.transaction(Actor.SCAN) as tx:
-        reason = f"{floor[0]} went live, and older ones never follow by themselves"
-        changes = {"ended_at": tx.now, "reason": reason}
-        move(tx, job, State.CLEANED, "scan.overtaken", fields={"reason": reason}, **changes)
-
-
-def recheck(site: Site, job: Row) -> bool:
-    """A queued folder that changed or went away goes back to discovered; return whether it is as it was."""
-    found = look_at(site, job)
-    if found is not None and found.text == job["fingerprint"]:
-        return True
-    reason = "folder gone" if found is None else "changed, settling"
-    with site.transaction(Actor.SCAN) as tx:
-        intend_drop(tx, job, "its snapshot changed before it was loaded")
-        seen = {"fingerprint": found.text if found else None, "fingerprint_at": tx.now, "settings": None}
-        move(tx, job, State.DISCOVERED, "scan.unsettled", fields={"reason": reason}, reason=reason, **seen)
-    return False
+    return Path(site.settings.dataset.base_path, job["customer"], str(job["timestamp"]))
 
 
 def look_at(site: Site, job: Row) -> Fingerprint | None:
     """Return what the folder looks like now, or None where it is gone."""
+    return look_into(folder_of(site, job))
+
+
+def look_into(folder: Path) -> Fingerprint | None:
+    """Return what a folder looks like now; None where it is gone, or a link that leads elsewhere by now."""
     try:
-        return fingerprint(folder_of(site, job))
+        return None if leads_astray(folder) else fingerprint(folder)
     except FileNotFoundError:
         return None
 
 
-def _judge(site: Site, job: Row, report: Report) -> list[Ready]:
-    """Return the job with its opened snapshot when it is ready; else write down why it is not."""
-    found = look_at(site, job)
-    if found is None:
-        return _not_yet(site, job, "folder gone", report, fingerprint=None)
-    verdict = _readiness(site, job, found)
-    if verdict.state != "ready":
-        report.look_again |= verdict.marker
-        new = {"fingerprint": found.text, "fingerprint_at": site.clock()} if verdict.first else {}
-        quiet = verdict.marker or (verdict.state == "settling" and not verdict.first)
-        return _not_yet(site, job, verdict.reason, report, quiet=quiet, **new)
-    try:
-        snapshot = open_folder(site, job, found.text)
-    except NotReadable as error:
-        if not verdict.marker:
-            return _not_yet(site, job, str(error), report)
-        cure = "Write it anew; the snapshot is looked at again by itself when it has changed."
-        return _refuse(site, job, BadInput(error.what, kept=error.kept, cure=cure), found, report)
-    except BadInput as error:
-        return _refuse(site, job, error, found, report)
-    return [(job, found, snapshot)]
+def is_as_it_was(job: Row, look: Fingerprint | None) -> bool:
+    """True while the folder looks as it did when the job was queued."""
+    return look is not None and look.text == job["fingerprint"]
 
 
-def _readiness(site: Site, job: Row, found: Fingerprint) -> Readiness:
+def recheck(site: Site, job: Row) -> bool:
+    """A queued folder that changed or went away goes back to discovered; return whether it is as it was."""
+    look = look_at(site, job)
+    if is_as_it_was(job, look):
+        return True
+    with site.transaction(Actor.SCAN) as tx:
+        _unsettle(tx, job, look)
+    return False
+
+
+def _unsettle(tx: Tx, job: Row, look: Fingerprint | None) -> None:
+    reason = "folder gone" if look is None else "changed, settling"
+    seen = {"fingerprint": look.text if look else None, "fingerprint_at": tx.now, "settings": None}
+    move(tx, job, State.DISCOVERED, "scan.unsettled", fields={"reason": reason}, reason=reason, **seen)
+    intend_drop(tx, job, "its snapshot changed before it was loaded")
+
+
+def judge(site: Site, folder: Path, look: Fingerprint | None, seen: Row | None = None) -> Readiness:
+    """Return the verdict on one look; ``seen`` is the job as it was written at an earlier one."""
+    if look is None:
+        return GONE
     return assess(
-        folder_of(site, job),
-        found,
+        folder,
+        look,
         now=site.clock(),
-        seen=job["fingerprint"],
-        seen_at=job["fingerprint_at"],
+        seen=seen["fingerprint"] if seen is not None else None,
+        seen_at=seen["fingerprint_at"] if seen is not None else None,
         settle_seconds=site.settings.dataset.settle_seconds,
     )
+
+
+def _judge(site: Site, job: Row, notes: Notes) -> Judged:
+    """Look at a discovered folder again, and note why it is not ready where it is not."""
+    folder = folder_of(site, job)
+    look = look_into(folder)
+    verdict = judge(site, folder, look, job)
+    if verdict.state != "ready":
+        quiet = verdict.marker or (verdict.state == "settling" and not verdict.first)
+        seen: dict[str, Any] = {"fingerprint": look.text if look else None}
+        if verdict.first:
+            seen["fingerprint_at"] = site.clock()
+        _wait(job, verdict.reason, notes, quiet=quiet, **seen)
+    return Judged(job, look, verdict)
+
+
+def _wait(job: Row, reason: str, notes: Notes, *, quiet: bool = False, **seen: Any) -> None:
+    """Note the reason; it is told too, unless it goes on settling as was told before."""
+    before = {name: job[name] for name in ("reason", "fingerprint", "fingerprint_at")}
+    after = {**before, "reason": reason, **seen}
+    if after != before:
+        notes.wait(Wait(job, after, told=reason != job["reason"] and not quiet))
+
+
+def _open_all(site: Site, judged: Iterable[Judged], notes: Notes) -> list[Ready]:
+    """Open the snapshots that are ready, and report the others."""
+    ready = []
+    for job, look, verdict in judged:
+        if verdict.state != "ready" or look is None:
+            notes.report.waiting.append((title(job), verdict.reason))
+            notes.report.look_again |= verdict.marker
+        elif (snapshot := _open(site, job, look, verdict, notes)) is not None:
+            ready.append(Ready(job, look, snapshot))
+    return ready
+
+
+def _open(site: Site, job: Row, look: Fingerprint, verdict: Readiness, notes: Notes) -> Snapshot | None:
+    try:
+        return open_folder(site, job, look.text)
+    except NotReadable as error:
+        if not verdict.marker:
+            notes.report.waiting.append((title(job), str(error)))
+            _wait(job, str(error), notes)
+            return None
+        cure = "Write it anew; the snapshot is looked at again by itself when it has changed."
+        fault = BadInput(error.what, kept=error.kept, cure=cure)
+    except BadInput as error:
+        fault = error
+    notes.report.failed.append((title(job), fault.what))
+    notes.act(partial(_refuse, job=job, look=look, fault=fault))
+    return None
 
 
 def open_folder(site: Site, job: Row, found: str) -> Snapshot:
@@ -137,44 +175,6 @@ def open_folder(site: Site, job: Row, found: str) -> Snapshot:
     return open_snapshot(name, timestamp, folder, columns, found, site.target.refuses)
 
 
-def _not_yet(
-    site: Site, job: Row, reason: str, report: Report, *, quiet: bool = False, **changes: Any
-) -> list[Any]:
-    """Write the reason down; it is told too, unless it goes on settling as was told before."""
-    report.waiting.append((title(job), reason))
-    if reason != job["reason"] or changes:
-        with site.transaction(Actor.SCAN) as tx:
-            write(tx, job, reason=reason, **changes)
-            if reason != job["reason"] and not quiet:
-                tx.say("scan.waits", job, reason=reason)
-    return []
-
-
-def _refuse(site: Site, job: Row, error: BadInput, found: Fingerprint, report: Report) -> list[Any]:
-    report.failed.append((title(job), error.what))
-    with site.transaction(Actor.SCAN) as tx:
-        write(tx, job, fingerprint=found.text)
-        fail(tx, job, error)
-    return []
-
-
-def _queue(site: Site, ready: Sequence[Ready], report: Report) -> None:
-    """Queue a batch in one transaction, so that a worker never sees half a backlog."""
-    queued: list[str] = []
-    with site.transaction(Actor.SCAN) as tx:
-        for job, found, snapshot in ready:
-            if _queue_one(tx, job, found, snapshot):
-                queued.append(title(job))
-    report.queued.extend(queued)
-
-
-def _queue_one(tx: Tx, job: Row, found: Fingerprint, snapshot: Snapshot) -> bool:
-    size = f"{snapshot.size / 1e6:,.1f} MB"
-    fields = {"tables": len(snapshot.tables), "rows": snapshot.rows, "size": size}
-    expected = {"rows_expected": snapshot.rows, "bytes_expected": snapshot.size}
-    changes = {"queued_at": tx.now, "fingerprint": found.text, "reason": None, **expected}
-    try:
-        move(tx, job, State.QUEUED, "scan.queued", fields=fields, **changes)
-    except LeaseLost:
-        return False  # another scanner queued it
-    return True
+def _refuse(tx: Tx, job: Row, look: Fingerprint, fault: BadInput) -> None:
+    write(tx, job, fingerprint=look.text)
+    fail(tx, job, fault)

@@ -14,22 +14,26 @@ import sqlalchemy as sa
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import LeaseLost, Refused, StaleGeneration, TargetError
 from bgdeploy.failpoints import reach
-from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_customer, get_database
+from bgdeploy.jobs import lease
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_database, title
+from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor
-from bgdeploy.pipeline.moves import NO_INTENT, Move, switches, write_move
+from bgdeploy.pipeline.moves import NO_INTENT, Move, check, switches, write_move
 from bgdeploy.site import Site
 
 
-def move_alias(site: Site, wish: Move) -> float:
+def move_alias(site: Site, wish: Move, *, leased: Row | None = None) -> float:
     """Move an alias and record it; return the milliseconds the target took.
+
+    ``leased`` is a job whose lease is taken with the intent; LeaseLost where somebody else has it.
 
     Raises Refused where the move would break a promise, TargetError where the target failed (where
     it then still points elsewhere the intent is void, else it is finished later), LeaseLost where a
     newer wish replaced this one.
     """
-    settle(site, wish.customer)
+    alias = settle(site, wish.customer)
     _check_engine(site, wish)
-    return carry_out(site, wish, intend(site, wish))
+    return carry_out(site, alias, wish, intend(site, wish, leased=leased))
 
 
 def _check_engine(site: Site, wish: Move) -> None:
@@ -47,11 +51,11 @@ def _check_engine(site: Site, wish: Move) -> None:
     )
 
 
-def carry_out(site: Site, wish: Move, generation: int) -> float:
+def carry_out(site: Site, alias: str, wish: Move, generation: int) -> float:
     """Move an alias whose intent is written, and record it; return the milliseconds the target took."""
     reach("switch.intended")
     try:
-        took = _act(site, wish, generation)
+        took = _act(site, alias, wish, generation)
     except StaleGeneration:
         raise
     except (TargetError, Refused) as error:
@@ -77,19 +81,20 @@ def _take_back(
     return type(error)(error.what, kept=kept, cure=error.cure.replace("<id>", str(job)))
 
 
-def settle(site: Site, name: str) -> None:
-    """Make the row tell the truth about the alias: finish a cut-off move, record a foreign one."""
+def settle(site: Site, name: str) -> str:
+    """Make the row tell the truth about the alias: finish a cut-off move, record a foreign one; return its name."""
     with site.store.read() as connection:
         customer = get_customer(connection, name)
     found = site.target.alias(customer["alias"])
     if customer["removed_at"] is not None:
-        return
+        return str(customer["alias"])
     if customer["intent"] is not None and found == customer["intent"]:
         _finish(site, customer)
-        return
+        return str(customer["alias"])
     foreign = customer["intent"] is None and found != customer["live"] and _is_whole(site, name, found)
     if foreign and not _is_void(site, customer):
         _accept(site, customer, str(found))
+    return str(customer["alias"])
 
 
 def _is_void(site: Site, customer: Row) -> bool:
@@ -154,7 +159,7 @@ def _is_whole(site: Site, customer: str, name: str | None) -> bool:
         return connection.execute(query).first() is not None
 
 
-def intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
+def intend(site: Site, wish: Move, *, seen: int | None = None, leased: Row | None = None) -> int:
     """Write the intent with the next generation, or refuse; nothing can drop its database from here on.
 
     With ``seen`` it is written only if nobody has moved or means to since that generation.
@@ -166,7 +171,9 @@ def intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
             raise LeaseLost(
                 f"{customer['alias']} is being moved by someone else.", kept="Nothing was written."
             )
-        _check(tx, customer, wish)
+        if leased is not None and lease.take(tx.connection, leased, now=tx.now, **site.terms) is None:
+            raise LeaseLost(f"{title(leased)} is in other hands.", kept="Nothing was written.")
+        check(tx, customer, wish)
         generation: int = customer["generation"] + 1
         intent = {
             "intent": wish.database,
@@ -180,55 +187,14 @@ def intend(site: Site, wish: Move, *, seen: int | None = None) -> int:
         if wish.pause:
             changes.update(paused_at=tx.now, paused_why=wish.why)
             tx.say("customer.paused", customer=wish.customer, why=wish.why)
-        here = customers.update().where(customers.c.name == wish.customer)
-        tx.connection.execute(here.values(**changes))
+        tx.connection.execute(update_where(customers, "name"), {"of_name": wish.customer, **changes})
         return generation
 
     return site.persist(wish.actor, intend)
 
 
-def _check(tx: Tx, customer: Row, wish: Move) -> None:
-    if customer["removed_at"] is not None:
-        raise Refused(
-            f"Customer {wish.customer} was removed.",
-            kept="Nothing was changed.",
-            cure=f"To take it back: bgdeploy resume {wish.customer}",
-        )
-    database = get_database(tx.connection, wish.database)
-    if database["customer"] != wish.customer:
-        raise Refused(
-            f"{wish.database} belongs to customer {database['customer']}.",
-            kept="Nothing was changed.",
-            cure=f"What belongs to whom: bgdeploy customers --customer {wish.customer}",
-        )
-    if database["verified_at"] is None:
-        raise Refused(
-            f"{wish.database} is not verified.",
-            kept=f"{customer['alias']} stays where it is.",
-            cure=f"How far it is: bgdeploy jobs show {database['job_id']}",
-        )
-    if database["drop_at"] is not None:
-        raise Refused(
-            f"{wish.database} is being dropped ({database['drop_why']}).",
-            kept=f"{customer['alias']} stays where it is.",
-            cure=f"Load its snapshot again: bgdeploy retry {database['job_id']} --reload",
-        )
-    if wish.kind == "rollback" and customer["intent"] is None and customer["live"] == wish.database:
-        raise Refused(
-            f"{wish.database} is live already.", kept="Nothing was changed.", cure="See: bgdeploy customers"
-        )
-    if wish.kind != "deploy":
-        return
-    if customer["paused_at"] is not None:
-        raise Refused(f"{wish.customer} is paused.", cure=f"bgdeploy resume {wish.customer}")
-    if age(database) <= (customer["floor_timestamp"], customer["floor_build"]):
-        raise Refused(f"{wish.database} is not newer than what was live already.")
-
-
-def _act(site: Site, wish: Move, generation: int) -> float:
+def _act(site: Site, alias: str, wish: Move, generation: int) -> float:
     """Move the alias and read it back; return milliseconds."""
-    with site.store.read() as connection:
-        alias = get_customer(connection, wish.customer)["alias"]
     began = monotonic()
     site.target.switch(alias, wish.database, generation)
     took = (monotonic() - began) * 1000

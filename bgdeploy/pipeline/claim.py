@@ -9,7 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_job, jobs, transaction, write
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, jobs, rewrite, transaction
+from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor, State, find
 from bgdeploy.jobs.store import Store
 from bgdeploy.naming import database_name
@@ -27,13 +28,21 @@ class Rules:
     max_concurrent_loads: int | None
 
 
-# A customer's queued jobs go oldest first, one at a time, and the customer that was served longest
-# ago goes first. Only the newest ones count where a backlog is not wanted ("window"), and none that
+# The customer that was served longest ago goes first; of those never served, the one with the oldest.
+_TURNS = sa.text("""
+SELECT c.name FROM customers AS c
+WHERE c.paused_at IS NULL AND (SELECT count(*) FROM jobs AS l WHERE l.state = 'loading') < :slots
+  AND EXISTS (SELECT 1 FROM jobs AS q WHERE q.state = 'queued' AND q.customer = c.name)
+  AND NOT EXISTS (SELECT 1 FROM jobs AS l WHERE l.state = 'loading' AND l.customer = c.name)
+ORDER BY c.served_at,
+  (SELECT min(q.timestamp) FROM jobs AS q WHERE q.state = 'queued' AND q.customer = c.name)
+""")
+# A customer's queued jobs go oldest first, one at a time. Only the newest ones count where a backlog is not wanted ("window"), and none that
 # is older than a database which waits to go live: it would be dropped as soon as it was verified.
 # What a person asked for (retry, reload) is held back by none of these.
-_ELIGIBLE = """
+_NEXT = """
 SELECT j.id FROM jobs AS j JOIN customers AS c ON c.name = j.customer
-WHERE j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NULL
+WHERE {of} AND j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NULL
   AND (SELECT count(*) FROM jobs AS l WHERE l.state = 'loading') < :slots
   AND NOT EXISTS (SELECT 1 FROM jobs AS l WHERE l.state = 'loading' AND l.customer = j.customer)
   AND (j.requested = 1 OR (
@@ -59,26 +68,39 @@ WHERE j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NULL
             AND n.timestamp > o.timestamp AND n.requested = 0 LIMIT :keep)
         ) < CASE WHEN c.live IS NULL THEN :keep WHEN :latest THEN 1 ELSE :no_limit END)
   ))
-  AND (:only IS NULL OR j.id = :only)
-ORDER BY c.served_at, j.timestamp, j.build LIMIT 1
+ORDER BY j.timestamp, j.build LIMIT 1
 """
-
-_CLAIM = f"""
+_ALL = ", ".join(f'"{column.name}"' for column in jobs.c)
+_NEXT_OF = sa.text(
+    f"SELECT {_ALL} FROM jobs WHERE id = ({_NEXT.format(of='j.customer = :customer')})"
+).columns(*jobs.c)
+_CLAIM = sa.text(f"""
 UPDATE jobs SET state = 'loading', fence = fence + 1, lease_owner = :owner, lease_expires = :until,
   loading_at = coalesce(loading_at, :now), updated_at = :now, reason = NULL, blocked = 0, error = NULL,
   error_code = NULL, cancel_at = NULL
-WHERE state = 'queued' AND id = ({_ELIGIBLE})
-RETURNING id
-"""
+WHERE state = 'queued' AND id = ({_NEXT.format(of="j.id = :only")})
+RETURNING {_ALL}
+""").columns(*jobs.c)
+_USABLE = sa.select(databases.c.name).where(
+    databases.c.job_id == sa.bindparam("job_id"),
+    databases.c.drop_at.is_(None),
+    databases.c.dropped_at.is_(None),
+)
+_TAKEN = sa.union_all(
+    sa.select(databases.c.name).where(databases.c.name == sa.bindparam("name")),
+    sa.select(customers.c.alias).where(customers.c.alias == sa.bindparam("name")),
+)
 
 
 def peek(store: Store, rules: Rules, *, now: float) -> Row | None:
     """Return the job that would be claimed next, or None."""
     with store.read() as connection:
-        found = connection.execute(sa.text(_ELIGIBLE), _binds(rules, now, None)).scalar_one_or_none()
-        if found is None:
-            return None
-        return connection.execute(sa.select(jobs).where(jobs.c.id == found)).mappings().one_or_none()
+        binds = _binds(rules, now)
+        for name in connection.execute(_TURNS, {"slots": binds["slots"]}).scalars().all():
+            found = connection.execute(_NEXT_OF, {**binds, "customer": name}).mappings().one_or_none()
+            if found is not None:
+                return found
+    return None
 
 
 def claim(
@@ -99,28 +121,25 @@ def claim(
     ``existing`` are the names of all databases at the target, none of which a new one may take.
     """
     find(State.QUEUED, State.LOADING, Actor.WORKER)
-    binds = {**_binds(rules, now, job_id), "owner": owner, "until": now + lease_seconds}
+    binds = {**_binds(rules, now), "only": job_id, "owner": owner, "until": now + lease_seconds}
     with transaction(store, now=now, actor=Actor.WORKER, owner=owner) as tx:
-        if tx.connection.execute(sa.text(_CLAIM), binds).scalar_one_or_none() is None:
+        job = tx.connection.execute(_CLAIM, binds).mappings().one_or_none()
+        if job is None:
             return None
-        served = customers.update().values(served_at=now)
-        job = get_job(tx.connection, job_id)
-        tx.connection.execute(served.where(customers.c.name == job["customer"]))
+        served = {"of_name": job["customer"], "served_at": now}
+        tx.connection.execute(update_where(customers, "name"), served)
         database = _database_of(tx, job) or own_database(tx, job, existing)
-        write(tx, job, database=database, settings=job["settings"] or settings)
+        job = rewrite(tx, job, database=database, settings=job["settings"] or settings)
         fields = {key: job[key] for key in ("fence", "attempt", "interruptions")}
         tx.say("load.claimed", job, edge=(State.QUEUED, State.LOADING), database=database, **fields)
-        return get_job(tx.connection, job_id)
+        return job
 
 
 def _database_of(tx: Tx, job: Row) -> str | None:
     """The build an earlier run left, where it may be continued."""
-    usable = (
-        databases.c.job_id == job["id"],
-        databases.c.drop_at.is_(None),
-        databases.c.dropped_at.is_(None),
-    )
-    return tx.connection.execute(sa.select(databases.c.name).where(*usable)).scalars().first()
+    if job["database"] is None:
+        return None
+    return tx.connection.execute(_USABLE, {"job_id": job["id"]}).scalars().first()
 
 
 def own_database(tx: Tx, job: Row, existing: Collection[str]) -> str:
@@ -130,20 +149,17 @@ def own_database(tx: Tx, job: Row, existing: Collection[str]) -> str:
     names = (database_name(alias, job["timestamp"], job["build"], mark) for mark in marks)
     name = next(name for name in names if name not in existing and not _is_taken(tx, name))
     owned = {key: job[key] for key in ("customer", "timestamp", "build")}
-    row = databases.insert().values(name=name, job_id=job["id"], created_at=tx.now, **owned)
-    tx.connection.execute(row)
+    tx.connection.execute(
+        databases.insert(), {"name": name, "job_id": job["id"], "created_at": tx.now, **owned}
+    )
     return name
 
 
 def _is_taken(tx: Tx, name: str) -> bool:
-    used = sa.union_all(
-        sa.select(databases.c.name).where(databases.c.name == name),
-        sa.select(customers.c.alias).where(customers.c.alias == name),
-    )
-    return tx.connection.execute(used).first() is not None
+    return tx.connection.execute(_TAKEN, {"name": name}).first() is not None
 
 
-def _binds(rules: Rules, now: float, only: int | None) -> dict[str, object]:
+def _binds(rules: Rules, now: float) -> dict[str, object]:
     return {
         "now": now,
         "slots": NO_LIMIT if rules.max_concurrent_loads is None else rules.max_concurrent_loads,
@@ -151,5 +167,4 @@ def _binds(rules: Rules, now: float, only: int | None) -> dict[str, object]:
         "keep": rules.keep_databases,
         "latest": rules.latest_only,
         "no_limit": NO_LIMIT,
-        "only": only,
     }

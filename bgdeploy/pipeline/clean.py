@@ -12,11 +12,27 @@ from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lease, lineage
 from bgdeploy.jobs.lineage import Doomed
 from bgdeploy.jobs.rescue import FREED
-from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_job, jobs, move, write
+from bgdeploy.jobs.rows import Row, customers, databases, get_customer, get_job, jobs, move, write
+from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.site import Site
 
 _RETIRABLE = (State.LOADED, State.SWITCHED)
+# The customer's row is as it was when the decision fell, and neither alias nor intent is here.
+_UNDISTURBED = sa.exists().where(
+    customers.c.name == sa.bindparam("seen_customer"),
+    customers.c.generation == sa.bindparam("seen_generation"),
+    customers.c.live.is_distinct_from(sa.bindparam("of_name")),
+    customers.c.intent.is_distinct_from(sa.bindparam("of_name")),
+)
+_GONE = update_where(databases, "name").where(databases.c.dropped_at.is_(None))
+_INTEND = _GONE.where(databases.c.pinned_at.is_(None), databases.c.drop_at.is_(None), _UNDISTURBED)
+_INTENDED_BEFORE = sa.select(databases.c.name).where(
+    databases.c.name == sa.bindparam("of_name"),
+    databases.c.drop_at.is_not(None),
+    databases.c.dropped_at.is_(None),
+    _UNDISTURBED,
+)
 
 
 def clean(site: Site) -> int:
@@ -26,19 +42,14 @@ def clean(site: Site) -> int:
 
 def _doomed(site: Site) -> Iterable[tuple[Row, Doomed]]:
     orchestrator = site.settings.orchestrator
+    rules: dict[str, Any] = {"keep": orchestrator.keep_databases, "grace": orchestrator.drop_grace_seconds}
     with site.store.read() as connection:
-        kept = lineage.kept_databases(connection)
-        owners = connection.execute(sa.select(customers)).mappings().all()
-    by_customer: dict[str, list[Row]] = {}
-    for row in kept:
-        by_customer.setdefault(row["customer"], []).append(row)
-    for customer in owners:
-        mine = by_customer.get(customer["name"], [])
-        rules: dict[str, Any] = {
-            "keep": orchestrator.keep_databases,
-            "grace": orchestrator.drop_grace_seconds,
-        }
-        for one in lineage.doomed(customer, mine, now=site.clock(), **rules):
+        crowded = lineage.crowded(connection, keep=orchestrator.keep_databases)
+        seen = [
+            (get_customer(connection, name), lineage.kept_databases(connection, name)) for name in crowded
+        ]
+    for customer, kept in seen:
+        for one in lineage.doomed(customer, kept, now=site.clock(), **rules):
             if one.database["not_before"] <= site.clock() or one.database["state"] == State.QUEUED:
                 yield customer, one
 
@@ -71,42 +82,23 @@ def _intend(site: Site, customer: Row, doomed: Doomed) -> int | None:
     generation on wins, and one that comes later finds the intent and is refused.
     """
     row = doomed.database
-    undisturbed = sa.exists().where(
-        customers.c.name == customer["name"],
-        customers.c.generation == customer["generation"],
-        customers.c.live.is_distinct_from(row["name"]),
-        customers.c.intent.is_distinct_from(row["name"]),
-    )
-    guard = (
-        databases.c.name == row["name"],
-        databases.c.dropped_at.is_(None),
-        databases.c.pinned_at.is_(None),
-    )
+    seen = {
+        "seen_customer": customer["name"],
+        "seen_generation": customer["generation"],
+        "of_name": row["name"],
+    }
     with site.transaction(Actor.CLEANER) as tx:
         job = get_job(tx.connection, row["job_id"])
         if job["state"] == State.LOADING and row["drop_at"] is None:
             return None
-        first = databases.update().where(*guard, undisturbed, databases.c.drop_at.is_(None))
-        intended = tx.connection.execute(first.values(drop_at=tx.now, drop_why=doomed.why))
-        if intended.rowcount == 0 and not _intended_before(tx, row["name"], undisturbed):
+        intended = tx.connection.execute(_INTEND, {**seen, "drop_at": tx.now, "drop_why": doomed.why})
+        if intended.rowcount == 0 and tx.connection.execute(_INTENDED_BEFORE, seen).first() is None:
             return None
         if intended.rowcount:
             tx.say("clean.intended", job, database=row["name"], why=doomed.why)
         if job["state"] == State.LOADING:
             return int(job["fence"])  # an old build of a job that goes on under another name
-        return lease.take(
-            tx.connection, job, owner=site.owner, now=tx.now, seconds=site.settings.orchestrator.lease_seconds
-        )
-
-
-def _intended_before(tx: Tx, name: str, undisturbed: sa.Exists) -> bool:
-    query = sa.select(databases.c.name).where(
-        databases.c.name == name,
-        databases.c.drop_at.is_not(None),
-        databases.c.dropped_at.is_(None),
-        undisturbed,
-    )
-    return tx.connection.execute(query).first() is not None
+        return lease.take(tx.connection, job, now=tx.now, **site.terms)
 
 
 def _wait(site: Site, doomed: Doomed, fence: int, reason: str) -> bool:
@@ -119,7 +111,7 @@ def _wait(site: Site, doomed: Doomed, fence: int, reason: str) -> bool:
             later = tx.now + site.settings.orchestrator.health_check_retry_delay
             write(tx, job, not_before=later, reason=why, **FREED)
         if job["reason"] != why:
-            tx.say("clean.waits", job, database=name, reason=reason)
+            tx.say_seldom("clean.waits", job, database=name, reason=reason)
     return False
 
 
@@ -127,12 +119,12 @@ def _record(site: Site, doomed: Doomed, fence: int) -> None:
     """The database is seen to be gone: say so, and retire its job."""
     name = doomed.database["name"]
     with site.transaction(Actor.CLEANER) as tx:
-        gone = databases.update().where(databases.c.name == name, databases.c.dropped_at.is_(None))
-        tx.connection.execute(gone.values(dropped_at=tx.now))
+        tx.connection.execute(_GONE, {"of_name": name, "dropped_at": tx.now})
         job = get_job(tx.connection, doomed.database["job_id"])
         tx.say("clean.dropped", job, database=name)
-        if job["lease_owner"] != site.owner or job["fence"] != fence:
-            return  # somebody took the job further meanwhile; the database is gone all the same
+        mine = job["lease_owner"] == site.owner and job["fence"] == fence
+        if not mine and job["lease_owner"] is not None:
+            return  # somebody holds the job by now, and finds the database gone
         if job["state"] in _RETIRABLE and job["database"] == name:
             changes = {"ended_at": tx.now, "reason": doomed.why, "blocked": False, **FREED}
             move(tx, job, State.CLEANED, "clean.retired", fields={"why": doomed.why}, **changes)

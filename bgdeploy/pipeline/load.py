@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import sqlalchemy as sa
-
 from bgdeploy.errors import (
     BadInput,
     BgdeployError,
@@ -22,7 +20,8 @@ from bgdeploy.jobs.backoff import delay
 from bgdeploy.jobs.cancel import end_cancelled, is_asked
 from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.rescue import FREED
-from bgdeploy.jobs.rows import Row, Tx, databases, jobs, move, write
+from bgdeploy.jobs.rows import Row, Tx, databases, move, rewrite
+from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.claim import own_database
 
@@ -34,8 +33,8 @@ def finish(tx: Tx, job: Row, *, counts: dict[str, object], rows: int) -> None:
     if is_asked(tx, job):
         cancel(tx, job)
         return
-    verified = databases.update().where(databases.c.name == job["database"])
-    tx.connection.execute(verified.values(verified_at=tx.now, counts=counts))
+    verified = {"of_name": job["database"], "verified_at": tx.now, "counts": counts}
+    tx.connection.execute(update_where(databases, "name"), verified)
     fields = {"rows": rows, "database": job["database"], "took": tx.now - (job["loading_at"] or tx.now)}
     changes = {
         "rows_confirmed": rows,
@@ -111,9 +110,9 @@ def rename_build(tx: Tx, job: Row, existing: Collection[str], *, why: str, ours:
     else:
         disown(tx, old, why)
     new = own_database(tx, job, existing)
-    write(tx, job, database=new, rows_confirmed=0, step=None)
+    job = rewrite(tx, job, database=new, rows_confirmed=0, step=None)
     tx.say("load.renamed", job, old=old, new=new, why=why)
-    return tx.connection.execute(sa.select(jobs).where(jobs.c.id == job["id"])).mappings().one()
+    return job
 
 
 def disown(tx: Tx, name: str, why: str) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy.errors import Refused
 from bgdeploy.jobs.models import Switch
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_database, get_job, move
+from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor, State
 
 switches: sa.Table = Switch.__table__  # type: ignore[assignment]
@@ -35,6 +37,45 @@ class Move:
         return Actor.WORKER if self.kind == "deploy" else Actor.OPERATOR
 
 
+def check(tx: Tx, customer: Row, wish: Move) -> None:
+    """Raise Refused where the move would break a promise."""
+    if customer["removed_at"] is not None:
+        raise Refused(
+            f"Customer {wish.customer} was removed.",
+            kept="Nothing was changed.",
+            cure=f"To take it back: bgdeploy resume {wish.customer}",
+        )
+    database = get_database(tx.connection, wish.database)
+    if database["customer"] != wish.customer:
+        raise Refused(
+            f"{wish.database} belongs to customer {database['customer']}.",
+            kept="Nothing was changed.",
+            cure=f"What belongs to whom: bgdeploy customers --customer {wish.customer}",
+        )
+    if database["verified_at"] is None:
+        raise Refused(
+            f"{wish.database} is not verified.",
+            kept=f"{customer['alias']} stays where it is.",
+            cure=f"How far it is: bgdeploy jobs show {database['job_id']}",
+        )
+    if database["drop_at"] is not None:
+        raise Refused(
+            f"{wish.database} is being dropped ({database['drop_why']}).",
+            kept=f"{customer['alias']} stays where it is.",
+            cure=f"Load its snapshot again: bgdeploy retry {database['job_id']} --reload",
+        )
+    if wish.kind == "rollback" and customer["intent"] is None and customer["live"] == wish.database:
+        raise Refused(
+            f"{wish.database} is live already.", kept="Nothing was changed.", cure="See: bgdeploy customers"
+        )
+    if wish.kind != "deploy":
+        return
+    if customer["paused_at"] is not None:
+        raise Refused(f"{wish.customer} is paused.", cure=f"bgdeploy resume {wish.customer}")
+    if age(database) <= (customer["floor_timestamp"], customer["floor_build"]):
+        raise Refused(f"{wish.database} is not newer than what was live already.")
+
+
 def write_move(tx: Tx, customer: Row, wish: Move, generation: int, took: float | None) -> None:
     """Write switch, floor, live, the marks of both databases and the job's state in this transaction.
 
@@ -50,8 +91,8 @@ def write_move(tx: Tx, customer: Row, wish: Move, generation: int, took: float |
         **live,
         **NO_INTENT,
     }
-    tx.connection.execute(customers.update().where(customers.c.name == wish.customer).values(**changes))
-    _mark_databases(tx, customer, wish)
+    tx.connection.execute(update_where(customers, "name"), {"of_name": wish.customer, **changes})
+    _mark_databases(tx, customer, wish, database)
     record = {
         "source": customer["live"],
         "target": wish.database,
@@ -60,25 +101,24 @@ def write_move(tx: Tx, customer: Row, wish: Move, generation: int, took: float |
         "why": wish.why,
     }
     row = {"customer": wish.customer, "at": tx.now, "generation": generation, "took_ms": took, **record}
-    tx.connection.execute(switches.insert().values(job_id=database["job_id"], **row))
+    tx.connection.execute(switches.insert(), {"job_id": database["job_id"], **row})
     fields = {"alias": customer["alias"], "database": wish.database, "source": customer["live"] or "nothing"}
     _tell(tx, database["job_id"], {"kind": wish.kind, "why": wish.why, "took": took or 0.0, **fields})
 
 
-def _mark_databases(tx: Tx, customer: Row, wish: Move) -> None:
+def _mark_databases(tx: Tx, customer: Row, wish: Move, database: Row) -> None:
     left, reached = customer["live"], wish.database
     if left is not None and left != reached:
         bad = {"bad_at": tx.now, "bad_why": wish.why} if wish.kind == "rollback" else {}
-        tx.connection.execute(
-            databases.update().where(databases.c.name == left).values(left_at=tx.now, **bad)
-        )
+        tx.connection.execute(update_where(databases, "name"), {"of_name": left, "left_at": tx.now, **bad})
         if bad:
             tx.say("database.bad", customer=wish.customer, database=left, why=wish.why)
     cleared = {"bad_at": None, "bad_why": None} if wish.kind in ("switch", "found", "rollback") else {}
-    if cleared and get_database(tx.connection, reached)["bad_at"] is not None:
+    if cleared and database["bad_at"] is not None:
         tx.say("database.cleared", customer=wish.customer, database=reached)
-    here = databases.update().where(databases.c.name == reached)
-    tx.connection.execute(here.values(left_at=None, **cleared))
+    if cleared or database["left_at"] is not None:
+        here = {"of_name": reached, "left_at": None, **cleared}
+        tx.connection.execute(update_where(databases, "name"), here)
 
 
 def _tell(tx: Tx, job_id: int, fields: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from bgdeploy.pipeline.alias import carry_out, forget_intent, intend, move_alias
 from bgdeploy.pipeline.moves import Move
 from bgdeploy.site import Site
 
+_INTENDED = sa.select(customers).where(customers.c.intent.is_not(None))
 INTENT_TRUST = 10.0  # seconds a living mover is left alone with its intent
 
 
@@ -42,14 +43,13 @@ def _put_back(site: Site, name: str) -> None:
     if customer["intent"] is not None or customer["live"] is None or found == customer["live"]:
         return
     back = Move(name, customer["live"], "repair", f"it pointed at {found or 'nothing'}", "bgdeploy")
-    carry_out(site, back, intend(site, back, seen=customer["generation"]))
+    carry_out(site, customer["alias"], back, intend(site, back, seen=customer["generation"]))
 
 
 def repeat_cut_off_moves(site: Site) -> None:
     """Finish every move whose mover is gone; where a customer is paused by now, make it void."""
     with site.store.read() as connection:
-        open_ones = sa.select(customers).where(customers.c.intent.is_not(None))
-        pending = connection.execute(open_ones).mappings().all()
+        pending = connection.execute(_INTENDED).mappings().all()
     for customer in pending:
         if known_dead(customer["intent_by"]) or customer["intent_at"] < site.clock() - INTENT_TRUST:
             try:

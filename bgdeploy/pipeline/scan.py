@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from bgdeploy.errors import BadInput, BgdeployError, NotReadable
-from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_job, jobs, move, write
+from bgdeploy.errors import BadInput, NotReadable
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_jobs, move, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.naming import alias_name
-from bgdeploy.pipeline.admit import BATCH, Report, admit, for_each, look_at
+from bgdeploy.pipeline.admit import Judged, admit, judge, look_at, look_into
+from bgdeploy.pipeline.known import Known, read_known
+from bgdeploy.pipeline.notes import BATCH, Notes, Report, standing_alone
 from bgdeploy.site import Site
 from bgdeploy.snapshots import folders
+from bgdeploy.snapshots.readiness import Fingerprint, Readiness
 
 _WAITING = (State.DISCOVERED, State.QUEUED)
 _DONE = (State.LOADED, State.SWITCHED, State.FAILED)
 
 
+class Newcomer(NamedTuple):
+    """A snapshot that has no job yet, with one look at it."""
+
+    customer: str
+    timestamp: int
+    look: Fingerprint
+    verdict: Readiness
+
+
 @dataclass(frozen=True)
-class Known:
-    """What the job table knows at the start of a scan, read at once: a query per customer is slow."""
+class Visit:
+    """What lies in one customer's folder: new snapshots, and the known ones that are still there."""
 
-    customers: dict[str, Row]
-    timestamps: dict[str, set[int]]
-    open: dict[str, list[Row]]  # jobs in any state but cleaned
-
-
-def read_known(site: Site) -> Known:
-    """Read all customers, all timestamps, and every job that is not over."""
-    with site.store.read() as connection:
-        people = connection.execute(sa.select(customers)).mappings().all()
-        pairs = connection.execute(sa.select(jobs.c.customer, jobs.c.timestamp)).all()
-        rows = [
-            row
-            for state in State
-            if state is not State.CLEANED
-            for row in connection.execute(sa.select(jobs).where(jobs.c.state == state)).mappings().all()
-        ]
-    known = Known({row["name"]: row for row in people}, {}, {})
-    for name, timestamp in pairs:
-        known.timestamps.setdefault(name, set()).add(timestamp)
-    for row in rows:
-        known.open.setdefault(row["customer"], []).append(row)
-    return known
+    customer: str
+    new: Sequence[Newcomer]
+    there: Set[str]
 
 
 def scan(site: Site) -> Report:
@@ -60,54 +55,66 @@ def scan(site: Site) -> Report:
         _unlisted(report, str(site.settings.dataset.base_path), error)
         return report
     known = read_known(site)
-    for folder in found:
-        if folder.skipped:
-            report.skipped.append((folder.name, folder.skipped))
-        else:
-            report.customers += 1
-            scan_customer(site, folder.name, known, report)
+    report.skipped.extend((folder.name, folder.skipped) for folder in found if folder.skipped)
+    names = [folder.name for folder in found if not folder.skipped]
+    report.customers = len(names)
+    scan_customers(site, names, known, report)
     expected = {name for name, row in known.customers.items() if not _is_removed(row)}
     for missing in sorted(expected - {folder.name for folder in found}):
         _unlisted(report, missing, NotReadable("its folder is not there"))
     return report
 
 
-def scan_customer(site: Site, name: str, known: Known, report: Report) -> None:
-    """Look at one customer: new folders, those that wait, and those that changed since."""
-    if _is_removed(known.customers.get(name)):
-        report.skipped.append((name, f"it was removed; to take it back: bgdeploy resume {name}"))
-        return
+def scan_customers(site: Site, names: Iterable[str], known: Known, report: Report) -> None:
+    """Look at some customers: new folders, those that wait, and those that changed since.
+
+    New jobs are written for many customers at once: a transaction for each would be slow.
+    """
+    notes = Notes(site, report)
+    visits: list[Visit] = []
+    for name in names:
+        if _is_removed(known.customers.get(name)):
+            report.skipped.append((name, f"it was removed; to take it back: bgdeploy resume {name}"))
+            continue
+        visits += _visit(site, name, known, report)
+        if sum(len(visit.new) for visit in visits) >= BATCH:
+            _settle_in(site, visits, known, notes)
+            visits = []
+    _settle_in(site, visits, known, notes)
+    notes.write()
+
+
+def _visit(site: Site, name: str, known: Known, report: Report) -> list[Visit]:
+    """List a customer's folder and look at what is new; nothing where it cannot be listed."""
+    folder = site.settings.dataset.base_path / name
+    visits = []
     with standing_alone(name, report):
-        found = folders.list_timestamps(site.settings.dataset.base_path / name, now=site.clock())
+        found = folders.list_timestamps(folder, now=site.clock(), known=known.timestamps.get(name, set()))
+        new = [_look_at_new(site, folder, one) for one in sorted(found.timestamps)]
         report.skipped.extend((f"{name}/{one.name}", one.skipped or "") for one in found.skipped)
-        present = found.timestamps
-        new = _discover(site, name, sorted(present - known.timestamps.get(name, set())), known, report)
-        rows = [*known.open.get(name, []), *new]
-        if rows:
-            admit(site, known.customers[name], [row for row in rows if row["state"] in _WAITING], report)
-        done = [
-            row
-            for row in rows
-            if row["state"] in _DONE and row["timestamp"] in present and not row["changed"]
-        ]
-        for_each(done, lambda job: _compare(site, job))
+        visits.append(Visit(name, [one for one in new if one is not None], found.there))
+    return visits
 
 
-@contextmanager
-def standing_alone(name: str, report: Report) -> Iterator[None]:
-    """Whatever is wrong with one customer is told of it alone, and the others are looked at all the same."""
-    try:
-        yield
-    except NotReadable as error:
-        _unlisted(report, name, error)
-    except BadInput as error:
-        report.skipped.append((name, str(error)))
-    except OSError as error:  # a disk that fails under one customer stops nobody else
-        _unlisted(report, name, NotReadable(f"{error.filename or name}: {error.strerror or error}"))
-    except BgdeployError:
-        raise  # the job table or the target: it concerns all of them
-    except Exception as error:  # the edge of a customer: what nobody foresaw in its files stops nobody else
-        _unlisted(report, name, NotReadable(f"it cannot be judged ({type(error).__name__}: {error})"))
+def _look_at_new(site: Site, home: Path, timestamp: int) -> Newcomer | None:
+    """Nothing where it went away since it was listed."""
+    folder = home / str(timestamp)
+    look = look_into(folder)
+    return None if look is None else Newcomer(home.name, timestamp, look, judge(site, folder, look))
+
+
+def _settle_in(site: Site, visits: Sequence[Visit], known: Known, notes: Notes) -> None:
+    """Make jobs of what is new, then judge each customer's jobs."""
+    judged = _discover(site, [one for visit in visits for one in visit.new], known, notes.report)
+    for visit in visits:
+        rows, name = known.open.get(visit.customer, []), visit.customer
+        with standing_alone(name, notes.report):
+            if rows or name in judged:
+                waiting = [row for row in rows if row["state"] in _WAITING]
+                admit(site, known.customers[name], waiting, notes, judged.get(name, []))
+            for row in rows:
+                if row["state"] in _DONE and str(row["timestamp"]) in visit.there and not row["changed"]:
+                    _compare(site, row, notes)
 
 
 def _is_removed(customer: Row | None) -> bool:
@@ -118,26 +125,39 @@ def _unlisted(report: Report, folder: str, error: NotReadable) -> None:
     report.errors.append((folder, error.what))
 
 
-def _discover(site: Site, name: str, new: Sequence[int], known: Known, report: Report) -> list[Row]:
-    """Insert a job for every snapshot that has none, and return the new rows."""
-    if not new:
-        return []
-    inserted: list[Row] = []
+def _discover(
+    site: Site, new: Sequence[Newcomer], known: Known, report: Report
+) -> Mapping[str, Sequence[Judged]]:
+    """Insert a job for every snapshot that has none; return the new rows by customer."""
+    found: dict[str, list[Judged]] = {}
     for start in range(0, len(new), BATCH):
+        batch = new[start : start + BATCH]
         with site.transaction(Actor.SCAN) as tx:
-            if name not in known.customers:
+            owned = _add_customers(tx, batch, known, report)
+            rows = insert_jobs(tx, State.DISCOVERED, "scan.discovered", [_born(tx, one) for one in owned])
+        seen = {(one.customer, one.timestamp): one for one in owned}
+        for row in rows:
+            one = seen[row["customer"], row["timestamp"]]
+            found.setdefault(one.customer, []).append(Judged(row, one.look, one.verdict))
+        report.discovered.extend(map(title, rows))
+    return found
+
+
+def _born(tx: Tx, new: Newcomer) -> tuple[dict[str, object], dict[str, object]]:
+    reason = new.verdict.reason or "complete"
+    seen = {"fingerprint": new.look.text, "fingerprint_at": tx.now, "reason": reason}
+    return {"customer": new.customer, "timestamp": new.timestamp, **seen}, {"reason": reason}
+
+
+def _add_customers(tx: Tx, batch: Sequence[Newcomer], known: Known, report: Report) -> list[Newcomer]:
+    """Make the customers that are not known yet; return the newcomers of all that could be made."""
+    for name in dict.fromkeys(one.customer for one in batch):
+        if name not in known.customers:
+            try:
                 known.customers[name] = _add_customer(tx, name)
-            for timestamp in new[start : start + BATCH]:
-                values = {
-                    "customer": name,
-                    "timestamp": timestamp,
-                    "fingerprint_at": tx.now,
-                    "reason": "just found",
-                }
-                row = insert_job(tx, State.DISCOVERED, "scan.discovered", fields={}, **values)
-                inserted += [row] if row is not None else []
-    report.discovered.extend(f"{name}/{row['timestamp']}" for row in inserted)
-    return inserted
+            except BadInput as error:
+                report.skipped.append((name, str(error)))
+    return [one for one in batch if one.customer in known.customers]
 
 
 def _add_customer(tx: Tx, name: str) -> Row:
@@ -156,25 +176,31 @@ def _add_customer(tx: Tx, name: str) -> Row:
         raise BadInput(what, kept="Nothing of it was loaded.", cure="Rename the folder.")
     # Begun with the time, so that an alias moved by a job table that was lost obeys this one too.
     born = {"created_at": tx.now, "generation": int(tx.now)}
-    tx.connection.execute(customers.insert().values(name=name, alias=alias, **born))
+    tx.connection.execute(sa.insert(customers), {"name": name, "alias": alias, **born})
     tx.say("customer.added", customer=name, alias=alias)
     return tx.connection.execute(of_name).mappings().one()
 
 
-def _compare(site: Site, job: Row) -> None:
+def _compare(site: Site, job: Row, notes: Notes) -> None:
     """A folder that changed after it was loaded is an event; one that failed for its content gets a new look."""
     if job["state"] == State.FAILED and job["error_code"] != BadInput.code:
         return
-    found = look_at(site, job)
-    if found is None or found.text == job["fingerprint"]:
+    look = look_at(site, job)
+    if look is None or look.text == job["fingerprint"]:
         return
-    with site.transaction(Actor.SCAN) as tx:
-        if job["state"] == State.FAILED:
-            fresh = {"fingerprint": found.text, "fingerprint_at": tx.now, "settings": None}
-            counters = {"attempt": 0, "interruptions": 0, "rows_confirmed": 0, "not_before": 0.0}
-            cleared = {"error": None, "error_code": None, "ended_at": None, "step": None}
-            changes = {**fresh, **counters, **cleared}
-            move(tx, job, State.DISCOVERED, "scan.again", fields={}, reason="changed, settling", **changes)
-        else:
-            write(tx, job, changed=True)
-            tx.say("scan.changed", job, cure=f"To load it again: bgdeploy retry {job['id']} --reload")
+    act = _take_up_again if job["state"] == State.FAILED else _tell_change
+    notes.act(partial(act, job=job, look=look))
+
+
+def _take_up_again(tx: Tx, job: Row, look: Fingerprint) -> None:
+    fresh = {"fingerprint": look.text, "fingerprint_at": tx.now, "settings": None}
+    counters = {"attempt": 0, "interruptions": 0, "rows_confirmed": 0, "not_before": 0.0}
+    cleared = {"error": None, "error_code": None, "ended_at": None, "step": None}
+    changes = {**fresh, **counters, **cleared}
+    move(tx, job, State.DISCOVERED, "scan.again", fields={}, reason="changed, settling", **changes)
+
+
+def _tell_change(tx: Tx, job: Row, look: Fingerprint) -> None:
+    """It stays compared with what was loaded: the row keeps its fingerprint."""
+    write(tx, job, changed=True)
+    tx.say("scan.changed", job, cure=f"To load it again: bgdeploy retry {job['id']} --reload")

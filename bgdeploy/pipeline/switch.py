@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import sqlalchemy as sa
+
 from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
-from bgdeploy.jobs import lease, lineage
+from bgdeploy.jobs import lineage
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import (
     Row,
@@ -26,16 +28,22 @@ from bgdeploy.pipeline.repair import repeat_cut_off_moves
 from bgdeploy.site import Site
 
 STAYS = {"removed_at": None, "removed_by": None, "removed_why": None}
+_WAITING = (
+    sa.select(jobs)
+    .where(
+        jobs.c.state == sa.literal_column("'loaded'"),
+        jobs.c.lease_owner.is_(None),
+        jobs.c.not_before <= sa.bindparam("now"),
+    )
+    .order_by(jobs.c.customer, jobs.c.timestamp.desc(), jobs.c.build.desc())
+)
 
 
 def switch_ready(site: Site) -> int:
     """Finish what was cut off, then move every alias whose newest database may go live."""
     repeat_cut_off_moves(site)
     with site.store.read() as connection:
-        free = (jobs.c.state == State.LOADED, jobs.c.lease_owner.is_(None), jobs.c.not_before <= site.clock())
-        waiting = select_jobs(
-            connection, *free, order=(jobs.c.customer, jobs.c.timestamp.desc(), jobs.c.build.desc())
-        )
+        waiting = connection.execute(_WAITING, {"now": site.clock()}).mappings().all()
     newest = {job["customer"]: job for job in reversed(waiting)}
     return sum(_consider(site, job) for job in newest.values())
 
@@ -98,20 +106,16 @@ def _hold(site: Site, job: Row, obstacle: str, *, blocked: bool) -> None:
     try:
         with site.transaction(Actor.WORKER) as tx:
             write(tx, job, reason=obstacle, blocked=blocked)
-            tx.say("switch.blocked", job, reason=obstacle)
+            tx.say_seldom("switch.blocked", job, reason=obstacle)
     except LeaseLost:
         return  # somebody moved or dropped it in between
 
 
 def _deploy(site: Site, job: Row) -> bool:
     """Claim the row, move the alias; a failure leaves the job loaded and is tried again later."""
-    seconds = site.settings.orchestrator.lease_seconds
-    with site.transaction(Actor.WORKER) as tx:
-        if lease.take(tx.connection, job, owner=site.owner, now=tx.now, seconds=seconds) is None:
-            return False
     why = "newest verified snapshot"
     try:
-        move_alias(site, Move(job["customer"], job["database"], "deploy", why, "bgdeploy"))
+        move_alias(site, Move(job["customer"], job["database"], "deploy", why, "bgdeploy"), leased=job)
     except BgdeployError as error:
         _postpone(site, job, error)
         return False
@@ -122,12 +126,13 @@ def _postpone(site: Site, job: Row, error: BgdeployError) -> None:
     pause = min(10.0, site.settings.orchestrator.health_check_retry_delay)
     with site.transaction(Actor.WORKER) as tx:
         now = get_job(tx.connection, job["id"])
-        if now["state"] != State.LOADED or now["lease_owner"] != site.owner:
+        if now["state"] != State.LOADED or now["lease_owner"] not in (None, site.owner):
             return
         decides = isinstance(error, Refused)  # only a person can put that right
         write(tx, now, reason=str(error), blocked=decides, not_before=tx.now + pause, **FREED)
         if now["reason"] != str(error):
-            tx.say("switch.failed", now, alias=job["customer"], database=job["database"], reason=str(error))
+            about = {"alias": job["customer"], "database": job["database"], "reason": str(error)}
+            tx.say_seldom("switch.failed", now, **about)
 
 
 def switch_by_hand(site: Site, name: str, *, to: str | None, why: str, by: str) -> Move:

@@ -1,6 +1,7 @@
-"""Housekeeping, in two threads per process: one scans, one rescues, switches and cleans.
+"""Housekeeping, in three threads per process: one scans, one rescues, switches and cleans, one forgets.
 
-They are apart because a hanging disk under the snapshots must not keep an alias from being moved.
+They are apart because a hanging disk under the snapshots must not keep an alias from being moved, and
+removing a large folder must not keep a new one from being found.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from bgdeploy.errors import BgdeployError
 from bgdeploy.jobs.ballast import keep_ballast
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.pipeline import clean, leave, repair, scan, switch, watch
-from bgdeploy.pipeline.admit import Report
+from bgdeploy.pipeline.expire import expire
+from bgdeploy.pipeline.notes import Report
+from bgdeploy.pipeline.prune import prune
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
 
+HISTORY_EVERY = 3600.0  # seconds between two rounds of forgetting
 LARGEST_LOG = 64 << 20  # bytes of the job table's write-ahead log
 
 
@@ -76,6 +80,22 @@ def round_once(house: House) -> None:
     _duty(house, "switch", lambda: switch.switch_ready(site))
     _duty(house, "removing customers", lambda: leave.finish_leaving(site))
     _duty(house, "clean", lambda: clean.clean(site))
+
+
+def keep_history(house: House) -> None:
+    """Forget what is over and remove what has expired; at the stop a round ends early and loses nothing."""
+    site, stop = house.site, house.stop.asked
+    while not stop.is_set():
+        _duty(house, "forgetting what is over", lambda: prune(site, lambda: not stop.is_set()))
+        _duty(house, "removing expired snapshots", lambda: _expire(house))
+        stop.wait(HISTORY_EVERY)
+
+
+def _expire(house: House) -> None:
+    for folder, reason in expire(house.site, lambda: not house.stop.asked.is_set()).left:
+        if house.told.get(f"expire {folder}") != reason:
+            house.told[f"expire {folder}"] = reason
+            log.emit("expire.left", folder=folder, reason=reason)
 
 
 def _duty(house: House, name: str, act: Callable[[], object]) -> None:

@@ -49,6 +49,12 @@ def unpin(site: Site, customer: str, database: str | None, *, by: str) -> str:
 
 def _find(tx: Tx, customer: str, database: str | None, verb: str) -> Row:
     owner = get_customer(tx.connection, customer)
+    if owner["removed_at"] is not None:
+        raise Refused(
+            f"Customer {customer} was removed, and its databases go.",
+            kept="Nothing was changed.",
+            cure=f"To take it back: bgdeploy resume {customer}",
+        )
     name = database or owner["live"]
     if name is None:
         raise Refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from bgdeploy.pipeline.admit import Report
+from bgdeploy.pipeline.notes import Report
 from bgdeploy.pipeline.scan import scan
 from bgdeploy.site import Site
 

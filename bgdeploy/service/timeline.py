@@ -44,16 +44,13 @@ def _openings(events: Sequence[Event]) -> Iterator[tuple[str, float, bool]]:
                 yield (_WORK[step], event["at"], True)
 
 
-def draw(found: Sequence[Span], now: float, width: int = WIDTH) -> list[str]:
-    """Return a bar for each span on one scale: hollow for waiting, solid for work, at least one character each."""
-    if not found:
-        return []
-    first, last = found[0].start, max(span.end if span.end is not None else now for span in found)
-    scale = width / max(last - first, 0.001)
-    bars = []
-    for span in found:
-        before = min(width - 1, round((span.start - first) * scale))
-        end = span.end if span.end is not None else now
-        size = min(width - before, max(1, round((end - span.start) * scale)))
-        bars.append(" " * before + ("█" if span.work else "░") * size)
+def draw(lengths: Sequence[tuple[float, bool]], width: int = WIDTH) -> list[str]:
+    """Return a bar for each (seconds, work) in turn, on one scale: hollow for waiting, solid for work, never none."""
+    whole = max(sum(seconds for seconds, _ in lengths), 0.001)
+    bars, start = [], 0.0
+    for seconds, work in lengths:
+        before = min(width - 1, round(start * width / whole))
+        size = min(width - before, max(1, round(seconds * width / whole)))
+        bars.append(" " * before + ("█" if work else "░") * size)
+        start += seconds
     return bars

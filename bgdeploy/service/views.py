@@ -12,10 +12,12 @@ from bgdeploy.clock import iso
 from bgdeploy.errors import ConfigError, NotFound, TargetError
 from bgdeploy.jobs import ledger, lineage
 from bgdeploy.jobs.lease import short
+from bgdeploy.jobs.progress import Progress, of_tables
 from bgdeploy.jobs.rows import Row, customers, databases, events, get_job, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
 from bgdeploy.service.picking import JOB_ORDERS, SWITCH_ORDERS, Page, select_page
+from bgdeploy.service.timeline import Span, spans
 from bgdeploy.site import Site
 from bgdeploy.targets.base import Rows
 
@@ -75,14 +77,43 @@ def list_jobs(
 
 
 def find_job(site: Site, job_id: int) -> View:
-    """Return a job with its ledger (``tables``) and its history (``events``)."""
+    """Return a job with its ledger (``tables``), where its time went (``timeline``) and its history (``events``)."""
     with site.store.read() as connection:
         row = get_job(connection, job_id)
         groups = ledger.read(connection, job_id, row["database"])
+        moves = sa.select(events).where(events.c.job_id == job_id).order_by(events.c.id)
+        stretches = spans(connection.execute(moves).mappings().all())
+    now = site.clock()
     return {
         **show_job(row),
+        "progress": [_show_progress(one) for one in of_tables(groups, row["fence"], now)],
         "tables": [_show_group(group) for group in groups],
+        "timeline": [_show_span(span, now) for span in stretches],
         "events": list_events(site, job_id),
+    }
+
+
+def _show_progress(one: Progress) -> View:
+    rate = None if one.rate is None else round(one.rate)
+    left = None if one.left is None else round(one.left, 1)
+    return {
+        "table": one.name,
+        "rows": one.rows,
+        "expected": one.expected,
+        "rows_per_second": rate,
+        "seconds_left": left,
+    }
+
+
+def _show_span(span: Span, now: float) -> View:
+    end = span.end if span.end is not None else now
+    kind = "work" if span.work else "waiting"
+    return {
+        "name": span.name,
+        "kind": kind,
+        "from": iso(span.start),
+        "to": iso(span.end),
+        "seconds": round(end - span.start, 3),
     }
 
 
@@ -90,6 +121,7 @@ def _show_group(group: Row) -> View:
     plain = ("number", "kind", "name", "source_label", "target_label", "files", "rows_expected")
     checkpoint = {
         "rows_confirmed": group["rows_confirmed"] or 0,
+        "rows_seen": group["rows_seen"] or group["rows_confirmed"] or 0,
         "starts": group["starts"],
         "found": group["found"],
     }

@@ -102,7 +102,8 @@ def _held(customer: Row, heirs: Sequence[Row]) -> Verdict | None:
     """Something that only a person takes away: the customer leaves, is paused, or what waits is blocked."""
     name = customer["name"]
     if customer["removed_at"] is not None:
-        return Verdict("never", f"{name} is being removed: nothing of it is loaded any more.")
+        why = f"{name} was removed ({customer['removed_why']}): nothing of it is loaded any more."
+        return Verdict("never", why, cure=f"To take it back: bgdeploy resume {name}")
     if customer["intent"] is not None and customer["intent"] in [row["database"] for row in heirs]:
         return None
     if customer["paused_at"] is not None:

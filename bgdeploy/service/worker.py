@@ -93,6 +93,6 @@ def _wait(site: Site, job: Row, reason: str) -> None:
         with site.transaction(Actor.WORKER) as tx:
             write(tx, job, reason=reason, not_before=tx.now + pause)
             if reason != job["reason"]:
-                tx.say("load.waits", job, reason=reason)
+                tx.say_seldom("load.waits", job, reason=reason)
     except LeaseLost:
         return  # another worker took it

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bgdeploy.snapshots.footers import id_range
-from bgdeploy.snapshots.ids import BATCH, column_of, family, name_in, read_ids
+from bgdeploy.snapshots.ids import BATCH, column_of, family, name_in, read_ids, within
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import DataFile, Kind, Role, Snapshot, Table
 
@@ -117,7 +117,7 @@ def _classify(
         place = pa.nulls(len(ids), pa.int32()).fill_null(_NONE)
         for number, name in enumerate(names):
             for window in _windows(snapshot, name):
-                place = _mark(place, pc.is_in(ids, value_set=window), number)
+                place = _mark(place, within(ids, window), number)
         chunks.append(place)
     places = pa.chunked_array(chunks)
     if pc.min(places).as_py() < 0:

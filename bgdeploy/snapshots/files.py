@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 MANIFEST = "manifest.json"
 MARKER = "_SUCCESS"
@@ -44,48 +44,39 @@ def walk(root: str) -> list[Entry]:
     entry with its fault; one that vanishes meanwhile gives nothing. Raises FileNotFoundError when
     ``root`` is gone.
     """
-    try:
-        found = list(_list(root, ""))
-    except NotADirectoryError as error:
-        raise FileNotFoundError(error.errno, error.strerror, root) from error
-    home = os.path.realpath(root)
     entries: list[Entry] = []
-    while found:
-        item, path = found.pop()
-        if item is None:
-            entries.append(Entry(path, fault="cannot be listed"))
-        elif item.is_dir(follow_symlinks=False):
-            found.extend(_list_again(item.path, f"{path}/"))
-        elif (entry := _look(item, path, home)) is not None:
-            entries.append(entry)
-    return sorted(entries, key=lambda entry: entry.path)
+    folders = [(root, "")]
+    while folders:
+        folder, prefix = folders.pop()
+        for item in _list(folder, prefix, entries):
+            path = prefix + item.name
+            if is_ignored(item.name) or path == MANIFEST:
+                continue
+            if item.is_dir(follow_symlinks=False):
+                folders.append((item.path, f"{path}/"))
+            elif (entry := _look(item, path, root)) is not None:
+                entries.append(entry)
+    return sorted(entries, key=attrgetter("path"))
 
 
-def _list(folder: str, prefix: str) -> Iterator[tuple[os.DirEntry[str] | None, str]]:
+def _list(folder: str, prefix: str, entries: list[Entry]) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as items:
-            for item in items:
-                if not is_ignored(item.name) and (prefix or item.name != MANIFEST):
-                    yield item, prefix + item.name
-    except (FileNotFoundError, NotADirectoryError):
-        raise
+            return list(items)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not prefix:
+            raise FileNotFoundError(error.errno, error.strerror, folder) from error
     except OSError:
-        yield None, prefix.rstrip("/") or "."
+        entries.append(Entry(prefix.rstrip("/") or ".", fault="cannot be listed"))
+    return []
 
 
-def _list_again(folder: str, prefix: str) -> list[tuple[os.DirEntry[str] | None, str]]:
-    try:
-        return list(_list(folder, prefix))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _look(item: os.DirEntry[str], path: str, home: str) -> Entry | None:
+def _look(item: os.DirEntry[str], path: str, root: str) -> Entry | None:
     try:
         status = item.stat(follow_symlinks=False)
         fault = None
         if stat.S_ISLNK(status.st_mode):
-            status, fault = _follow(item.path, home, status)
+            status, fault = _follow(item.path, root, status)
         elif not stat.S_ISREG(status.st_mode):
             fault = "is not a file"
     except FileNotFoundError:
@@ -93,8 +84,8 @@ def _look(item: os.DirEntry[str], path: str, home: str) -> Entry | None:
     return Entry(path, status.st_size, status.st_mtime_ns, status.st_ino, fault)
 
 
-def _follow(link: str, home: str, status: os.stat_result) -> tuple[os.stat_result, str | None]:
-    real = os.path.realpath(link)
+def _follow(link: str, root: str, status: os.stat_result) -> tuple[os.stat_result, str | None]:
+    real, home = os.path.realpath(link), os.path.realpath(root)
     if not real.startswith(home.rstrip("/") + "/"):
         return status, "is a link that leads out of the snapshot"
     try:

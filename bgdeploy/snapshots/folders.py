@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +35,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Listing:
-    """The snapshots of one customer in the shortest form: timestamps, and the names that are skipped."""
+    """The snapshots of one customer in the shortest form: timestamps, and the names that are skipped.
+
+    ``there`` are those of the known names that are still there; the other two tell of new ones only.
+    """
 
     timestamps: frozenset[int]
     skipped: tuple[Found, ...]
+    there: frozenset[str] = frozenset()
 
 
 def list_customers(base: Path) -> list[Found]:
@@ -67,16 +71,21 @@ def list_snapshots(customer_dir: Path, *, now: float) -> list[Found]:
     return [Found(str(one), folder, one) for one in sorted(listing.timestamps)] + list(listing.skipped)
 
 
-def list_timestamps(customer_dir: Path, *, now: float) -> Listing:
+def list_timestamps(customer_dir: Path, *, now: float, known: Set[str] = frozenset()) -> Listing:
     """Return what ``list_snapshots`` does, without an object for each snapshot.
 
+    Names in ``known`` were judged before; they are only looked for, which is several times as fast.
     Raises NotReadable when the folder cannot be listed.
     """
     folder, latest = str(customer_dir), int(now) + _DAY
+    names = list_names(customer_dir)
+    new = {name for name in names - known if name[0] not in "._"}
     timestamps: set[int] = set()
     skipped: list[Found] = []
-    for item in _list(folder):
+    for item in _list(folder) if new else ():
         name = item.name
+        if name not in new:
+            continue
         fault = None if _is_canonical(name) and int(name) <= latest else _fault_of_name(name, latest)
         if fault is not None or not item.is_dir(follow_symlinks=False):
             fault = _fault_of_item(item, fault, folder)
@@ -84,7 +93,23 @@ def list_timestamps(customer_dir: Path, *, now: float) -> Listing:
             timestamps.add(int(name))
         elif fault:
             skipped.append(Found(_printable(name), folder, skipped=fault))
-    return Listing(frozenset(timestamps), tuple(sorted(skipped, key=lambda found: found.name)))
+    shown = tuple(sorted(skipped, key=lambda found: found.name))
+    return Listing(frozenset(timestamps), shown, names & known)
+
+
+def leads_astray(path: Path) -> str | None:
+    """Say why a snapshot's folder may not be read where it is a link by now, else None."""
+    if not os.path.islink(path):
+        return None
+    return _fault_of_link_to(str(path), os.path.dirname(os.path.dirname(os.path.abspath(path))))
+
+
+def list_names(folder: Path) -> frozenset[str]:
+    """Return every name in a folder, whatever it is; raises NotReadable when it cannot be listed."""
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError as error:
+        raise _unlisted(str(folder), error) from error
 
 
 def _list(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -94,11 +119,15 @@ def _list(folder: str) -> Iterator[os.DirEntry[str]]:
                 if item.name[0] not in "._":
                     yield item
     except OSError as error:
-        raise NotReadable(
-            f"The folder {folder} cannot be listed: {error.strerror or error}.",
-            kept="No job was changed.",
-            cure="Check that it exists, that its disk is mounted and that bgdeploy may read it.",
-        ) from error
+        raise _unlisted(folder, error) from error
+
+
+def _unlisted(folder: str, error: OSError) -> NotReadable:
+    return NotReadable(
+        f"The folder {folder} cannot be listed: {error.strerror or error}.",
+        kept="No job was changed.",
+        cure="Check that it exists, that its disk is mounted and that bgdeploy may read it.",
+    )
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:
@@ -121,7 +150,11 @@ def _fault_of_item(item: os.DirEntry[str], fault: str | None, folder: str) -> st
 
 
 def _fault_of_link(item: os.DirEntry[str], base: str) -> str | None:
-    real, home = os.path.realpath(item.path), os.path.realpath(base)
+    return _fault_of_link_to(item.path, base)
+
+
+def _fault_of_link_to(link: str, base: str) -> str | None:
+    real, home = os.path.realpath(link), os.path.realpath(base)
     if not real.startswith(home.rstrip("/") + "/"):
         return "this is a link that leads out of the base folder; copy the folder instead"
     return None if os.path.isdir(real) else "this is a link that does not lead to a folder"

@@ -78,6 +78,13 @@ def plain(ids: pa.Array) -> pa.Array:
     return ids.cast(wanted if pa.types.is_integer(ids.type) else pa.large_string())
 
 
+def within(ids: pa.Array, known: pa.Array) -> pa.Array:
+    """Return which ids are among the known ones; -1 is none of unsigned ones, and no error."""
+    if ids.type != known.type:
+        ids, known = ids.cast(pa.large_string()), known.cast(pa.large_string())
+    return pc.is_in(ids, value_set=known)
+
+
 def carries(labels: pa.Array, label: str) -> pa.Array:
     """Return which rows of a labels column name this label."""
     if is_text_list(labels.type):

@@ -217,7 +217,8 @@ def _distinct(windows: Windows) -> pa.Array:
 
 
 def _union(one: pa.Array, more: pa.Array) -> pa.Array:
-    return pc.unique(pa.concat_arrays([one, more]))
+    """What is in either of two arrays of distinct ids."""
+    return pc.unique(pa.chunked_array([one, more])) if len(one) else more
 
 
 @dataclass

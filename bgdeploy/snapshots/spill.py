@@ -69,7 +69,7 @@ class Spill:
             for batch in batches:
                 held.append(batch)
                 rows += batch.num_rows
-                if rows >= 2 * self._most:
+                if rows >= 4 * self._most:
                     yield pa.Table.from_batches(held)
                     held, rows = [], 0
         if held:

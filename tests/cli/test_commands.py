@@ -211,10 +211,10 @@ def test_one_unreadable_customer_never_stops_the_others(
     scan(site)
     listed = folders.list_timestamps
 
-    def list_timestamps(folder: Path, *, now: float) -> folders.Listing:
+    def list_timestamps(folder: Path, **asked: Any) -> folders.Listing:
         if folder.name == "bad":
             raise NotReadable(f"The folder {folder} cannot be listed: Input/output error.")
-        return listed(folder, now=now)
+        return listed(folder, **asked)
 
     monkeypatch.setattr(folders, "list_timestamps", list_timestamps)
     for customer in ("acme", "bad", "zebra"):

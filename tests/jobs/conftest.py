@@ -8,21 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bgdeploy.jobs import migrate
 from bgdeploy.jobs.store import Store, open_store
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "jobs.db"
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A job table that was migrated once; copied, because migrating takes longer than most tests."""
-    template = tmp_path_factory.mktemp("template") / "jobs.db"
-    migrate.ensure(template)
-    return template
 
 
 @pytest.fixture

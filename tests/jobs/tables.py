@@ -45,7 +45,12 @@ def read_job(store: Store, job_id: int) -> Row:
 def discover(store: Store, customer: str, timestamp: int) -> Row | None:
     with transaction(store, now=1.0, actor=Actor.SCAN, owner=OWNER) as tx:
         return insert_job(
-            tx, State.DISCOVERED, "scan.discovered", fields={}, customer=customer, timestamp=timestamp
+            tx,
+            State.DISCOVERED,
+            "scan.discovered",
+            fields={"reason": "new"},
+            customer=customer,
+            timestamp=timestamp,
         )
 
 

@@ -15,7 +15,7 @@ from bgdeploy.jobs.rows import events, jobs, move
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import Store, open_store
 from bgdeploy.pipeline import load
-from bgdeploy.pipeline.claim import _CLAIM, Rules, _binds, claim, peek
+from bgdeploy.pipeline.claim import _CLAIM, _NEXT_OF, Rules, _binds, claim, peek
 from tests.jobs.tables import OWNER, add_customer, add_job, opened, read_job
 
 NOW = 1000.0
@@ -145,9 +145,12 @@ def test_an_unfinished_build_is_continued_under_its_name(store: Store) -> None:
 
 def test_the_claim_walks_indexes_and_never_the_whole_table(store: Store) -> None:
     with store.read() as connection:
-        binds = {**_binds(RULES, NOW, 1), "owner": OWNER, "until": 1.0}
-        plan = connection.execute(sa.text(f"EXPLAIN QUERY PLAN {_CLAIM}"), binds).all()
-    steps = [str(row[-1]) for row in plan]
+        binds = {**_binds(RULES, NOW), "only": 1, "customer": "acme", "owner": OWNER, "until": 1.0}
+        plans = [
+            connection.execute(sa.text(f"EXPLAIN QUERY PLAN {statement}"), binds).all()
+            for statement in (_CLAIM, _NEXT_OF)
+        ]
+    steps = [str(row[-1]) for plan in plans for row in plan]
     assert not [
         step for step in steps if step.startswith("SCAN") and "USING" not in step and "(subquery" not in step
     ]

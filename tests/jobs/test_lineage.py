@@ -15,7 +15,7 @@ NOW = 1000.0
 def customer(live: int | None, **more: Any) -> Any:
     name = None if live is None else f"acme-{live}"
     row = {"name": "acme", "live": name, "live_timestamp": live, "live_build": live and 1, "intent": None}
-    return {**row, "live_since": 500.0, **more}
+    return {**row, "live_since": 500.0, "removed_at": None, **more}
 
 
 def database(timestamp: int, state: State = State.SWITCHED, **more: Any) -> Any:
@@ -35,6 +35,12 @@ def test_the_newest_good_ones_stay_and_older_ones_go() -> None:
     assert goes(customer(4), *map(database, (1, 2, 3, 4))) == [2, 1]
     assert goes(customer(4), *map(database, (1, 2, 3, 4)), keep=1) == [3, 2, 1]
     assert goes(customer(4), *map(database, (3, 4)), keep=9) == []
+
+
+def test_of_a_customer_that_was_removed_everything_goes_once_its_alias_and_its_grace_are_over() -> None:
+    gone = [database(1), database(2, left_at=NOW - 61), database(3, left_at=NOW - 59)]
+    assert goes(customer(None, removed_at=NOW - 61), *gone) == [2, 1]
+    assert goes(customer(3, removed_at=NOW - 61), *gone) == []
 
 
 def test_what_is_live_stays_however_old_it_is() -> None:

@@ -98,7 +98,11 @@ def test_events_and_switches_cannot_be_rewritten(store: Store) -> None:
 def test_every_event_that_is_said_has_its_wording_and_no_wording_is_left_over() -> None:
     package = Path(log.__file__).parent
     code = "\n".join(path.read_text() for path in package.rglob("*.py") if path.name != "log.py")
-    said = set(re.findall(r'(?:say|emit|move|insert_job|_set_pause)\([^")]*?"([a-z]+\.[a-z_]+)"', code))
+    said = set(
+        re.findall(
+            r'(?:say|say_seldom|emit|move|move_all|insert_jobs?|_set_pause)\([^")]*?"([a-z]+\.[a-z_]+)"', code
+        )
+    )
     said |= {"scan.unreadable", "scan.skipped", "load.progress"}  # not by these functions
     assert said == set(log.EVENTS)
 

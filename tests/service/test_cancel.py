@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +23,13 @@ from tests.jobs.tables import add_customer, add_database, add_job, read_job
 
 FIRST, SECOND = 1700000001, 1700000002
 HELD = "load.group.confirmed:1:stop"  # the loading process stops itself after its first group
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """Whole scans are seldom: each folds the log in under the job table's lock, and who is frozen then keeps it."""
+    yield make_house(tmp_path, scan_interval=60)
+    make_removable(tmp_path)
 
 
 def held_in_a_load(house: House) -> tuple[subprocess.Popen[bytes], psutil.Process]:
@@ -112,8 +120,7 @@ def test_a_dead_workers_load_is_cancelled_without_any_service(house: House) -> N
 def test_a_frozen_workers_load_is_cancelled_when_its_lease_is_over(house: House) -> None:
     service, child = held_in_a_load(house)
     freeze(house, service)
-    done = house.run("jobs", "cancel", "1")
-    assert "asked" in done.stdout and "cancelled: job 1" in done.stdout
+    assert "cancelled: job 1" in house.run("jobs", "cancel", "1").stdout
     psutil.wait_procs([child], timeout=10)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     service.send_signal(signal.SIGCONT)

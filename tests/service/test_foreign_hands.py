@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,36 @@ def test_without_its_job_table_what_is_live_stays_live_and_the_newest_are_loaded
     )
     assert len(names) == 5
     assert lived_in.json("query", "acme", "MATCH (n) RETURN count(*) AS n") == [{"n": 300}]
+
+
+def put_back(house: House, copy: Path) -> None:
+    """Restore a copy of the job table as docs/operations.md says."""
+    for path in (house.folder / "state").glob("jobs.db*"):
+        path.unlink()
+    shutil.copy(copy, house.folder / "state/jobs.db")
+
+
+def test_an_older_copy_of_the_job_table_takes_readers_back_until_the_newer_is_loaded_anew(
+    lived_in: House,
+) -> None:
+    copy = lived_in.folder / "copy.db"
+    with closing(sqlite3.connect(lived_in.folder / "state/jobs.db")) as table:
+        table.execute("VACUUM INTO ?", (str(copy),))
+    lived_in.drop("acme", SECOND + 1)
+    lived_in.run("run", "--timeout", "60")
+    put_back(lived_in, copy)
+    lived_in.run("run", "--timeout", "60")
+    moves = [(row["kind"], row["target"]) for row in reversed(lived_in.json("switches", "acme"))]
+    assert moves[-2:] == [("repair", f"acme-{SECOND}"), ("deploy", f"acme-{SECOND + 1}-f1")]
+    assert (lived_in.folder / f"state/databases/acme-{SECOND + 1}").is_dir(), "it has no owner any more"
+    assert lived_in.json("query", "acme", "MATCH (n) RETURN count(*) AS n") == [{"n": 300}]
+
+
+def test_a_lost_job_table_forgets_what_was_bad(lived_in: House) -> None:
+    lived_in.run("rollback", "acme", "--reason", "wrong prices")
+    for path in (lived_in.folder / "state").glob("jobs.db*"):
+        path.unlink()
+    lived_in.run("--set", "orchestrator.auto_switch=false", "run", "--timeout", "60", ok=False)
+    assert os.readlink(alias(lived_in)) == f"../databases/acme-{FIRST}", "nothing moves by itself"
+    lived_in.run("run", "--timeout", "60")
+    assert str(lived_in.live("acme")).startswith(f"acme-{SECOND}-f"), "and else the bad one comes back"

@@ -101,6 +101,7 @@ def site(house: House) -> Site:
     site = open_site(load_settings(house.folder / "config.yaml"))
     add_customer(site.store, "acme")
     add_customer(site.store, "borealis", live="borealis-1")
+    add_customer(site.store, "cumulus", removed_at=1.0)
     marks = {
         "borealis-1": {"verified_at": 1.0},
         "unverified": {},
@@ -117,6 +118,7 @@ def site(house: House) -> Site:
     [
         ("nobody", None, 4, "There is no customer 'nobody'", "bgdeploy customers"),
         ("acme", None, 5, "acme has nothing live to", "--database <name>"),
+        ("cumulus", "cumulus-1", 5, "cumulus was removed", "bgdeploy resume cumulus"),
         ("acme", "borealis-1", 5, "belongs to customer borealis", "borealis --database borealis-1"),
         ("borealis", "nonsense", 4, "There is no database 'nonsense'", "bgdeploy customers"),
         ("borealis", "unverified", 5, "is not verified yet", "bgdeploy jobs show 2"),

@@ -34,18 +34,19 @@ def test_a_life_is_waiting_and_work_until_it_is_live() -> None:
     ]
 
 
-def test_what_lasts_has_no_end_and_is_drawn_until_now() -> None:
-    found = spans(LIFE[:3])
-    assert found[-1] == Span("loading", 40, None, work=True)
-    bars = draw(found, 80, width=8)
-    assert bars == ["░░░", "   ░", "    ████"]
+def test_what_lasts_has_no_end() -> None:
+    assert spans(LIFE[:3])[-1] == Span("loading", 40, None, work=True)
+
+
+def test_bars_follow_each_other_on_one_scale() -> None:
+    assert draw([(30, False), (10, False), (40, True)], width=8) == ["░░░", "   ░", "    ████"]
 
 
 def test_short_stretches_are_still_seen_and_nothing_is_drawn_of_nothing() -> None:
-    bars = draw([Span("a", 0, 0.001, work=True), Span("b", 0.001, 1000, work=False)], 1000, width=10)
-    assert bars == ["█", "░░░░░░░░░░"]
-    assert draw([], 0) == []
-    assert draw([Span("a", 5, 5, work=False)], 5) == ["░"]
+    assert draw([(0.001, True), (1000, False)], width=10) == ["█", "░░░░░░░░░░"]
+    assert draw([(1000, False), (0.001, True)], width=10) == ["░░░░░░░░░░", "         █"]
+    assert draw([]) == []
+    assert draw([(0, False)]) == ["░"]
 
 
 def test_a_job_without_history_has_no_timeline() -> None:

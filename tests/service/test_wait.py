@@ -27,7 +27,11 @@ def customer(live: int | None = 10, floor: int = 10, **more: Any) -> Any:
         "floor_timestamp": floor,
         "floor_build": 1,
     }
-    return {**row, **dict.fromkeys(("intent", "paused_at", "paused_why", "removed_at")), **more}
+    return {
+        **row,
+        **dict.fromkeys(("intent", "paused_at", "paused_why", "removed_at", "removed_why")),
+        **more,
+    }
 
 
 def job(timestamp: int, state: State, **more: Any) -> Any:
@@ -88,7 +92,7 @@ def test_a_newer_one_that_is_on_its_way_will_do() -> None:
         (customer(10, NEWER), job(MINE, State.CLEANED), "never", "30 was live already", "bgdeploy retry 20 --reload"),
         (customer(10, NEWER), job(MINE, State.LOADED), "never", "30 was live already", "bgdeploy switch acme --to acme-20"),
         (customer(10, MINE), job(MINE, State.LOADING, build=1), "never", "20 was live already", "bgdeploy jobs show 20"),
-        (customer(removed_at=1.0), job(MINE, State.QUEUED), "never", "is being removed", ""),
+        (customer(removed_at=1.0, removed_why="left"), job(MINE, State.QUEUED), "never", "was removed (left)", "bgdeploy resume acme"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )  # fmt: skip

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bgdeploy.snapshots.ends import find_parts
 from bgdeploy.snapshots.findings import refuse, tell
 from bgdeploy.snapshots.index import Index, Place, opened_index
 from bgdeploy.snapshots.offenders import FIRST, Finding, find_all
@@ -54,44 +55,50 @@ def search(snapshot: Snapshot, *, across: bool = False, part_rows: int = 3) -> t
     return seen, findings
 
 
+# Types that files of one table may have beside each other.
 KINDS = {
-    "string": [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())],
-    "integer": [pa.int64(), pa.int32(), pa.uint64()],
+    "string": [[pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]],
+    "integer": [[pa.int64(), pa.int32(), pa.uint8()], [pa.uint64()]],
 }
 VALUES = {"string": ["a", "b", "c", "d", "é", "", "1"], "integer": [0, 1, 2, 3, 7, 12]}
 LABELS = [None, "Z", "A", "Z,A", "C, A"]
 
 
 @st.composite
-def ids(draw: st.DrawFn, family: str, kind: pa.DataType) -> pa.Array:
-    values = draw(st.lists(st.sampled_from([None, *VALUES[family]]), max_size=6))
-    return (
-        pa.array(values, kind.value_type).dictionary_encode()
-        if pa.types.is_dictionary(kind)
-        else pa.array(values, kind)
-    )
+def ids(draw: st.DrawFn, family: str, kinds: list[pa.DataType], most: int = 6) -> pa.Array:
+    kind = draw(st.sampled_from(kinds))
+    values = draw(st.lists(st.sampled_from([None, *VALUES[family]]), max_size=most))
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, kind.value_type).dictionary_encode()
+    return pa.array(values, kind)
+
+
+@st.composite
+def shuffled(draw: st.DrawFn, columns: dict[str, pa.Array]) -> pa.Table:
+    """The columns in any order, each file in its own."""
+    rows = min(map(len, columns.values()))
+    return pa.table({name: columns[name][:rows] for name in draw(st.permutations(sorted(columns)))})
 
 
 @st.composite
 def node_files(draw: st.DrawFn, folders: list[str], family: str) -> dict[str, pa.Table]:
-    kind, labelled = draw(st.sampled_from(KINDS[family])), draw(st.sampled_from([None, "text", "list"]))
+    kinds, how = draw(st.sampled_from(KINDS[family])), draw(st.sampled_from([None, "text", "list"]))
     files = {}
     for folder in folders:
         for name in draw(st.sets(st.sampled_from("xyz"), max_size=3)):
-            table = pa.table({"id": draw(ids(family, kind))})
-            if labelled is not None:
-                texts = [draw(st.sampled_from(LABELS)) for _ in range(table.num_rows)]
-                table = table.append_column("labels", _labels(texts, labelled))
-            files[f"nodes/{folder}/{name}.parquet"] = table
+            columns = {"id": draw(ids(family, kinds)), "more": pa.array(range(6))}
+            if how is not None and draw(st.booleans()):
+                texts = [draw(st.sampled_from(LABELS)) for _ in columns["id"]]
+                columns["labels"] = _labels(texts, how)
+            files[f"nodes/{folder}/{name}.parquet"] = draw(shuffled(columns))
     return files
 
 
 def _labels(texts: list[str | None], how: str) -> pa.Array:
     if how == "text":
         return pa.array(texts, pa.string())
-    return pa.array(
-        [text and [one.strip() for one in text.split(",")] for text in texts], pa.list_(pa.string())
-    )
+    lists = [text and [one.strip() for one in text.split(",")] for text in texts]
+    return pa.array(lists, pa.list_(pa.string()))
 
 
 @st.composite
@@ -106,11 +113,8 @@ def graphs(draw: st.DrawFn) -> dict[str, pa.Table]:
         left, right = families[draw(st.sampled_from(one))], families[draw(st.sampled_from(other))]
         kinds = draw(st.sampled_from(KINDS[left])), draw(st.sampled_from(KINDS[right]))
         for name in draw(st.sets(st.sampled_from("xy"), max_size=2)):
-            pair = draw(ids(left, kinds[0])), draw(ids(right, kinds[1]))
-            rows = min(map(len, pair))
-            files[f"relationships/{folder}/{name}.parquet"] = pa.table(
-                {"source": pair[0][:rows], "target": pair[1][:rows]}
-            )
+            pair = {"source": draw(ids(left, kinds[0])), "target": draw(ids(right, kinds[1]))}
+            files[f"relationships/{folder}/{name}.parquet"] = draw(shuffled(pair))
     return files
 
 
@@ -232,6 +236,22 @@ def test_integers_beyond_63_bits_are_ids_like_others(tmp_path: Path) -> None:
         ("relationships/R", "dangling source"): [(-1, "relationships/R/a.parquet", 1)],
         ("relationships/R", "dangling target"): [(2**63, "relationships/R/a.parquet", 2)],
     }
+
+
+def test_ends_find_their_labels_among_signed_and_unsigned_ids(tmp_path: Path) -> None:
+    files = {
+        "nodes/A/a.parquet": {"id": pa.array([2**64 - 1, 7], pa.uint64())},
+        "nodes/B/a.parquet": {"id": pa.array([-1, 8], pa.int64())},
+        "relationships/R/a.parquet": {"source": pa.array([-1, 7, 8], pa.int64()), "target": pa.array([7, 2**64 - 1, 8], pa.uint64())},
+    }  # fmt: skip
+    snapshot = opened(tmp_path / "data", files)
+    parts = find_parts(snapshot, snapshot.relationships[0], tmp_path)
+    assert [(part.source, part.target, part.rows) for part in parts] == [
+        ("A", "A", 1),
+        ("B", "A", 1),
+        ("B", "B", 1),
+    ]
+    assert search(snapshot) == ({}, [])
 
 
 def test_only_the_first_ten_are_named_and_the_others_counted(tmp_path: Path) -> None:

@@ -98,22 +98,25 @@ def find_damage(site: Site) -> Iterator[Finding]:
 
 def find_lock(site: Site) -> Iterator[Finding]:
     """The lock that every writer needs is to be had; it is taken and given back, nothing is written."""
-    path, began = site.store.path, monotonic()
+    # A reader stays, so that closing the writer, the last to leave, folds no log in.
+    with site.store.read() as reader:
+        reader.exec_driver_sql("SELECT count(*) FROM sqlite_master").all()
+        found = _try_lock(site.store.path)
+    yield found
+
+
+def _try_lock(path: Path) -> Finding:
+    began = monotonic()
     try:
-        # A reader stays, so that closing the writer, the last to leave, folds no log in.
-        with site.store.read() as reader, closing(look.connect(path, mode="rw", timeout=_PATIENCE)) as writer:
-            reader.exec_driver_sql("SELECT count(*) FROM sqlite_master").all()
-            began = monotonic()
+        with closing(look.connect(path, mode="rw", timeout=_PATIENCE)) as writer:
             writer.execute("BEGIN IMMEDIATE")
             writer.execute("ROLLBACK")
-    except sqlite3.OperationalError as failure:
-        waited = monotonic() - began
+    except sqlite3.OperationalError as failure:  # told here: the store would turn it into an error of its own
         if is_busy(failure):
-            yield error(f"nobody can write to it: it stayed locked for {waited:.0f} s", f"{_HOLDER}{path}")
-        else:
-            yield error(f"it cannot be written to: {failure}", f"Check owner and rights of {path}.")
-        return
-    yield ok(f"the lock for writing was free within {(monotonic() - began) * 1000:.0f} ms")
+            waited = monotonic() - began
+            return error(f"nobody can write to it: it stayed locked for {waited:.0f} s", f"{_HOLDER}{path}")
+        return error(f"it cannot be written to: {failure}", f"Check owner and rights of {path}.")
+    return ok(f"the lock for writing was free within {(monotonic() - began) * 1000:.0f} ms")
 
 
 def find_log(path: Path) -> Iterator[Finding]:

@@ -18,14 +18,25 @@ def read_link(paths: Paths, alias: str) -> str | None:
 
     A link made by another hand that leads elsewhere gives its path, which is no database's name.
     """
+    return _follow(f"{paths.aliases}/{alias}")
+
+
+def read_links(paths: Paths) -> dict[str, str]:
+    """Return what every alias points at, as ``read_link`` does."""
+    folder = str(paths.aliases)
+    found = ((name, _follow(f"{folder}/{name}")) for name in aliases(paths))
+    return {name: database for name, database in found if database is not None}
+
+
+def _follow(link: str) -> str | None:
     try:
-        place = os.readlink(paths.aliases / alias)
+        place = os.readlink(link)
     except FileNotFoundError:
         return None
     except OSError:
-        return str(paths.aliases / alias)  # something that is no link sits in its place
-    parts = Path(place).parts
-    return parts[2] if len(parts) == 3 and parts[:2] == ("..", "databases") else place
+        return link  # something that is no link sits in its place
+    parts = place.split("/")
+    return parts[2] if len(parts) == 3 and parts[:2] == ["..", "databases"] else place
 
 
 def move_link(paths: Paths, alias: str, database: str, generation: int) -> None:

@@ -107,7 +107,7 @@ def _is_still(path: Path, handle: int) -> bool:
         return False
 
 
-def allocated(path: Path) -> int | None:
+def allocated(path: Path | str) -> int | None:
     """Bytes a file really takes on disk, or None when it is not there; holes cost nothing."""
     try:
         return os.stat(path).st_blocks * 512

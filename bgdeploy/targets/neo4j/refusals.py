@@ -101,8 +101,12 @@ def _refused(error: Neo4jError, doing: str) -> BgdeployError:
         what = f"{doing}: the server has too little memory. {_line(error)}"
         return TargetError(what, kept=_KEPT, cure="Raise its heap or db.memory.transaction.max.")
     if _is_disk(error):
-        return TargetFull(
-            f"{doing}: the server's disk is full. {_line(error)}", kept=_KEPT, cure="Make room."
+        what = f"{doing}: the server's disk is full, or fails. {_line(error)}"
+        return TargetFull(what, kept=_KEPT, cure="Make room there, and restart the server if it says so.")
+    if "needs to be restarted" in _line(error):
+        what = f"{doing}: the server has stopped this database. {_line(error)}"
+        return TargetAway(
+            what, kept=_KEPT, cure="Look into its log, and restart it: often its disk was full."
         )
     if error.is_retryable():
         return TargetAway(f"{doing}: the server is busy or starting. {_line(error)}", kept=_KEPT)
@@ -115,6 +119,8 @@ def is_memory(error: BaseException) -> bool:
 
 
 def _is_disk(error: Neo4jError) -> bool:
+    if "TransactionLogError" in (error.code or ""):
+        return True  # seen on 5.26.26 with a full disk, of which it says nothing
     low = _line(error).lower()
     return "no space left" in low or "disk is full" in low or "disk space" in low
 

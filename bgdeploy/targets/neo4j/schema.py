@@ -20,6 +20,7 @@ from bgdeploy.targets.neo4j.refusals import explain
 FILE = "schema.cypher"  # beside nodes/ and relationships/ of a snapshot
 SHOW = "SHOW INDEXES YIELD name, state, populationPercent, labelsOrTypes, properties"
 ORPHANS = "SHOW INDEXES YIELD name, owningConstraint WHERE name = $name AND owningConstraint IS NULL"
+ALL_ORPHANS = "SHOW INDEXES YIELD name, owningConstraint, type WHERE owningConstraint IS NULL AND type = 'RANGE' RETURN name"
 SHOW_KEYS = "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties"
 # The file comes with the data: it may describe a schema and do nothing else.
 _ALLOWED = re.compile(r"CREATE\s+(?:[A-Z]+\s+){0,2}(INDEX|CONSTRAINT)\b", re.IGNORECASE)
@@ -30,6 +31,14 @@ _KEPT = "What is live stays live."
 
 class NotUnique(Exception):
     """A constraint cannot hold: some nodes share a key."""
+
+
+class _InTheWay(Exception):
+    """An index stands where a constraint is to be."""
+
+    def __init__(self, error: ClientError, statement: str) -> None:
+        super().__init__(str(error.message))
+        self.error, self.statement = error, statement
 
 
 def declared(settings: Mapping[str, Any], snapshot: Path) -> list[str]:
@@ -53,13 +62,28 @@ def _read(file: Path) -> list[str]:
 
 
 def apply(server: Server, database: str, statements: Sequence[str]) -> None:
-    """Create everything declared and wait until it can be used."""
+    """Create everything declared and wait until it can be used.
+
+    What a crash of the server left of a constraint, its index, is in the way of the constraint: it is dropped, once.
+    """
+    try:
+        _create_all(server, database, statements)
+    except _InTheWay:
+        for row in server.read(database, ALL_ORPHANS, f"Listing the indexes of {database}"):
+            server.change(database, f"DROP INDEX {quote(row['name'])} IF EXISTS", "Dropping an index")
+        try:
+            _create_all(server, database, statements)
+        except _InTheWay as again:
+            raise _refuse(again.error, again.statement) from again.error
+    await_online(server, database)
+
+
+def _create_all(server: Server, database: str, statements: Sequence[str]) -> None:
     for statement in statements:
         try:
             create(server, database, statement)
         except NotUnique as error:
             raise BadInput(f"The declared constraint does not hold: {error}", kept=_KEPT) from error
-    await_online(server, database)
 
 
 def create(server: Server, database: str, statement: str) -> None:
@@ -84,6 +108,8 @@ def _judge(error: ClientError, statement: str) -> None:
     code = error.code or ""
     if _is_as_good(code, statement):
         return
+    if "IndexAlreadyExists" in code or "IndexWithNameAlreadyExists" in code:
+        raise _InTheWay(error, statement) from error
     if "Constraint" in code and "AlreadyExists" not in code:
         raise NotUnique(str(error.message)) from error
     if ".Statement." in code or ".Schema." in code:

@@ -1,0 +1,93 @@
+"""One job as people read it: what is true of it, where its time went, its tables, its history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bgdeploy.cli import output
+from bgdeploy.jobs.states import State
+from bgdeploy.service.timeline import draw
+
+_APART = ("tables", "events", "timeline", "progress")
+
+
+def print_job(job: dict[str, Any]) -> None:
+    """Print a job and the command that may come next."""
+    for key, value in job.items():
+        if key not in _APART and value not in (None, False):
+            print(f"{key:<16} {value}")
+    print()
+    _print_timeline(job["timeline"])
+    if State(job["state"]) == State.LOADING:
+        _print_progress(job["progress"])
+    columns = ("group", "table", "joins", "files", "expected", "confirmed", "starts", "run")
+    rows = [_group_row(group) for group in job["tables"]]
+    output.print_table(columns, rows, empty="Nothing is planned yet.")
+    print()
+    for event in job["events"]:
+        print(f"{event['at']}  {event['message']}")
+    print(f"\n{_next_command(job)}")
+
+
+def _print_timeline(spans: list[dict[str, Any]]) -> None:
+    bars = draw([(span["seconds"], span["kind"] == "work") for span in spans])
+    columns = ("time", "since", "took", "░ waiting  █ work")
+    rows = [(span["name"], span["from"], _took(span), bar) for span, bar in zip(spans, bars, strict=True)]
+    if rows:
+        output.print_table(columns, rows, empty="")
+        print()
+
+
+def _took(span: dict[str, Any]) -> str:
+    shown = output.ago(span["seconds"]) if span["seconds"] >= 60 else f"{span['seconds']:.1f} s"
+    return shown if span["to"] else f"{shown} so far"
+
+
+def _print_progress(tables: list[dict[str, Any]]) -> None:
+    columns = ("table", "rows", "of", "share", "rows/s", "left")
+    rows = [
+        (
+            one["table"],
+            f"{one['rows']:,}",
+            f"{one['expected']:,}",
+            f"{one['rows'] / (one['expected'] or 1):.0%}",
+            "" if one["rows_per_second"] is None else f"{one['rows_per_second']:,}",
+            "" if one["seconds_left"] is None else f"{one['seconds_left']:.0f} s",
+        )
+        for one in tables
+    ]
+    output.print_table(columns, rows, empty="")
+    print()
+
+
+def _next_command(job: dict[str, Any]) -> str:
+    """What a person may do about a job in this state."""
+    name, number, database = job["customer"], job["id"], job["database"]
+    match State(job["state"]):
+        case State.DISCOVERED | State.QUEUED | State.LOADING:
+            return f"to stop it: bgdeploy jobs cancel {number}"
+        case State.LOADED:
+            return f"to use it: bgdeploy switch {name} --to {database}; to give it up: bgdeploy jobs cancel {number}"
+        case State.SWITCHED:
+            return f"what is live: bgdeploy customers; to keep it for good: bgdeploy pin {name} --database {database}"
+        case State.FAILED:
+            return f"to load it again from zero: bgdeploy retry {number}"
+        case State.CLEANED:
+            return f"to load it once more: bgdeploy retry {number} --reload"
+
+
+def _group_row(group: dict[str, Any]) -> tuple[Any, ...]:
+    joins = f"{group['source_label']} -> {group['target_label']}" if group["kind"] == "relationship" else ""
+    confirmed = f"{group['rows_confirmed']:,}" if group["confirmed_at"] else ""
+    run = f"{group['confirmed_fence']}{' found' if group['found'] else ''}" if group["confirmed_at"] else ""
+    files = len(group["files"])
+    return (
+        group["number"],
+        group["name"],
+        joins,
+        files,
+        f"{group['rows_expected']:,}",
+        confirmed,
+        group["starts"],
+        run,
+    )
