@@ -172,6 +172,8 @@ def insert_jobs(
 ) -> list[Row]:
     """Insert many jobs, each with its values and its event's fields; return those that had none yet."""
     find(None, state, tx.actor)
+    if not new:
+        return []
     born = {"build": 1, "state": state, "created_at": tx.now, "updated_at": tx.now}
     rows = [{**born, **values} for values, _ in new]
     inserted = tx.connection.execute(_INSERTED, rows).mappings().all()
