@@ -1,4 +1,9 @@
-"""Watch how much memory the service and its loading process take as the data grows tenfold."""
+"""Watch how much memory the service and its loading processes take as the data grows fivefold.
+
+    python benchmarks/memory.py
+
+Goal: the loading processes <= 900 MB, the service <= 150 MB, both flat from 4 M to 20 M rows.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,11 @@ from pathlib import Path
 
 import psutil
 
-from bgdeploy.snapshots.generate import write_snapshot
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-SIZES, POOL_MB = (300_000, 3_000_000), 512
+from benchmarks import load
+
+SIZES, POOL_MB = (4_000_000, 20_000_000), 512
 
 
 def resident(process: psutil.Process) -> int:
@@ -44,7 +51,8 @@ if __name__ == "__main__":
     for rows in SIZES:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write_snapshot(folder / "data", "acme", 1700000001, rows=rows, seed=1)
+            load.NODES = load.RELATIONSHIPS = rows // 2
+            load.write(folder / "data/acme/1700000001", "declared")
             config = f"state_dir: state\nladybug: {{buffer_pool_mb: {POOL_MB}}}\n"
             (folder / "config.yaml").write_text(config)
             service, child = highest(folder)

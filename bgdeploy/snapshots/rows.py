@@ -26,8 +26,13 @@ def read_rows(
 
     Raises BadInput, with file and column, for a value that does not fit.
     """
-    with pq.ParquetFile(path) as parquet:
+    with open_file(path) as parquet:
         yield from iterate(parquet, file, columns, rows, row_groups)
+
+
+def open_file(path: Path) -> pq.ParquetFile:
+    """Open a file so that it is read in pieces; otherwise a row group's whole column is read at once."""
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
 
 
 def iterate(

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from bgdeploy.snapshots.rows import iterate
+from bgdeploy.snapshots.rows import iterate, open_file
 from bgdeploy.snapshots.source import Column, DataFile
 
 Files = Sequence[tuple[Path, DataFile]]
@@ -71,7 +70,7 @@ def _windows(
 def _read(files: Files, columns: Sequence[Column], start: int, stop: int) -> Iterator[pa.RecordBatch]:
     place = 0  # row number at which what comes next begins
     for path, file in files:
-        with pq.ParquetFile(path) as parquet:
+        with open_file(path) as parquet:
             for group in range(parquet.metadata.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if place < stop and place + rows > start:
