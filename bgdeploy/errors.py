@@ -41,7 +41,13 @@ class BgdeployError(Exception):
         self.what, self.kept, self.cure = what, kept, cure
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.what, self.kept, self.cure) if part)
+        parts = [part for part in (self.what, self.kept, self.cure) if part]
+        return " ".join([*map(_end, parts[:-1]), *parts[-1:]])
+
+
+def _end(sentence: str) -> str:
+    # What an engine or a library said may lack its full stop; a table has none.
+    return sentence if sentence[-1] in ".!?:" or "\n" in sentence else f"{sentence}."
 
 
 class ConfigError(BgdeployError):
@@ -129,6 +135,10 @@ class BadInput(BgdeployError):
     """The snapshot cannot be loaded as it is; trying again cannot help until its folder changes."""
 
     code = "bad-input"
+
+
+class SnapshotChanged(BadInput):
+    """The snapshot changed or went away under its load; whatever lies there next is looked at anew."""
 
 
 class NotReadable(BgdeployError):

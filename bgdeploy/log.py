@@ -150,9 +150,19 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.INFO,
         "job table moved from revision {old} to {new}; the old file is kept as {backup}",
     ),
+    "store.anew": (
+        logging.WARNING,
+        "{path} held no job table and was made anew, though there are {count} aliases: the old one is lost. "
+        "What is live stays live, and the newest snapshots are loaded again",
+    ),
     "store.log_grows": (
         logging.ERROR,
         "the write-ahead log of the job table has {size} MiB and cannot be folded in; look for a long reader",
+    ),
+    "store.shared_disk": (
+        logging.ERROR,
+        "the job table {path} lies on {kind}, where SQLite's write-ahead log is not safe; put it on a disk "
+        "of this host: database_url or state_dir",
     ),
     "store.full": (
         logging.ERROR,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from bgdeploy import log
 from bgdeploy.clock import Clock, wall
 from bgdeploy.config import Settings
 from bgdeploy.errors import ConfigError, Refused, TargetError
@@ -59,11 +60,23 @@ class Site:
 def open_site(settings: Settings, *, clock: Clock = wall, rebind: bool = False) -> Site:
     """Open job table and target; refuses a job table that speaks of another base folder or target."""
     path = settings.database_path
-    with_reserve(path.parent, lambda: migrate.ensure(path))
+    is_new = with_reserve(path.parent, lambda: migrate.ensure(path))
     target = open_target(settings)
     site = Site(settings, open_store(path), target, new_owner(), clock)
     _check_identity(site, rebind=rebind)
+    if is_new:
+        _tell_of_loss(site)
     return site
+
+
+def _tell_of_loss(site: Site) -> None:
+    """A new job table where aliases are already: the old one was lost, and nobody may have noticed."""
+    try:
+        there = site.target.aliases()
+    except (TargetError, ConfigError):
+        return  # it cannot be asked; the doctor tells what no job owns
+    if there:
+        log.emit("store.anew", path=site.store.path, count=len(there))
 
 
 def _check_identity(site: Site, *, rebind: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import re
 from pathlib import Path
@@ -87,3 +88,25 @@ def test_nothing_of_this_machine_is_in_the_repository() -> None:
         assert "index-url" not in text, page
         assert "find-links" not in text, page
         assert str(Path.home()) not in text, page
+
+
+def test_every_message_in_troubleshooting_is_one_that_is_said() -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    quoted = re.findall(r"^\| > (.+?) \| ", page, re.MULTILINE)
+    assert len(quoted) > 50
+    said = "\n".join(
+        _texts(path) for folder in ("bgdeploy", "tests/bad_input") for path in (ROOT / folder).rglob("*.py")
+    )
+    missing = [one for one in quoted if not all(part.strip() in said for part in one.split("..."))]
+    assert missing == []
+
+
+def _texts(path: Path) -> str:
+    """Every text in a module, with what is filled in left out."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            found.append("".join(str(part.value) for part in node.values if isinstance(part, ast.Constant)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+    return "\n".join(found)

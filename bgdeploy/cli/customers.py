@@ -161,10 +161,9 @@ def query(
 
 
 def _query(context: typer.Context, customer: str, cypher: str, as_json: bool) -> None:
-    from bgdeploy.service.views import alias_of
+    from bgdeploy.service.views import ask
 
-    site = context.obj.site()
-    rows = site.target.query(alias_of(site, customer), cypher)
+    rows = ask(context.obj.site(), customer, cypher)
     if as_json:
         output.print_json(rows)
         return

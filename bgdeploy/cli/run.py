@@ -135,13 +135,15 @@ def scan(
 
 
 def _scan(context: typer.Context, as_json: bool) -> None:
+    from dataclasses import asdict
+
     from bgdeploy.service.scan_once import scan_once
     from bgdeploy.service.views import capacity_warning
 
     site = context.obj.site()
     report = scan_once(site)
     if as_json:
-        output.print_json(report)
+        output.print_json(asdict(report))
     else:
         _print_report(report)
     warning = capacity_warning(site)

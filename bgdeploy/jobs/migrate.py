@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bgdeploy import log
 from bgdeploy.errors import StoreError
 from bgdeploy.jobs.look import connect
-from bgdeploy.jobs.store import RESTORE, disk_full, is_full
+from bgdeploy.jobs.store import RESTORE, disk_full, is_full, shut
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -40,16 +40,20 @@ def current(path: Path, patience: float = 30.0) -> str | None:
     return None if row is None else str(row[0])
 
 
-def ensure(path: Path) -> None:
-    """Upgrade where the file is older, do nothing where it is right, refuse where it is newer."""
+def ensure(path: Path) -> bool:
+    """Upgrade where the file is older, do nothing where it is right, refuse where it is newer.
+
+    True where there was no job table, so that this one is empty.
+    """
     found = current(path)
     if found == HEAD:
-        return
+        return False
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path):
         found = current(path)
         if found != HEAD:
             upgrade(path, found)
+    return found is None
 
 
 def upgrade(path: Path, found: str | None) -> None:
@@ -58,10 +62,27 @@ def upgrade(path: Path, found: str | None) -> None:
 
     if found is not None and not is_known(found):
         raise newer(path, found)
+    if found is None:
+        _refuse_foreign(path)
     backup = _back_up(path, found) if found is not None else None
     command.upgrade(_alembic(path), "head")
     if backup:
         log.emit("store.migrated", old=found, new=HEAD, backup=backup.name)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A database that some other program made is left alone."""
+    if not path.exists():
+        return
+    with closing(connect(path)) as connection:
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name LIMIT 4")
+        tables = [row[0] for row in rows]
+    if tables:
+        raise StoreError(
+            f"{path} is no job table: another program keeps {', '.join(tables)} in it.",
+            kept="Nothing was changed.",
+            cure="Use another state_dir or database_url.",
+        )
 
 
 def is_known(revision: str) -> bool:
@@ -116,6 +137,8 @@ def _locked(path: Path) -> Iterator[None]:
 def _unusable(path: Path, error: Exception) -> StoreError:
     if is_full(error):
         return disk_full(path, error)
+    if "unable to open" in str(error) or "readonly" in str(error):
+        return shut(path, error)
     return StoreError(
         f"The job table {path} cannot be read ({error}).",
         kept="Nothing was changed; databases and aliases are untouched.",

@@ -170,6 +170,8 @@ def insert_jobs(
 ) -> list[Row]:
     """Insert many jobs, each with its values and its event's fields; return those that had none yet."""
     find(None, state, tx.actor)
+    if not new:
+        return []
     born = {"build": 1, "state": state, "created_at": tx.now, "updated_at": tx.now}
     rows = [{**born, **values} for values, _ in new]
     inserted = tx.connection.execute(_INSERTED, rows).mappings().all()
@@ -185,7 +187,10 @@ def _key(row: Mapping[Any, Any]) -> tuple[str, int, int]:
 
 def get_job(connection: sa.Connection, job_id: int) -> Row:
     """Return a job, or raise NotFound."""
-    row = connection.execute(select_where(jobs, "id"), {"id": job_id}).mappings().one_or_none()
+    # What does not fit into the column is no job's id, and SQLite would stumble over it.
+    known = abs(job_id) < 2**63
+    found = connection.execute(select_where(jobs, "id"), {"id": job_id}) if known else None
+    row = found.mappings().one_or_none() if found is not None else None
     if row is None:
         raise NotFound(f"There is no job {job_id}.", cure="See: bgdeploy jobs list")
     return row

@@ -139,6 +139,15 @@ def is_full(error: object) -> bool:
     return "disk is full" in str(error) or "disk I/O error" in str(error)
 
 
+def shut(path: Path, said: object) -> StoreError:
+    """The error for a file that SQLite may not open, or not write to."""
+    return StoreError(
+        f"The job table {path} cannot be opened for writing ({said}).",
+        kept="Nothing was changed; what is live stays live.",
+        cure="Check that it is a file, that its disk is not read-only, and owner and rights of its folder.",
+    )
+
+
 def disk_full(path: Path, error: object) -> StoreFull:
     """The error for a disk that takes no more."""
     return StoreFull(
@@ -170,9 +179,5 @@ def _translated(path: Path) -> Iterator[None]:
                 cure=RESTORE,
             ) from error
         if "unable to open" in text or "readonly" in text:
-            raise StoreError(
-                f"The job table {path} cannot be opened for writing ({text}).",
-                kept="Nothing was changed.",
-                cure="Check the rights of the folder and its owner.",
-            ) from error
+            raise shut(path, text) from error
         raise

@@ -159,7 +159,8 @@ def _open(site: Site, job: Row, look: Fingerprint, verdict: Readiness, notes: No
             notes.report.waiting.append((title(job), str(error)))
             _wait(job, str(error), notes)
             return None
-        fault = BadInput(error.what, kept=error.kept, cure=error.cure)
+        cure = "Write it anew; the snapshot is looked at again by itself when it has changed."
+        fault = BadInput(error.what, kept=error.kept, cure=cure)
     except BadInput as error:
         fault = error
     notes.report.failed.append((title(job), fault.what))

@@ -15,7 +15,7 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import LeaseLost, Refused, StaleGeneration, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lease
-from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, title
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_database, title
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline.moves import NO_INTENT, Move, check, switches, write_move
@@ -32,7 +32,23 @@ def move_alias(site: Site, wish: Move, *, leased: Row | None = None) -> float:
     newer wish replaced this one.
     """
     alias = settle(site, wish.customer)
+    _check_engine(site, wish)
     return carry_out(site, alias, wish, intend(site, wish, leased=leased))
+
+
+def _check_engine(site: Site, wish: Move) -> None:
+    """No wish leads to what the installed engine may not read; what is live already is left alone."""
+    outdated = site.target.outdated(wish.database)
+    if outdated is None or wish.kind == "repair":
+        return
+    with site.store.read() as connection:
+        customer = get_customer(connection, wish.customer)
+        job = get_database(connection, wish.database)["job_id"]
+    raise Refused(
+        f"{outdated}.",
+        kept=f"{customer['alias']} stays at {customer['live'] or 'nothing'}.",
+        cure=f"Load its snapshot again: bgdeploy retry {job} --reload",
+    )
 
 
 def carry_out(site: Site, alias: str, wish: Move, generation: int) -> float:
@@ -55,14 +71,14 @@ def _take_back(
     """The target failed: where the alias is seen not to have moved, nobody shall try this move again."""
     with site.store.read() as connection:
         customer = get_customer(connection, wish.customer)
+        job = get_database(connection, wish.database)["job_id"]
     found = site.target.alias(customer["alias"])
     if found == wish.database or customer["generation"] != generation:
         return error
     forget_intent(site, customer)
     stays = f"{customer['alias']} stays at {found or 'nothing'}."
-    return type(error)(
-        error.what, kept=" ".join(part for part in (error.kept, stays) if part), cure=error.cure
-    )
+    kept = " ".join(part for part in (error.kept, stays) if part)
+    return type(error)(error.what, kept=kept, cure=error.cure.replace("<id>", str(job)))
 
 
 def settle(site: Site, name: str) -> str:

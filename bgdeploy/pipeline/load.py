@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from bgdeploy.errors import BadInput, BgdeployError, ConfigError, TargetAway, TargetFull, VerifyFailed
+from bgdeploy.errors import (
+    BadInput,
+    BgdeployError,
+    ConfigError,
+    SnapshotChanged,
+    TargetAway,
+    TargetFull,
+    VerifyFailed,
+)
 from bgdeploy.jobs.backoff import delay
 from bgdeploy.jobs.cancel import end_cancelled, is_asked
 from bgdeploy.jobs.ledger import PROGRESS
@@ -76,6 +84,8 @@ def fail(tx: Tx, job: Row, error: BgdeployError) -> None:
     """The job ends as failed; what it built is left to the cleaner, what is live is untouched."""
     attempt = job["attempt"] + (job["state"] == State.LOADING)
     said = {"error": str(error), "error_code": error.code, "reason": None, "attempt": attempt}
+    if isinstance(error, SnapshotChanged):
+        said["fingerprint"] = None  # also what comes back just as it was is looked at anew
     move(tx, job, State.FAILED, "load.failed", fields={"reason": str(error)}, ended_at=tx.now, **said, **IDLE)
     intend_drop(tx, job, "its load failed")
 

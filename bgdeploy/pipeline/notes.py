@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bgdeploy.errors import LeaseLost
+from bgdeploy.errors import BgdeployError, LeaseLost, NotReadable
 from bgdeploy.jobs.rows import Row, Tx, as_read, move_all, title, write_all
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.site import Site
@@ -28,6 +29,21 @@ class Report:
     failed: list[tuple[str, str]] = field(default_factory=list)
     errors: list[tuple[str, str]] = field(default_factory=list)
     look_again: bool = False  # a marker was seen once; half a second later it counts
+
+
+@contextmanager
+def standing_alone(name: str, report: Report) -> Iterator[None]:
+    """Whatever is wrong with one customer is told of it alone, and the others are looked at all the same."""
+    try:
+        yield
+    except NotReadable as error:
+        report.errors.append((name, error.what))
+    except OSError as error:  # a disk that fails under one customer
+        report.errors.append((name, f"{error.filename or name}: {error.strerror or error}"))
+    except BgdeployError:
+        raise  # the job table or the target: it concerns all of them
+    except Exception as error:  # the edge of a customer: what nobody foresaw in its files stops nobody else
+        report.errors.append((name, f"it cannot be judged ({type(error).__name__}: {error})"))
 
 
 class Ready(NamedTuple):

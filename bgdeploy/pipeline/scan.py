@@ -16,7 +16,7 @@ from bgdeploy.jobs.states import Actor, State
 from bgdeploy.naming import alias_name
 from bgdeploy.pipeline.admit import Judged, admit, judge, look_at, look_into
 from bgdeploy.pipeline.known import Known, read_known
-from bgdeploy.pipeline.notes import BATCH, Notes, Report
+from bgdeploy.pipeline.notes import BATCH, Notes, Report, standing_alone
 from bgdeploy.site import Site
 from bgdeploy.snapshots import folders
 from bgdeploy.snapshots.readiness import Fingerprint, Readiness
@@ -87,17 +87,13 @@ def scan_customers(site: Site, names: Iterable[str], known: Known, report: Repor
 def _visit(site: Site, name: str, known: Known, report: Report) -> list[Visit]:
     """List a customer's folder and look at what is new; nothing where it cannot be listed."""
     folder = site.settings.dataset.base_path / name
-    try:
+    visits = []
+    with standing_alone(name, report):
         found = folders.list_timestamps(folder, now=site.clock(), known=known.timestamps.get(name, set()))
         new = [_look_at_new(site, folder, one) for one in sorted(found.timestamps)]
-    except NotReadable as error:
-        _unlisted(report, name, error)
-        return []
-    except OSError as error:
-        _fails(report, name, error)
-        return []
-    report.skipped.extend((f"{name}/{one.name}", one.skipped or "") for one in found.skipped)
-    return [Visit(name, [one for one in new if one is not None], found.there)]
+        report.skipped.extend((f"{name}/{one.name}", one.skipped or "") for one in found.skipped)
+        visits.append(Visit(name, [one for one in new if one is not None], found.there))
+    return visits
 
 
 def _look_at_new(site: Site, home: Path, timestamp: int) -> Newcomer | None:
@@ -112,15 +108,13 @@ def _settle_in(site: Site, visits: Sequence[Visit], known: Known, notes: Notes) 
     judged = _discover(site, [one for visit in visits for one in visit.new], known, notes.report)
     for visit in visits:
         rows, name = known.open.get(visit.customer, []), visit.customer
-        try:
+        with standing_alone(name, notes.report):
             if rows or name in judged:
                 waiting = [row for row in rows if row["state"] in _WAITING]
                 admit(site, known.customers[name], waiting, notes, judged.get(name, []))
             for row in rows:
                 if row["state"] in _DONE and str(row["timestamp"]) in visit.there and not row["changed"]:
                     _compare(site, row, notes)
-        except OSError as error:
-            _fails(notes.report, name, error)
 
 
 def _is_removed(customer: Row | None) -> bool:
@@ -129,11 +123,6 @@ def _is_removed(customer: Row | None) -> bool:
 
 def _unlisted(report: Report, folder: str, error: NotReadable) -> None:
     report.errors.append((folder, error.what))
-
-
-def _fails(report: Report, name: str, error: OSError) -> None:
-    """A disk that fails under one customer stops nobody else."""
-    _unlisted(report, name, NotReadable(f"{error.filename or name}: {error.strerror or error}"))
 
 
 def _discover(

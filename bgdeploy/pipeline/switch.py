@@ -176,7 +176,7 @@ def roll_back(
     if goal is None or goal == customer["live"]:
         raise Refused(
             f"{name} has nothing to go back to" + (f": {goal} is live already." if goal else "."),
-            kept=f"{customer['live'] or 'Nothing'} stays live.",
+            kept=f"{customer['live']} stays live." if customer["live"] else "Nothing is live yet.",
             cure="See: bgdeploy customers",
         )
     wish = Move(name, goal, "rollback", why, by, pause=pause)

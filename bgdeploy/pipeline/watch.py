@@ -12,7 +12,7 @@ from bgdeploy.errors import NotReadable
 from bgdeploy.jobs.rows import Row, customers, jobs
 from bgdeploy.pipeline.admit import admit
 from bgdeploy.pipeline.known import read_known
-from bgdeploy.pipeline.notes import Notes, Report
+from bgdeploy.pipeline.notes import Notes, Report, standing_alone
 from bgdeploy.pipeline.scan import scan_customers
 from bgdeploy.site import Site
 from bgdeploy.snapshots import folders
@@ -78,7 +78,8 @@ def _judge(site: Site, watch: Watch, done: set[str], report: Report) -> None:
     notes = Notes(site, report)
     for customer, waiting in _read_discovered(site, watch):
         if customer["name"] in watch.customers and customer["name"] not in done:
-            admit(site, customer, waiting, notes)
+            with standing_alone(customer["name"], report):
+                admit(site, customer, waiting, notes)
     notes.write()
 
 

@@ -162,13 +162,17 @@ def _be_the_first_to_go() -> None:
 
 
 def _run(ticket: dict[str, Any], line: Line) -> dict[str, Any]:
+    from bgdeploy.snapshots.values import find_bad_text
     from bgdeploy.targets import open_target_by_kind
 
     target = open_target_by_kind(ticket["target"], ticket["settings"], ticket["access"])
     snapshot = _open_snapshot(ticket, target)
-    if ticket["stage"] == "load":
-        return _load(target, *_right(ticket, line), snapshot)
-    return _verify(target, line, snapshot)
+    try:
+        if ticket["stage"] == "load":
+            return _load(target, *_right(ticket, line), snapshot)
+        return _verify(target, line, snapshot)
+    except UnicodeDecodeError as error:
+        raise find_bad_text(snapshot) or error from error
 
 
 def _right(ticket: dict[str, Any], line: Line) -> tuple[Ticket, PipeLedger]:

@@ -95,7 +95,9 @@ def reload(site: Site, job_id: int, *, by: str) -> Row:
             raise Refused(
                 f"Job {job_id} ({title(job)}) is {job['state']}; only a loaded, switched or cleaned one is reloaded.",
                 kept="Nothing was changed.",
-                cure=f"bgdeploy retry {job_id}" if job["state"] == State.FAILED else _just_wait(job),
+                cure=f"To load it from zero: bgdeploy retry {job_id}"
+                if job["state"] == State.FAILED
+                else _just_wait(job),
             )
         found = look_at(site, job)
         if found is None:

@@ -6,7 +6,15 @@ from typing import Any
 
 from bgdeploy import log
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BadInput, BgdeployError, BuildLocked, LeaseLost, NameTaken
+from bgdeploy.errors import (
+    BadInput,
+    BgdeployError,
+    BuildLocked,
+    LeaseLost,
+    NameTaken,
+    SnapshotChanged,
+    TargetError,
+)
 from bgdeploy.jobs import ledger
 from bgdeploy.jobs.lease import Lease
 from bgdeploy.jobs.rows import Row, Tx, title, write
@@ -33,7 +41,7 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
         except LeaseLost as error:
             log.emit("service.trouble", what=f"loading {title(job)}", error=error)
         except BgdeployError as error:
-            _end_badly(run, error)
+            _end_badly(run, _find_blame(run, error))
 
 
 def _build(run: Run) -> dict[str, Any]:
@@ -79,11 +87,21 @@ def _rename(run: Run, error: BuildLocked | None = None) -> None:
 def _check_unchanged(run: Run) -> None:
     found = admit.look_at(run.site, run.job)
     if found is None or found.text != run.job["fingerprint"]:
-        raise BadInput(
+        raise SnapshotChanged(
             f"The snapshot {title(run.job)} {'changed' if found else 'was removed'} while it was loaded.",
             kept="What is live stays live.",
             cure="It is taken up again by itself when the folder has settled.",
         )
+
+
+def _find_blame(run: Run, error: BgdeployError) -> BgdeployError:
+    """A file that was taken away looks damaged: say first that the snapshot is not what it was."""
+    if type(error) in (BadInput, TargetError):
+        try:
+            _check_unchanged(run)
+        except SnapshotChanged as changed:
+            return changed
+    return error
 
 
 def _converse(run: Run, child: children.Child, ticket: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from importlib.metadata import version
+from pathlib import Path
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -14,6 +15,7 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ExitCode, StoreError
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import jobs
+from bgdeploy.service.doctor import disks
 from bgdeploy.service.housekeeper import House, complain_when_late, keep_history, keep_house, keep_scanning
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.service.worker import work_once
@@ -32,6 +34,7 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
     place = f"{site.settings.dataset.base_path} -> {site.target.kind} in {where}"
     started = {"version": version("bgdeploy"), "workers": workers, "interval": orchestrator.scan_interval}
     log.emit("service.started", place=place, **started)
+    _tell_of_shared_disk(site.store.path)
     scheduler = _schedule(house) if scans else None
     threads = [_thread("housekeeper", keep_house, house)]
     if scans:
@@ -40,6 +43,16 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
     while not stop.asked.wait(1.0):
         complain_when_late(house)
     _end(house, scheduler, threads)
+
+
+def _tell_of_shared_disk(path: Path) -> None:
+    """Say what the doctor would say, since it damages the job table at some bad moment and not at once."""
+    try:
+        kind = disks.read_kind(path)
+    except OSError:
+        return  # no Linux: nobody knows
+    if disks.is_shared(kind):
+        log.emit("store.shared_disk", path=path, kind=kind)
 
 
 def work(house: House) -> None:

@@ -13,12 +13,13 @@ from bgdeploy.errors import ConfigError, NotFound, TargetError
 from bgdeploy.jobs import ledger, lineage
 from bgdeploy.jobs.lease import short
 from bgdeploy.jobs.progress import Progress, of_tables
-from bgdeploy.jobs.rows import Row, customers, events, get_job, jobs
+from bgdeploy.jobs.rows import Row, customers, databases, events, get_job, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
 from bgdeploy.service.picking import JOB_ORDERS, SWITCH_ORDERS, Page, select_page
 from bgdeploy.service.timeline import Span, spans
 from bgdeploy.site import Site
+from bgdeploy.targets.base import Rows
 
 View = dict[str, Any]
 
@@ -254,6 +255,19 @@ def capacity_warning(site: Site) -> str | None:
     sums = f"{count} customers x {each} kept + {extra} pinned, bad or waiting + {slots} loading = {needed}"
     cure = "raise orchestrator.max_databases, or lower keep_databases (bgdeploy config shows both)"
     return f"max_databases is {limit}, but {sums}; loads that still fit go on. Cure: {cure}"
+
+
+def ask(site: Site, customer: str, cypher: str) -> Rows:
+    """Return the rows of a read-only query; an error names the job of what is live."""
+    alias = alias_of(site, customer)
+    try:
+        return site.target.query(alias, cypher)
+    except TargetError as error:
+        with site.store.read() as connection:
+            of_live = sa.select(databases.c.job_id).where(databases.c.name == site.target.alias(alias))
+            job = connection.execute(of_live).scalar_one_or_none()
+        cure = error.cure.replace("<id>", str(job or "<id>"))
+        raise type(error)(error.what, kept=error.kept, cure=cure) from error
 
 
 def alias_of(site: Site, customer: str) -> str:

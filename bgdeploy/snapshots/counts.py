@@ -124,7 +124,10 @@ def names_its_folder(parquet: pq.ParquetFile, column: str, names: Collection[str
         return True
     statistics = read_statistics(parquet, column)
     bounds = [] if statistics is None or statistics.min is None else [statistics.min, statistics.max]
-    first = next(_stream(parquet, column, 1))[0].as_py()
+    try:
+        first = next(_stream(parquet, column, 1))[0].as_py()
+    except UnicodeDecodeError:
+        return False  # what is no text names nothing
     return first is not None and all({*_labels_of(value)} & {*names} for value in [first, *bounds])
 
 

@@ -160,6 +160,12 @@ def _fault_of_link_to(link: str, base: str) -> str | None:
     return None if os.path.isdir(real) else "this is a link that does not lead to a folder"
 
 
+def why_skipped(timestamp: int, *, now: float) -> str | None:
+    """Return why a folder of this name would be skipped, or None."""
+    name, latest = str(timestamp), int(now) + _DAY
+    return None if _is_canonical(name) and timestamp <= latest else _fault_of_name(name, latest)
+
+
 def _is_canonical(name: str) -> bool:
     return name.isascii() and name.isdigit() and name[0] != "0"
 

@@ -57,7 +57,10 @@ def read_statistics(parquet: pq.ParquetFile, column_name: str) -> ColumnStats | 
             continue
         if statistics is None or not (statistics.has_min_max or _is_all_null(statistics, group.num_rows)):
             return None
-        bounds += [statistics.min, statistics.max] if statistics.has_min_max else []
+        try:
+            bounds += [statistics.min, statistics.max] if statistics.has_min_max else []
+        except UnicodeDecodeError:
+            return None  # bytes that are no UTF-8 in a column of text: nothing is known of it
         counted = nulls is not None and statistics.has_null_count
         nulls = nulls + statistics.null_count if counted and nulls is not None else None
     if not bounds:

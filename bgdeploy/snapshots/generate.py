@@ -13,10 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bgdeploy.clock import wall
 from bgdeploy.durable import sync
 from bgdeploy.errors import Refused
 from bgdeploy.snapshots import fiction
 from bgdeploy.snapshots.files import MARKER, is_ignored
+from bgdeploy.snapshots.folders import why_skipped
 
 BROKEN = ("duplicate-id", "dangling", "truncated-file", "mixed-schema")
 _GROUP = 20_000  # rows written at a time
@@ -51,6 +53,7 @@ def write_snapshot(
     home = base / customer
     final, draft = home / str(timestamp), home / f".{timestamp}.writing"
     _check(final, customer, rows, broken)
+    _check_name(timestamp)
     if draft.exists():
         shutil.rmtree(draft)
     draft.mkdir(parents=True)
@@ -61,6 +64,13 @@ def write_snapshot(
     final.parent.joinpath(draft.name).rename(final)
     sync(home)
     return final
+
+
+def _check_name(timestamp: int) -> None:
+    reason = why_skipped(timestamp, now=wall())
+    if reason is not None:
+        cure = "Take seconds since 1970, not later than tomorrow."
+        raise Refused(f"A snapshot named {timestamp} would be skipped: {reason}.", cure=cure)
 
 
 def _check(final: Path, customer: str, rows: int, broken: str | None) -> None:

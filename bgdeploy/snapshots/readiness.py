@@ -130,9 +130,9 @@ def judge(
         return Readiness("waiting", f"the folder {current.unreadable} cannot be listed", first=first)
     if current.manifest is not None:
         return _judge_manifest(current, current.manifest, manifest_checked, first)
-    if not current.files:
-        return Readiness("waiting", "no data files yet", first=first)
     age = 0.0 if first or seen_at is None else now - seen_at
+    if not current.files and (current.marker_mtime is None or age < settle_seconds):
+        return Readiness("waiting", "no data files yet", first=first)
     if current.marker_mtime is not None and current.marker_mtime >= current.newest_mtime:
         return _judge_marker(age, first)
     return _judge_settling(current, age, None if first else seen_at, settle_seconds)

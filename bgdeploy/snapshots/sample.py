@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from bgdeploy.snapshots.footers import read_nulls
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import Column, DataFile, Role, Snapshot, Table
+from bgdeploy.snapshots.values import outside_of_calendar
 
 _BATCH = 1024  # rows decoded at a time
 
@@ -70,8 +71,7 @@ def _read_rows(path: Path, file: DataFile, group: int, table: Table, count: int)
     keys = _key_columns(table)
     for batch in _read_middle(path, file, group, [*keys, *table.properties]):
         step = max(1, batch.num_rows // count)
-        picked = _in_python(batch.take(list(range(0, batch.num_rows, step))[:count])).to_pylist()
-        for row in picked:
+        for row in _in_python(file, batch.take(list(range(0, batch.num_rows, step))[:count])):
             values = {column.name: row[column.name] for column in table.properties}
             yield Sample(tuple(row[key.name] for key in keys), values)
         return
@@ -84,7 +84,19 @@ def _read_middle(path: Path, file: DataFile, group: int, columns: list[Column]) 
     return islice(read_rows(path, file, columns, rows=_BATCH, row_groups=[group]), skip, None)
 
 
-def _in_python(rows: pa.RecordBatch) -> pa.RecordBatch:
+def _in_python(file: DataFile, rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return rows as Python has them; raises BadInput for what it has not, where no footer told."""
+    rows = _cut(rows)
+    for name, values in zip(rows.schema.names, rows.columns, strict=True):
+        try:
+            values.to_pylist()
+        except OverflowError as error:
+            raise outside_of_calendar(file.path, name) from error
+    found: list[dict[str, Any]] = rows.to_pylist()
+    return found
+
+
+def _cut(rows: pa.RecordBatch) -> pa.RecordBatch:
     """Cut times to the microseconds that Python knows; what is compared with them is cut likewise."""
     coarse = [_coarse(field.type) for field in rows.schema]
     columns = [column.cast(kind, safe=False) for column, kind in zip(rows.columns, coarse, strict=True)]

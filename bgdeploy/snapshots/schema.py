@@ -18,6 +18,7 @@ from bgdeploy.snapshots.counts import names_its_folder
 from bgdeploy.snapshots.layout import TableFolder, read_layout
 from bgdeploy.snapshots.source import Column, DataFile, Kind, Snapshot, Table
 from bgdeploy.snapshots.tables import join_columns
+from bgdeploy.snapshots.values import check_moments
 
 _KEPT = "Nothing of the snapshot was loaded."
 Refuses = Callable[[pa.DataType, str], str | None]
@@ -82,6 +83,7 @@ def read_footer(
         schema, metadata = _schema(parquet, file), parquet.metadata
         written_by = metadata.created_by or ""
         _check_types(file, schema, written_by, refuses)
+        check_moments(file, parquet)
         roles = find_roles(folder.kind, file, schema, columns, _speaker(parquet, folder))
         found = tuple(
             Column(field.name, field.type, roles.get(number, "property"))

@@ -231,6 +231,9 @@ class Target(Protocol):
         Raises StaleGeneration when the alias has seen a newer generation, on targets that can tell.
         """
 
+    def outdated(self, database: str) -> str | None:
+        """Say why the installed engine should not read a database that is whole, or None; no alias moves to one."""
+
     def remove_alias(self, name: str, generation: int) -> None:
         """Take an alias away, because its customer leaves; idempotent, and never one that bgdeploy did not make.
 

@@ -66,6 +66,9 @@ class FakeTarget:
         self.generations[name] = generation
         self.pointing[name] = database
 
+    def outdated(self, database: str) -> str | None:
+        return None
+
     def remove_alias(self, name: str, generation: int) -> None:
         if generation < self.generations.get(name, 0):
             raise StaleGeneration(f"{name} has seen a newer generation")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from bgdeploy.finding import Check, Finding, error, many, ok, shorten, warning
 from bgdeploy.targets.base import Owned
 from bgdeploy.targets.ladybug import links
 from bgdeploy.targets.ladybug.engine import version
+from bgdeploy.targets.ladybug.facts import describe, read_facts
 from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, Paths
 
 SUBJECT = "databases"
@@ -51,7 +51,7 @@ def find_writers(paths: Paths, owned: Owned) -> Iterator[Finding]:
     published = _published(paths)
     found = []
     for folder in published:
-        facts = _read_facts(folder)
+        facts = read_facts(folder)
         if (facts.get("engine"), facts.get("storage")) != (here["engine"], here["storage"]):
             found.append(_judge_writer(folder.name, facts, here, ids, live))
     yield from shorten(found, "bgdeploy customers")
@@ -66,10 +66,7 @@ def _judge_writer(
         return warning(
             f"nobody knows which engine wrote {name}: its {FACTS} does not say", _reload(name, ids)
         )
-    what = (
-        f"{name} was written by ladybug {facts['engine']} in storage format {facts.get('storage')}; "
-        f"{here['engine']} with format {here['storage']} is installed"
-    )
+    what = describe(name, facts, here)
     unreadable = facts.get("storage") != here["storage"] and name in live
     return (error if unreadable else warning)(what, _reload(name, ids))
 
@@ -97,7 +94,7 @@ def find_damage(paths: Paths, owned: Owned) -> Iterator[Finding]:
 
 
 def _judge_size(folder: Path, ids: Mapping[str, int], live: set[str]) -> Finding | None:
-    written = _read_facts(folder).get("bytes")
+    written = read_facts(folder).get("bytes")
     try:
         size = (folder / GRAPH).stat().st_size
     except FileNotFoundError:
@@ -201,12 +198,3 @@ def _published(paths: Paths) -> list[Path]:
 
 def _entries(home: Path) -> list[Path]:
     return [home / name for name in sorted(os.listdir(home))] if home.is_dir() else []
-
-
-def _read_facts(folder: Path) -> dict[str, Any]:
-    """What was written down at publication; nothing where that cannot be read."""
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}

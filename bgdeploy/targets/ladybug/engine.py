@@ -87,7 +87,8 @@ def open_engine(
     options |= {"throw_on_wal_replay_failure": True, "enable_checksums": True}
     try:
         database, connect = _open(graph, read_only=read_only, max_db_size=_power(room), **options)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
+        # Whatever it stumbles over in a damaged or foreign file: "vector::reserve" is a ValueError.
         raise QueryFailed(f"{graph} does not open: {error}") from error
     try:
         engine = Engine(connect(database), database)

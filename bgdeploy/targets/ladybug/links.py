@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from bgdeploy.durable import sync, write_durably
 from bgdeploy.errors import Refused, StaleGeneration, TargetError
-from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, Paths, locked
+from bgdeploy.targets.ladybug.facts import read_facts
+from bgdeploy.targets.ladybug.paths import GRAPH, Paths, locked
 
 _PATIENCE = 10.0  # seconds; a move takes milliseconds
 
@@ -101,10 +101,8 @@ def _check(paths: Paths, alias: str, database: str, generation: int) -> None:
 
 def _read_size(folder: Path) -> int:
     """The size a database had when it was published; what nobody knows is never right."""
-    try:
-        return int(json.loads((folder / FACTS).read_text(encoding="utf-8"))["bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return -1
+    size = read_facts(folder).get("bytes")
+    return size if isinstance(size, int) else -1
 
 
 def _memory(paths: Paths, alias: str) -> Path:

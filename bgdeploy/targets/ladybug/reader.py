@@ -11,6 +11,7 @@ from typing import Any
 from bgdeploy.errors import NotFound, TargetError
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
+from bgdeploy.targets.ladybug.facts import tell_outdated
 from bgdeploy.targets.ladybug.links import read_link
 from bgdeploy.targets.ladybug.paths import GRAPH, Paths
 
@@ -36,7 +37,7 @@ class Reader:
                 return database, self._stack.enter_context(opened)
             except (FileNotFoundError, QueryFailed) as error:
                 if read_link(self._paths, self._alias) == database:
-                    raise _unreadable(self._alias, database, error) from error
+                    raise _unreadable(self._alias, graph.parent, error) from error
         raise TargetError(f"The alias {self._alias} moved at every one of {_TRIES} tries to open it.")
 
     def query(self, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
@@ -73,9 +74,12 @@ def _live(paths: Paths, alias: str) -> str:
     return database
 
 
-def _unreadable(alias: str, database: str, error: Exception) -> TargetError:
+def _unreadable(alias: str, folder: Path, error: Exception) -> TargetError:
+    if (outdated := tell_outdated(folder)) is not None:
+        cure = "Load its snapshot again: bgdeploy retry <id> --reload"
+        return TargetError(f"{outdated} and cannot open it.", kept="Nothing was changed.", cure=cure)
     return TargetError(
-        f"{database}, which the alias {alias} points at, cannot be opened: {error}",
+        f"{folder.name}, which the alias {alias} points at, cannot be opened: {error}",
         kept="Nothing was changed.",
-        cure="Look at it with: bgdeploy customers; go back with: bgdeploy rollback",
+        cure=f'Go back: bgdeploy rollback {alias} --reason "...", or load its snapshot again: bgdeploy retry <id> --reload',
     )

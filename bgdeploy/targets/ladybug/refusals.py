@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from bgdeploy.errors import BadInput, BgdeployError, TargetError, TargetFull
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.snapshots.values import find_bad_text
 from bgdeploy.targets.base import Group
 from bgdeploy.targets.diagnosis import Desk, diagnose
 from bgdeploy.targets.ladybug.engine import QueryFailed
@@ -52,6 +53,8 @@ def explain(error: QueryFailed, group: Group | None, work: Build) -> BgdeployErr
         word in low for word in ("conversion exception", "overflow exception", "cast")
     ):
         return BadInput(f"{where} holds a value that does not fit its column: {said}", kept=_KEPT)
+    if "invalid string encoding" in low and (bad := find_bad_text(work.snapshot)) is not None:
+        return bad
     if (damaged := _find_damaged(group, work.snapshot)) is not None:
         return BadInput(f"{damaged} is damaged: {said}", kept=_KEPT, cure="Write it again.")
     return TargetError(f"The engine could not load {where}: {said}", kept=_KEPT)

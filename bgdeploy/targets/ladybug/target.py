@@ -18,6 +18,7 @@ from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Owned, Rows, Status, Ticket
 from bgdeploy.targets.ladybug import links
 from bgdeploy.targets.ladybug.engine import version
+from bgdeploy.targets.ladybug.facts import tell_outdated
 from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, NEED, Paths, allocated
 from bgdeploy.targets.ladybug.reader import open_reader
 
@@ -148,6 +149,10 @@ class Ladybug:
     def switch(self, name: str, database: str, generation: int) -> None:
         """Move the link in one step."""
         links.move_link(self._paths, name, database, generation)
+
+    def outdated(self, database: str) -> str | None:
+        """Another engine's storage format."""
+        return tell_outdated(self._paths.databases / database)
 
     def remove_alias(self, name: str, generation: int) -> None:
         """Remove the link."""

@@ -134,6 +134,10 @@ class Neo4j:
     def _is_there(self, database: str) -> bool:
         return databases.look(self._server, database).verdict == "online"
 
+    def outdated(self, database: str) -> str | None:
+        """Never: a server upgrades its own."""
+        return None
+
     def remove_alias(self, name: str, generation: int) -> None:
         """Drop the alias, if it is ours."""
         aliases.remove_alias(self._server, name, generation)
