@@ -16,7 +16,7 @@ from bgdeploy.errors import ConfigError, Refused, TargetError
 from bgdeploy.jobs import migrate
 from bgdeploy.jobs.ballast import with_reserve
 from bgdeploy.jobs.lease import new_owner
-from bgdeploy.jobs.models import Identity
+from bgdeploy.jobs.models import identity
 from bgdeploy.jobs.rows import Tx, transaction
 from bgdeploy.jobs.states import Actor
 from bgdeploy.jobs.store import Store, open_store
@@ -24,7 +24,6 @@ from bgdeploy.targets import open_target
 from bgdeploy.targets.base import Target
 
 Result = TypeVar("Result")
-identity: sa.Table = Identity.__table__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

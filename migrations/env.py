@@ -7,7 +7,7 @@ from alembic import context
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from bgdeploy.errors import StoreError
-from bgdeploy.jobs.models import Base
+from bgdeploy.jobs.models import metadata
 
 
 def _explicit(connection: DBAPIConnection, _: object) -> None:
@@ -31,7 +31,7 @@ def run() -> None:
     with engine.begin() as connection:
         context.configure(
             connection=connection,
-            target_metadata=Base.metadata,
+            target_metadata=metadata,
             transactional_ddl=True,
             render_as_batch=True,
         )

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from bgdeploy.jobs import migrate
-from tests.house import House, make_house, make_removable
+from tests.house import House, end_started, make_house, make_removable
 from tests.neo4j.servers import LTS, NEWEST, PASSWORD, Community, NoServer, community
 from tests.neo4j.standin import StandIn, standin
 
@@ -28,6 +28,12 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     template = tmp_path_factory.mktemp("template") / "jobs.db"
     migrate.ensure(template)
     return template
+
+
+@pytest.fixture(autouse=True)
+def _no_service_is_left() -> Iterator[None]:
+    yield
+    end_started()
 
 
 @pytest.fixture

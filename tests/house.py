@@ -25,6 +25,16 @@ ORCHESTRATOR: dict[str, Any] = {
     "retry_backoff_base": 1, "health_check_retry_delay": 1, "max_retries": 100, "max_interruptions": 100,
 }  # fmt: skip
 PATIENCE = 90.0
+STARTED: list[subprocess.Popen[bytes]] = []  # every service of the test at hand
+
+
+def end_started() -> None:
+    """End what a test that failed has left running, frozen or not."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,11 @@ class House:
 
     def start(self, *words: str, failpoint: str = "") -> subprocess.Popen[bytes]:
         with open(self.folder / "log", "ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self.command(*words), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environ(failpoint)
             )
+        STARTED.append(process)
+        return process
 
     def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "--json").stdout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from bgdeploy.cli.offenders import offenders
 from bgdeploy.cli.options import AsJson, Asked
 from bgdeploy.cli.output import Table
 from bgdeploy.jobs.states import State
+
+if TYPE_CHECKING:
+    from bgdeploy.service.picking import Page
 
 FOLLOWED = 1000  # events told at one look
 jobs_app = typer.Typer(
@@ -167,17 +170,18 @@ def _log(context: typer.Context, job_id: int | None, customer: str | None, asked
     page, site = asked.page(["at"]), context.obj.site()
     if job_id is not None:
         find_job(site, job_id)
-    found = list_events(site, job_id, customer=customer, page=page)
+
+    def look(page: Page) -> listing.Lines:
+        return list_events(site, job_id, customer=customer, page=page)
+
+    found = look(page)
     shown = found[-(asked.limit or 0) :]
     tell = output.print_json if asked.as_json else _print_events
     tell(shown)
     if asked.every is not None:
-
-        def look(last: int) -> listing.Lines:
-            later = replace(page, before=last, sort="at", limit=FOLLOWED)
-            return list_events(site, job_id, customer=customer, page=later)
-
-        listing.follow(shown[-1]["id"] if shown else 0, look, tell, asked.every)
+        later = replace(page, sort="at", limit=FOLLOWED)
+        last = shown[-1]["id"] if shown else 0
+        listing.follow(last, lambda last: look(replace(later, before=last)), tell, asked.every)
     elif not asked.as_json:
         _print_older(context, shown, more=len(found) > len(shown))
 

@@ -65,12 +65,10 @@ def _redraw(look: Callable[[], Table], every: float) -> None:
 
 
 def _picture(table: Table, every: float) -> Any:
-    from rich.console import Group
     from rich.text import Text
 
-    head = Text(f"every {every:g} s, now {iso(wall())}; Ctrl+C ends", style="dim")
-    body = output.rich_table(table.columns, table.rows) if table.rows else Text(table.empty)
-    return Group(head, body, Text(table.foot))
+    head = f"every {every:g} s, now {iso(wall())}; Ctrl+C ends"
+    return Text.from_ansi("\n".join([head, *output.lines(table, on_terminal=True)]))
 
 
 def follow(last: int, look: Callable[[int], Lines], tell: Callable[[Lines], None], every: float) -> None:

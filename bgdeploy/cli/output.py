@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+from bgdeploy.cli import tables
 from bgdeploy.errors import BgdeployError, ExitCode, TargetError
-
-if TYPE_CHECKING:
-    import rich.table
 
 Result = TypeVar("Result")
 
@@ -33,14 +32,8 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, foot: str = "") -> None:
     """Print rows under column names; ``empty`` says what to do where there are none."""
-    if not rows:
-        print(empty)
-    elif sys.stdout.isatty():
-        _print_rich(columns, rows)
-    else:
-        _print_plain(columns, _cells(rows))
-    if foot:
-        print(foot)
+    for line in lines(Table(columns, rows, empty, foot), sys.stdout.isatty()):
+        print(line)
 
 
 def print_it(table: Table) -> None:
@@ -48,50 +41,15 @@ def print_it(table: Table) -> None:
     print_table(table.columns, table.rows, empty=table.empty, foot=table.foot)
 
 
-def _cells(rows: Sequence[Sequence[Any]]) -> list[list[str]]:
-    return [["" if cell is None else str(cell) for cell in row] for row in rows]
-
-
-def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    from rich.console import Console
-
-    Console().print(rich_table(columns, rows))
-
-
-def rich_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> rich.table.Table:
-    """Return a table for a terminal, with the states in colours."""
-    from rich.table import Table as Drawn
-    from rich.text import Text
-
-    table = Drawn(box=None, header_style="bold", pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in _cells(rows):
-        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-    return table
-
-
-_STYLES = {
-    "switched": "green",
-    "loaded": "cyan",
-    "loading": "yellow",
-    "failed": "red",
-    "cleaned": "dim",
-    "discovered": "dim",
-}
-
-
-def _style(cell: str) -> str:
-    return _STYLES.get(cell, "")
-
-
-def _print_plain(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
-    for row in [columns, *cells]:
-        line = "  ".join(
-            cell.replace("\n", " ").ljust(width) for cell, width in zip(row, widths, strict=True)
-        )
-        print(line.rstrip())
+def lines(table: Table, on_terminal: bool) -> list[str]:
+    """Return a table as it is printed, for the terminal there is or for a pipe."""
+    if not table.rows:
+        drawn = [table.empty]
+    elif on_terminal:
+        drawn = tables.fitted(table.columns, table.rows, shutil.get_terminal_size().columns)
+    else:
+        drawn = tables.plain(table.columns, table.rows)
+    return [*drawn, table.foot] if table.foot else drawn
 
 
 def ago(seconds: float | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from bgdeploy.jobs.rows import Row, age, databases, jobs
+from bgdeploy.jobs.rows import Row, age, customers, databases, jobs
 from bgdeploy.jobs.states import State
 
 _STATE = (jobs.c.state, jobs.c.loaded_at, jobs.c.not_before, jobs.c.database.label("built"))
@@ -19,7 +19,7 @@ _KEPT = (
     .order_by(*_NEWEST_FIRST)
 )
 _KEPT_OF = _KEPT.where(databases.c.customer == sa.bindparam("customer"))
-# Where no more good ones are kept than may be, and nothing else is owned, nothing can be doomed.
+# Where no more good ones are kept than may be, nothing else is owned, and nobody leaves, nothing is doomed.
 _CROWDED = (
     sa.select(databases.c.customer)
     .join(jobs, jobs.c.id == databases.c.job_id)
@@ -30,6 +30,7 @@ _CROWDED = (
             sa.func.count() > sa.bindparam("keep"),
             sa.func.count(databases.c.drop_at) + sa.func.count(databases.c.bad_at) > 0,
             sa.func.max(jobs.c.state.not_in((State.SWITCHED, State.LOADING))) == 1,
+            databases.c.customer.in_(sa.select(customers.c.name).where(customers.c.removed_at.is_not(None))),
         )
     )
 )

@@ -1,11 +1,27 @@
-"""The tables of the job table. Times are seconds since 1970 (UTC); JSON columns hold plain data."""
+"""The tables of the job table. Times are seconds since 1970 (UTC); JSON columns hold plain data.
+
+Plain tables and no mapped classes: importing the mapper would add a quarter to the start of every command.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, MetaData, UniqueConstraint, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
 
 from bgdeploy.jobs.states import State
 
@@ -17,201 +33,194 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 _STATES = ", ".join(f"'{state}'" for state in State)
+metadata = MetaData(naming_convention=NAMING)
 
 
-class Base(DeclarativeBase):
-    """Declarative base with named constraints, so that every later migration can name them."""
-
-    metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}
+def _key(name: str, kind: type[Any] = Integer) -> Column[Any]:
+    return Column(name, kind, primary_key=True)
 
 
-class Identity(Base):
-    """Whom this job table speaks of; one row."""
-
-    __tablename__ = "identity"
-    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    target: Mapped[str]
-    place: Mapped[str]  # state folder (ladybug) or DBMS id (neo4j)
-    base_path: Mapped[str]
-    created_at: Mapped[float]
+def _must(name: str, kind: type[Any], *more: Any, **default: Any) -> Column[Any]:
+    return Column(name, kind, *more, nullable=False, **default)
 
 
-class Customer(Base):
-    """A tenant: what is live, what may become live, and the one intent to move its alias."""
-
-    __tablename__ = "customers"
-    __table_args__ = (UniqueConstraint("alias"),)
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    alias: Mapped[str]
-    created_at: Mapped[float]
-    live: Mapped[str | None]
-    live_timestamp: Mapped[int | None]
-    live_build: Mapped[int | None]
-    live_since: Mapped[float | None]
-    floor_timestamp: Mapped[int] = mapped_column(default=0)
-    floor_build: Mapped[int] = mapped_column(default=0)
-    generation: Mapped[int] = mapped_column(default=0)
-    intent: Mapped[str | None]  # the database the alias is being moved to
-    intent_kind: Mapped[str | None]
-    intent_who: Mapped[str | None]
-    intent_by: Mapped[str | None]  # owner id of the process that moves it
-    intent_why: Mapped[str | None]
-    intent_at: Mapped[float | None]
-    paused_at: Mapped[float | None]
-    paused_why: Mapped[str | None]
-    served_at: Mapped[float] = mapped_column(default=0.0)  # last claim: the longest unserved goes first
-    removed_at: Mapped[
-        float | None
-    ]  # a person said that it leaves; nothing of it is found or loaded any more
-    removed_by: Mapped[str | None]
-    removed_why: Mapped[str | None]
+def _may(name: str, kind: type[Any]) -> Column[Any]:
+    return Column(name, kind, nullable=True)
 
 
-class Job(Base):
-    """One build of one snapshot on its way through the states."""
+# Whom this job table speaks of; one row.
+identity = Table(
+    "identity",
+    metadata,
+    _key("id"),
+    _must("target", String),
+    _must("place", String),  # state folder (ladybug) or DBMS id (neo4j)
+    _must("base_path", String),
+    _must("created_at", Double),
+    CheckConstraint("id = 1", name="one_row"),
+)
 
-    __tablename__ = "jobs"
-    __table_args__ = (
-        UniqueConstraint("customer", "timestamp", "build"),
-        CheckConstraint(f"state IN ({_STATES})", name="state"),
-        Index("ix_jobs_queued", "customer", "timestamp", "build", sqlite_where=text("state = 'queued'")),
-        Index("ix_jobs_discovered", "customer", "timestamp", sqlite_where=text("state = 'discovered'")),
-        Index("ix_jobs_loaded", "customer", "timestamp", sqlite_where=text("state = 'loaded'")),
-        Index("uq_jobs_loading", "customer", unique=True, sqlite_where=text("state = 'loading'")),
-        Index("ix_jobs_leased", "lease_expires", sqlite_where=text("lease_owner IS NOT NULL")),
-        Index("ix_jobs_open", "customer", "timestamp", sqlite_where=text("state <> 'cleaned'")),
-        Index("ix_jobs_updated_at", "updated_at"),
-    )
+# A tenant: what is live, what may become live, and the one intent to move its alias.
+customers = Table(
+    "customers",
+    metadata,
+    _key("name", String),
+    _must("alias", String),
+    _must("created_at", Double),
+    _may("live", String),
+    _may("live_timestamp", Integer),
+    _may("live_build", Integer),
+    _may("live_since", Double),
+    _must("floor_timestamp", Integer, default=0),
+    _must("floor_build", Integer, default=0),
+    _must("generation", Integer, default=0),
+    _may("intent", String),  # the database the alias is being moved to
+    _may("intent_kind", String),
+    _may("intent_who", String),
+    _may("intent_by", String),  # owner id of the process that moves it
+    _may("intent_why", String),
+    _may("intent_at", Double),
+    _may("paused_at", Double),
+    _may("paused_why", String),
+    _must("served_at", Double, default=0.0),  # last claim: the longest unserved goes first
+    _may("removed_at", Double),  # a person said that it leaves; nothing of it is found or loaded any more
+    _may("removed_by", String),
+    _may("removed_why", String),
+    UniqueConstraint("alias"),
+)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    customer: Mapped[str] = mapped_column(ForeignKey("customers.name"))
-    timestamp: Mapped[int]
-    build: Mapped[int] = mapped_column(default=1)
-    state: Mapped[str]
-    fence: Mapped[int] = mapped_column(default=0)
-    lease_owner: Mapped[str | None]
-    lease_expires: Mapped[float | None]
-    child_pid: Mapped[int | None]
-    child_started: Mapped[float | None]
-    attempt: Mapped[int] = mapped_column(default=0)
-    interruptions: Mapped[int] = mapped_column(default=0)
-    not_before: Mapped[float] = mapped_column(default=0.0)
-    cancel_at: Mapped[float | None]
-    blocked: Mapped[bool] = mapped_column(default=False)
-    requested: Mapped[bool] = mapped_column(default=False)  # a person asked: floor and window do not hold it
-    step: Mapped[str | None]  # last confirmed step of the load
-    reason: Mapped[str | None]  # why it is not further, for people
-    error: Mapped[str | None]
-    error_code: Mapped[str | None]
-    fingerprint: Mapped[str | None]
-    fingerprint_at: Mapped[float | None]  # since when the folder looks like this
-    changed: Mapped[bool] = mapped_column(default=False)  # its folder changed after it was loaded
-    database: Mapped[str | None]
-    rows_expected: Mapped[int | None]
-    rows_confirmed: Mapped[int] = mapped_column(default=0)
-    rows_seen: Mapped[int | None]  # confirmed ones and those on their way, as far as the target tells
-    bytes_expected: Mapped[int | None]
-    settings: Mapped[dict[str, Any] | None]  # the plan's settings, kept for every later run
-    created_at: Mapped[float]
-    updated_at: Mapped[float]
-    queued_at: Mapped[float | None]
-    loading_at: Mapped[float | None]
-    loaded_at: Mapped[float | None]
-    switched_at: Mapped[float | None]
-    ended_at: Mapped[float | None]
+# One build of one snapshot on its way through the states.
+jobs = Table(
+    "jobs",
+    metadata,
+    _key("id"),
+    _must("customer", String, ForeignKey("customers.name")),
+    _must("timestamp", Integer),
+    _must("build", Integer, default=1),
+    _must("state", String),
+    _must("fence", Integer, default=0),
+    _may("lease_owner", String),
+    _may("lease_expires", Double),
+    _may("child_pid", Integer),
+    _may("child_started", Double),
+    _must("attempt", Integer, default=0),
+    _must("interruptions", Integer, default=0),
+    _must("not_before", Double, default=0.0),
+    _may("cancel_at", Double),
+    _must("blocked", Boolean, default=False),
+    _must("requested", Boolean, default=False),  # a person asked: floor and window do not hold it
+    _may("step", String),  # last confirmed step of the load
+    _may("reason", String),  # why it is not further, for people
+    _may("error", String),
+    _may("error_code", String),
+    _may("fingerprint", String),
+    _may("fingerprint_at", Double),  # since when the folder looks like this
+    _must("changed", Boolean, default=False),  # its folder changed after it was loaded
+    _may("database", String),
+    _may("rows_expected", Integer),
+    _must("rows_confirmed", Integer, default=0),
+    _may("rows_seen", Integer),  # confirmed ones and those on their way, as far as the target tells
+    _may("bytes_expected", Integer),
+    _may("settings", JSON),  # the plan's settings, kept for every later run
+    _must("created_at", Double),
+    _must("updated_at", Double),
+    _may("queued_at", Double),
+    _may("loading_at", Double),
+    _may("loaded_at", Double),
+    _may("switched_at", Double),
+    _may("ended_at", Double),
+    UniqueConstraint("customer", "timestamp", "build"),
+    CheckConstraint(f"state IN ({_STATES})", name="state"),
+    Index("ix_jobs_queued", "customer", "timestamp", "build", sqlite_where=text("state = 'queued'")),
+    Index("ix_jobs_discovered", "customer", "timestamp", sqlite_where=text("state = 'discovered'")),
+    Index("ix_jobs_loaded", "customer", "timestamp", sqlite_where=text("state = 'loaded'")),
+    Index("uq_jobs_loading", "customer", unique=True, sqlite_where=text("state = 'loading'")),
+    Index("ix_jobs_leased", "lease_expires", sqlite_where=text("lease_owner IS NOT NULL")),
+    Index("ix_jobs_open", "customer", "timestamp", sqlite_where=text("state <> 'cleaned'")),
+    Index("ix_jobs_updated_at", "updated_at"),
+)
 
+# What happened, append-only; a transition has its event in the same transaction.
+events = Table(
+    "job_events",
+    metadata,
+    _key("id"),
+    _may("job_id", Integer),
+    _may("customer", String),
+    _must("at", Double),
+    _must("kind", String),
+    _may("source", String),
+    _may("target", String),
+    _must("actor", String),
+    _may("owner", String),
+    _may("fence", Integer),
+    _must("message", String),
+    Index("ix_job_events_job_id", "job_id", "id"),
+    sqlite_autoincrement=True,  # ids are never used twice, also after pruning
+)
 
-class JobEvent(Base):
-    """What happened, append-only; a transition has its event in the same transaction."""
+# The ledger of a load: one row per group of files that is committed at once.
+load_tables = Table(
+    "load_tables",
+    metadata,
+    _key("id"),
+    _must("job_id", Integer, ForeignKey("jobs.id")),
+    _must("database", String),
+    _must("number", Integer),
+    _must("kind", String),
+    _must("name", String),
+    _may("source_label", String),
+    _may("target_label", String),
+    _must("files", JSON),
+    _must("rows_expected", Integer),
+    _may("rows_confirmed", Integer),
+    _may("rows_seen", Integer),
+    _must("starts", Integer, default=0),
+    _may("started_at", Double),
+    _may("confirmed_at", Double),
+    _may("confirmed_fence", Integer),
+    _must("found", Boolean, default=False),  # committed by a run that died before it could say so
+    UniqueConstraint("job_id", "database", "number"),
+)
 
-    __tablename__ = "job_events"
-    __table_args__ = (
-        Index("ix_job_events_job_id", "job_id", "id"),
-        {"sqlite_autoincrement": True},  # ids are never used twice, also after pruning
-    )
+# A database that bgdeploy made and therefore owns; the name is never used twice.
+databases = Table(
+    "databases",
+    metadata,
+    _key("name", String),
+    _must("job_id", Integer, ForeignKey("jobs.id")),
+    _must("customer", String, ForeignKey("customers.name")),
+    _must("timestamp", Integer),
+    _must("build", Integer),
+    _must("created_at", Double),
+    _may("verified_at", Double),
+    _may("counts", JSON),  # {"labels": {...}, "types": {...}}, asked of the database
+    _may("left_at", Double),  # when the alias moved away
+    _may("pinned_at", Double),
+    _may("bad_at", Double),
+    _may("bad_why", String),
+    _may("drop_at", Double),  # the intent; from here on nothing may point at it
+    _may("drop_why", String),
+    _may("dropped_at", Double),
+    Index("ix_databases_job_id", "job_id"),
+    Index("ix_databases_kept", "customer", sqlite_where=text("dropped_at IS NULL")),
+)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[int | None]
-    customer: Mapped[str | None]
-    at: Mapped[float]
-    kind: Mapped[str]
-    source: Mapped[str | None]
-    target: Mapped[str | None]
-    actor: Mapped[str]
-    owner: Mapped[str | None]
-    fence: Mapped[int | None]
-    message: Mapped[str]
-
-
-class LoadTable(Base):
-    """The ledger of a load: one row per group of files that is committed at once."""
-
-    __tablename__ = "load_tables"
-    __table_args__ = (UniqueConstraint("job_id", "database", "number"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
-    database: Mapped[str]
-    number: Mapped[int]
-    kind: Mapped[str]
-    name: Mapped[str]
-    source_label: Mapped[str | None]
-    target_label: Mapped[str | None]
-    files: Mapped[list[Any]]
-    rows_expected: Mapped[int]
-    rows_confirmed: Mapped[int | None]
-    rows_seen: Mapped[int | None]
-    starts: Mapped[int] = mapped_column(default=0)
-    started_at: Mapped[float | None]
-    confirmed_at: Mapped[float | None]
-    confirmed_fence: Mapped[int | None]
-    found: Mapped[bool] = mapped_column(default=False)  # committed by a run that died before it could say so
-
-
-class Database(Base):
-    """A database that bgdeploy made and therefore owns; the name is never used twice."""
-
-    __tablename__ = "databases"
-    __table_args__ = (
-        Index("ix_databases_job_id", "job_id"),
-        Index("ix_databases_kept", "customer", sqlite_where=text("dropped_at IS NULL")),
-    )
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
-    customer: Mapped[str] = mapped_column(ForeignKey("customers.name"))
-    timestamp: Mapped[int]
-    build: Mapped[int]
-    created_at: Mapped[float]
-    verified_at: Mapped[float | None]
-    counts: Mapped[dict[str, Any] | None]  # {"labels": {...}, "types": {...}}, asked of the database
-    left_at: Mapped[float | None]  # when the alias moved away
-    pinned_at: Mapped[float | None]
-    bad_at: Mapped[float | None]
-    bad_why: Mapped[str | None]
-    drop_at: Mapped[float | None]  # the intent; from here on nothing may point at it
-    drop_why: Mapped[str | None]
-    dropped_at: Mapped[float | None]
-
-
-class Switch(Base):
-    """Every move of an alias, append-only and kept for ever."""
-
-    __tablename__ = "switches"
-    __table_args__ = (Index("ix_switches_customer", "customer", "id"), {"sqlite_autoincrement": True})
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    customer: Mapped[str]
-    at: Mapped[float]
-    source: Mapped[str | None]
-    target: Mapped[str | None]
-    kind: Mapped[str]  # deploy, switch, rollback, found, repair
-    by: Mapped[str]
-    why: Mapped[str]
-    generation: Mapped[int]
-    took_ms: Mapped[float | None]
-    job_id: Mapped[int | None]
+# Every move of an alias, append-only and kept for ever.
+switches = Table(
+    "switches",
+    metadata,
+    _key("id"),
+    _must("customer", String),
+    _must("at", Double),
+    _may("source", String),
+    _may("target", String),
+    _must("kind", String),  # deploy, switch, rollback, found, repair
+    _must("by", String),
+    _must("why", String),
+    _must("generation", Integer),
+    _may("took_ms", Double),
+    _may("job_id", Integer),
+    Index("ix_switches_customer", "customer", "id"),
+    sqlite_autoincrement=True,
+)

@@ -12,16 +12,14 @@ from sqlalchemy.dialects import sqlite
 
 from bgdeploy import log
 from bgdeploy.errors import LeaseLost, NotFound
-from bgdeploy.jobs.models import Customer, Database, Job, JobEvent, LoadTable
+from bgdeploy.jobs.models import customers as customers
+from bgdeploy.jobs.models import databases as databases
+from bgdeploy.jobs.models import events as events
+from bgdeploy.jobs.models import jobs as jobs
+from bgdeploy.jobs.models import load_tables as load_tables
 from bgdeploy.jobs.statements import select_where, update_where
 from bgdeploy.jobs.states import Actor, State, find
 from bgdeploy.jobs.store import Store
-
-jobs: sa.Table = Job.__table__  # type: ignore[assignment]
-events: sa.Table = JobEvent.__table__  # type: ignore[assignment]
-customers: sa.Table = Customer.__table__  # type: ignore[assignment]
-databases: sa.Table = Database.__table__  # type: ignore[assignment]
-load_tables: sa.Table = LoadTable.__table__  # type: ignore[assignment]
 
 Row = sa.RowMapping
 Edge = tuple[State | None, State | None]

@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
-
 from bgdeploy.errors import Refused
-from bgdeploy.jobs.models import Switch
+from bgdeploy.jobs.models import switches as switches
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_database, get_job, move
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor, State
-
-switches: sa.Table = Switch.__table__  # type: ignore[assignment]
 
 _INTENT = ("intent", "intent_kind", "intent_who", "intent_why", "intent_by", "intent_at")
 NO_INTENT = dict.fromkeys(_INTENT)

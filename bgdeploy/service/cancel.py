@@ -54,7 +54,7 @@ def _check(tx: Tx, job: Row) -> None:
     if job["state"] != State.LOADED:
         return
     intent = get_customer(tx.connection, job["customer"])["intent"]
-    if intent == job["database"] or not (job["lease_owner"] is None or is_lost(job, tx.now)):
+    if intent == job["database"] or not is_lost(job, tx.now):
         raise Refused(
             f"Job {job['id']} ({title(job)}) is being switched or dropped at this moment.",
             kept="It goes on.",

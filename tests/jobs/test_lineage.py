@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from bgdeploy.jobs.lineage import candidate, doomed, good, standby
+from bgdeploy.jobs.lineage import candidate, crowded, doomed, good, kept_databases, standby
+from bgdeploy.jobs.rows import customers
 from bgdeploy.jobs.states import State
+from bgdeploy.jobs.store import Store
+from tests.jobs.tables import add_customer, add_database, add_job
 
 NOW = 1000.0
 
@@ -103,3 +109,53 @@ def test_the_candidate_is_what_is_being_made_else_the_newest_that_waits() -> Non
     assert candidate([loading, loaded])["timestamp"] == 2  # type: ignore[index]
     assert candidate([loaded, database(1, State.LOADED)])["timestamp"] == 3  # type: ignore[index]
     assert candidate([database(1)]) is None
+
+
+# what a customer's databases may be like: the state of the job, and the marks of the database
+KINDS: list[tuple[State, dict[str, Any]]] = [
+    (State.SWITCHED, {}),
+    (State.SWITCHED, {"bad_at": 1.0}),
+    (State.SWITCHED, {"pinned_at": 1.0}),
+    (State.SWITCHED, {"drop_at": 1.0, "drop_why": "a test"}),
+    (State.SWITCHED, {"dropped_at": 1.0}),
+    (State.LOADED, {}),
+    (State.LOADING, {}),
+    (State.QUEUED, {"drop_at": 1.0, "drop_why": "a test"}),
+    (State.FAILED, {}),
+    (State.CLEANED, {}),
+]
+
+LIVE = ("live", "live_timestamp", "live_build", "live_since")
+
+
+def test_of_a_customer_that_is_not_crowded_nothing_is_doomed(store: Store) -> None:
+    """The cleaner asks for the crowded ones only: all that the rules could doom must be among them."""
+    combinations = [*combinations_with_replacement(KINDS, 2), *combinations_with_replacement(KINDS, 3)]
+    for number, kinds in enumerate(combinations):
+        if sum(state is State.LOADING for state, _ in kinds) < 2:
+            _own(store, f"customer-{number}", kinds)
+            _own(store, f"leaving-{number}", kinds, removed_at=1.0, **dict.fromkeys(LIVE))
+    with store.read() as connection:
+        for keep in (1, 2, 3):
+            found = set(crowded(connection, keep=keep))
+            for owner in connection.execute(sa.select(customers)).mappings().all():
+                kept = kept_databases(connection, owner["name"])
+                if doomed(owner, kept, keep=keep, grace=0.0, now=NOW):
+                    assert owner["name"] in found
+
+
+def _own(store: Store, name: str, kinds: Sequence[tuple[State, dict[str, Any]]], **more: Any) -> None:
+    """The newest that is switched is live."""
+    live = max((index for index, (state, _) in enumerate(kinds, 1) if state is State.SWITCHED), default=None)
+    of_live = dict(zip(LIVE, (live and f"{name}-{live}", live, live and 1, 0.0), strict=True))
+    add_customer(store, name, **{**of_live, **more})
+    for index, (state, marks) in enumerate(kinds, 1):
+        add_database(store, add_job(store, name, index, state, loaded_at=0.0), f"{name}-{index}", **marks)
+
+
+def test_a_house_at_rest_has_no_crowded_customer(store: Store) -> None:
+    _own(store, "acme", [KINDS[0], KINDS[0]])
+    _own(store, "borealis", [KINDS[0], KINDS[6]])
+    with store.read() as connection:
+        assert crowded(connection, keep=2) == []
+        assert crowded(connection, keep=1) == ["acme", "borealis"]

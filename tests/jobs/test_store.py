@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from bgdeploy.errors import StoreError, StoreFull
 from bgdeploy.jobs import migrate
 from bgdeploy.jobs import store as store_module
-from bgdeploy.jobs.models import Base
+from bgdeploy.jobs.models import metadata
 from bgdeploy.jobs.rows import customers, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.jobs.store import Store, open_store
@@ -145,7 +145,7 @@ def test_the_migrations_make_exactly_the_models(store: Store) -> None:
     from alembic.migration import MigrationContext
 
     with store.read() as connection:
-        found = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+        found = compare_metadata(MigrationContext.configure(connection), metadata)
     assert found == []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from bgdeploy.jobs.models import Switch
+from bgdeploy.jobs.models import switches
 from bgdeploy.jobs.rows import events, load_tables
 from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline import prune as pruning
@@ -19,7 +19,6 @@ from bgdeploy.pipeline.prune import AT_ONCE, prune
 from bgdeploy.service import operate
 from tests.pipeline.place import DAY, OLD, Place, databases, jobs
 
-switches: sa.Table = Switch.__table__  # type: ignore[assignment]
 MakePlace = Callable[..., Place]
 
 

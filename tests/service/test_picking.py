@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bgdeploy.config import load_settings
 from bgdeploy.errors import NotFound
-from bgdeploy.jobs.rows import jobs
+from bgdeploy.jobs.rows import customers, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
 from bgdeploy.service.picking import CUSTOMER_ORDERS, JOB_ORDERS, SWITCH_ORDERS, Page, pick_customers
-from bgdeploy.service.views import list_events, list_jobs, list_switches
+from bgdeploy.service.views import list_customers, list_events, list_jobs, list_switches
 from bgdeploy.site import Site, open_site
+from bgdeploy.targets.base import DatabaseInfo
 from tests.house import House
 from tests.jobs.tables import add_customer, opened
+from tests.pipeline.fake import FakeTarget
 
 COUNT = 57
 
@@ -148,3 +151,32 @@ def test_customers_are_picked_and_sorted_and_who_has_no_value_comes_last(
 ) -> None:
     assert wanted.get("sort", "customer").removeprefix("-") in CUSTOMER_ORDERS
     assert [one["customer"] for one in pick_customers(PEOPLE, **wanted)] == names.split()
+
+
+class Asked(FakeTarget):
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def aliases(self) -> dict[str, str]:
+        self.asked.append("aliases")
+        return {"a": "a-1", "b": "b-1"}
+
+    def databases(self) -> list[DatabaseInfo]:
+        self.asked.append("databases")
+        return [DatabaseInfo("a-1", "online")]
+
+    def alias(self, name: str) -> str | None:
+        raise AssertionError("a listing asks for all of them at once")
+
+
+def test_a_listing_of_customers_asks_the_target_twice_however_many_there_are(site: Site) -> None:
+    target = Asked()
+    with site.store.write() as connection:
+        for name, live in (("a", "a-1"), ("b", "b-1"), ("c", "c-1")):
+            connection.execute(customers.update().where(customers.c.name == name).values(live=live))
+    found = list_customers(replace(site, target=target))
+    assert [one["trouble"] for one in found] == [None, "b-1 is gone", "the alias points at nothing"]
+    assert sorted(target.asked) == ["aliases", "databases"]

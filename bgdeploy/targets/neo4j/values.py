@@ -13,6 +13,7 @@ from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.counts import split_labels
+from bgdeploy.snapshots.unify import simple
 
 _LARGEST = 2**63 - 1
 _KEPT = "What is live stays live."
@@ -20,8 +21,7 @@ _KEPT = "What is live stays live."
 
 def find_fault(kind: pa.DataType) -> str | None:
     """Return what to write instead of a type that no property can hold, or None."""
-    if is_.is_dictionary(kind):
-        return find_fault(kind.value_type)
+    kind = simple(kind)  # as rows are read, however they are stored
     if _is_list(kind):
         inner = kind.value_type
         if _is_list(inner):
