@@ -19,7 +19,7 @@ CONFIGS: dict[str, tuple[str, str]] = {
         "bgdeploy: {here}/config.yaml:1: target: 'ladybird' is not one of 'ladybug' or 'neo4j', did you mean ladybug?\n"
         "{here}/config.yaml:3: orchestrator.num_workers: 'many' is not a whole number\n"
         "{here}/config.yaml:4: orchestrator.keep_database: unknown key, did you mean keep_databases?\n"
-        "{here}/config.yaml:5: dataset: must be a section with keys of its own (base_path, settle_seconds, columns)\n"
+        "{here}/config.yaml:5: dataset: must be a section with keys of its own (base_path, settle_seconds, expire_days, columns)\n"
         + _NONE_STARTED,
     ),
     "no YAML": (
