@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from bgdeploy.jobs import migrate
 from tests.house import House, end_started, make_house, make_removable
@@ -16,6 +17,8 @@ from tests.neo4j.servers import LTS, NEWEST, PASSWORD, Community, NoServer, comm
 from tests.neo4j.standin import StandIn, standin
 
 Server = TypeVar("Server")
+settings.register_profile("bgdeploy", deadline=None)  # a slow machine is no fault of the code
+settings.load_profile("bgdeploy")
 HOW = (
     "give them one: Java 17 or newer with Maven on the PATH, or BGDEPLOY_TEST_NEO4J=neo4j://host:7687 with "
     "BGDEPLOY_TEST_NEO4J_PASSWORD for an Enterprise server of your own (docs/neo4j.md)"
