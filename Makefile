@@ -26,7 +26,7 @@ test: $(VENV)/dev       ## style, types and all tests
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(VENV)/dev      ## style and types only
 	$(BIN)/python -m ruff check .
@@ -38,6 +38,12 @@ bench: $(VENV)/user     ## speeds as ratios, written to the screen
 	$(BIN)/python benchmarks/disk.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/offenders.py
+	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/switches.py
+	$(BIN)/python benchmarks/jobs.py
+	$(BIN)/python benchmarks/scan.py
+	$(BIN)/python benchmarks/heartbeat.py
+	$(BIN)/python benchmarks/commands.py
 	$(BIN)/python benchmarks/neo4j_load.py
 	$(BIN)/python benchmarks/neo4j_load.py memory
 

@@ -147,6 +147,18 @@ def _clear(house: House) -> None:
                 session.run(databases.DROP, name=job["database"]).consume()
 
 
+_SERVERS = {"real", "lts_server", "newest_server", "standin_process", "small_server"}
+_ON_A_SERVER = ("[neo4j", "[community", "[own server")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker takes all tests that need a server, so that each server is started once; else files stay together."""
+    for item in items:
+        needed = _SERVERS & set(getattr(item, "fixturenames", ()))
+        served = needed or any(mark in item.name for mark in _ON_A_SERVER)
+        item.add_marker(pytest.mark.xdist_group("servers" if served else str(item.path)))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say which tests ran on what server, and which had none."""
     ran: dict[str, int] = {}
