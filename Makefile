@@ -40,9 +40,9 @@ bench: $(VENV)/user     ## speeds as ratios, written to the screen
 	$(BIN)/python benchmarks/offenders.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/switches.py
-	$(BIN)/python benchmarks/jobs.py
+	$(BIN)/python -m benchmarks.jobs
 	$(BIN)/python benchmarks/scan.py
-	$(BIN)/python benchmarks/heartbeat.py
+	$(BIN)/python -m benchmarks.heartbeat
 	$(BIN)/python benchmarks/commands.py
 	$(BIN)/python benchmarks/neo4j_load.py
 	$(BIN)/python benchmarks/neo4j_load.py memory
