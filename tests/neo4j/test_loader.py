@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -21,7 +20,6 @@ from bgdeploy.errors import (
     Refused,
     TargetAway,
     TargetError,
-    TargetFull,
     VerifyFailed,
 )
 from bgdeploy.targets.neo4j import statements
@@ -31,7 +29,6 @@ from tests.house import make_house
 from tests.neo4j.loading import TIMESTAMP, Loading, loading, loading_of
 from tests.neo4j.proxy import proxy
 from tests.neo4j.servers import LTS, PASSWORD, Community, NoServer, community
-from tests.tmpfs import small_disk
 
 COUNTS = {"labels": {"Entity": 800, "Address": 400}, "types": {"HAS_ADDRESS": 800}}
 
@@ -236,35 +233,6 @@ def test_the_index_of_a_declared_constraint_that_a_crash_cut_off_is_in_nobodys_w
         "mine",
     ]
     assert "kept" in [row["name"] for row in ask(real, "SHOW INDEXES YIELD name")]
-
-
-def test_a_full_disk_at_the_server_is_said_and_the_load_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    with small_disk(60) as disk:
-        (tmp_path / "home").mkdir()
-        (tmp_path / "home/data").symlink_to(disk)
-        try:
-            server = community(tmp_path / "home", LTS).__enter__()
-        except NoServer as error:
-            pytest.skip(f"no server: {error}")
-        try:
-            one = loading(tmp_path, server.uri, rows=200_000, batch_rows=5000)
-            with pytest.raises(TargetFull, match="disk is full, or fails"):
-                one.load()
-            one.fence = 2
-            with pytest.raises(TargetAway, match=r"needs to be restarted|cannot be reached"):
-                one.load()
-            subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
-            server.kill()
-            server.start()
-            server.wait()
-            one.fence = 3
-            one.load()
-            assert one.verify() == {
-                "labels": {"Entity": 80_000, "Address": 40_000},
-                "types": {"HAS_ADDRESS": 80_000},
-            }
-        finally:
-            server.kill()
 
 
 def test_data_that_bgdeploy_did_not_load_is_left_alone(real: Community, tmp_path: Path) -> None:
