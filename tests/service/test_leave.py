@@ -13,7 +13,7 @@ FIRST = 1700000001
 
 
 def run(house: House, ok: bool = True) -> None:
-    house.run("run", "--timeout", "60", ok=ok)
+    house.run("run", "--timeout", "150", ok=ok)
 
 
 @pytest.fixture
