@@ -17,12 +17,16 @@ def run(house: House, ok: bool = True) -> None:
 
 
 @pytest.fixture
-def served(any_house: House) -> House:
+def served(house: House) -> House:
+    return fill(house)
+
+
+def fill(house: House) -> House:
     for number in range(2):
-        any_house.drop("acme", FIRST + number, rows=50)
-        any_house.drop("acme-eu", FIRST + number, rows=50)
-    run(any_house)
-    return any_house
+        house.drop("acme", FIRST + number, rows=50)
+        house.drop("acme-eu", FIRST + number, rows=50)
+    run(house)
+    return house
 
 
 def databases(house: House) -> set[str]:
@@ -37,7 +41,8 @@ def test_it_is_said_first_and_nothing_is_done(served: House) -> None:
     assert served.live("acme") == f"acme-{FIRST + 1}"
 
 
-def test_alias_and_databases_go_and_the_neighbour_stays(served: House) -> None:
+def test_alias_and_databases_go_and_the_neighbour_stays(any_house: House) -> None:
+    served = fill(any_house)
     served.run("pin", "acme")
     said = served.run("customers", "remove", "acme", "--yes", "--reason", "contract ended").stdout
     assert "to take it back: bgdeploy resume acme" in said
