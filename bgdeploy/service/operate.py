@@ -48,8 +48,9 @@ def retry(site: Site, job_id: int, *, by: str) -> str:
         if job["state"] != State.FAILED:
             _refuse_retry(job)
         intend_drop(tx, job, "its job starts from zero")
-        behind = _is_behind(tx, job)
-        changes = {**FRESH, "requested": behind, "reason": f"asked for by {by}", "queued_at": tx.now}
+        # A reload that failed shares its timestamp with the floor: without its mark it would wait for ever.
+        asked = {"requested": job["requested"] or _is_behind(tx, job), "reason": f"asked for by {by}"}
+        changes = {**FRESH, **asked, "queued_at": tx.now}
         found = look_at(site, job)
         if found is not None:
             changes["fingerprint"] = found.text
