@@ -20,7 +20,7 @@ import pytest
 from bgdeploy.config import load_settings
 from bgdeploy.finding import Check, Finding, ok
 from bgdeploy.jobs.lease import this_host
-from bgdeploy.service.doctor import clocks, disk_of_table, disks, job_table, limits
+from bgdeploy.service.doctor import clocks, disk_of_table, disks, job_table, limits, workers
 from bgdeploy.service.doctor.examine import examine, find_checks, looking
 from bgdeploy.service.doctor.rounds import make_rounds
 from tests.house import House, make_house, make_removable
@@ -340,11 +340,11 @@ CASES: dict[str, tuple[Callable[[House], None], str, str, str, str]] = {
         run_sql("UPDATE databases SET drop_at = 1, drop_why = 'old' WHERE name = ?", STANDBY), "aliases", "warning",
         f"{STANDBY} is to be dropped since 1970", "bgdeploy jobs log 1"),
     "lease: of a dead process": (
-        run_sql(LEASE, DEAD, NOW + 900, SECOND), "workers", "warning", "and that process is gone", "takes it back at once"),
+        run_sql(LEASE, DEAD, NOW + 90_000, SECOND), "workers", "warning", "and that process is gone", "takes it back at once"),
     "lease: over, of a living one": (
         run_sql(LEASE, ALIVE, NOW - 900, SECOND), "workers", "error", "though that process lives", f"kill -9 {os.getpid()}"),
     "lease: of another host": (
-        run_sql(LEASE, "otherhost~1/7/1.00/ab", NOW + 900, SECOND), "workers", "unknown", "on another host", "Look there"),
+        run_sql(LEASE, "otherhost~1/7/1.00/ab", NOW + 90_000, SECOND), "workers", "unknown", "on another host", "Look there"),
     "lease: of another host, over": (
         run_sql(LEASE, "otherhost~1/7/1.00/ab", NOW - 900, SECOND), "workers", "warning", "it is over for", "takes it back"),
     "workers: none, and work waits": (
@@ -356,7 +356,7 @@ CASES: dict[str, tuple[Callable[[House], None], str, str, str, str]] = {
         run_sql(STATE.format("queued_at = 1, reason = 'databases: 9 exist'"), "queued", SECOND), "jobs", "warning",
         "databases: 9 exist", "once the reason is gone"),
     "jobs: between two tries": (
-        run_sql(STATE.format(f"not_before = {NOW + 900}, queued_at = {NOW}"), "queued", SECOND), "jobs", "warning",
+        run_sql(STATE.format(f"not_before = {NOW + 90_000}, queued_at = {NOW}"), "queued", SECOND), "jobs", "warning",
         "and is tried again in", "bgdeploy serve"),
     "jobs: blocked": (
         run_sql(STATE.format("blocked = 1, reason = 'too few rows'"), "loaded", SECOND), "jobs", "warning",
@@ -472,6 +472,21 @@ def test_who_has_the_job_table_open_is_named(lived_in: House) -> None:
         assert "is not bgdeploy" in told.what
     finally:
         stranger.communicate("\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        ("/usr/bin/python3 /opt/bgdeploy/bin/bgdeploy serve", True),
+        ("/opt/bgdeploy/bin/bgdeploy run", True),
+        ("/opt/bgdeploy/bin/python -u -m bgdeploy --config a.yaml serve", True),
+        ("python3 -m bgdeploy.service.loader_process", True),
+        ("sqlite3 /srv/bgdeploy/jobs.db", False),
+        ("/srv/bgdeploy/.venv/bin/python copy.py /srv/bgdeploy", False),
+    ],
+)
+def test_a_process_is_known_by_what_it_runs_and_not_by_its_folders(words: str, ours: bool) -> None:
+    assert workers._is_bgdeploy(words.split()) is ours
 
 
 def test_a_running_service_is_named_and_no_trouble(lived_in: House) -> None:

@@ -13,20 +13,16 @@ FIRST = 1700000001
 
 
 def run(house: House, ok: bool = True) -> None:
-    house.run("run", "--timeout", "150", ok=ok)
+    house.run("run", "--timeout", "60", ok=ok)
 
 
 @pytest.fixture
-def served(house: House) -> House:
-    return fill(house)
-
-
-def fill(house: House) -> House:
+def served(any_house: House) -> House:
     for number in range(2):
-        house.drop("acme", FIRST + number, rows=50)
-        house.drop("acme-eu", FIRST + number, rows=50)
-    run(house)
-    return house
+        any_house.drop("acme", FIRST + number, rows=50)
+        any_house.drop("acme-eu", FIRST + number, rows=50)
+    run(any_house)
+    return any_house
 
 
 def databases(house: House) -> set[str]:
@@ -41,8 +37,7 @@ def test_it_is_said_first_and_nothing_is_done(served: House) -> None:
     assert served.live("acme") == f"acme-{FIRST + 1}"
 
 
-def test_alias_and_databases_go_and_the_neighbour_stays(any_house: House) -> None:
-    served = fill(any_house)
+def test_alias_and_databases_go_and_the_neighbour_stays(served: House) -> None:
     served.run("pin", "acme")
     said = served.run("customers", "remove", "acme", "--yes", "--reason", "contract ended").stdout
     assert "to take it back: bgdeploy resume acme" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -65,11 +66,18 @@ def _judge_process(process: psutil.Process) -> Finding:
         return ok(f"process {process.pid} had the job table open and has ended")
     shown = " ".join([Path(words[0]).name, *words[1:]])[:120] if words else "without a name"
     what = f"process {process.pid} ({shown}) has the job table open, it runs since {since}"
-    if any("bgdeploy" in word for word in words):
+    if _is_bgdeploy(words):
         return ok(what)
     return warning(
         f"{what}, and is not bgdeploy", "What copies or edits that file can lock or damage it; end it."
     )
+
+
+def _is_bgdeploy(words: list[str]) -> bool:
+    """By the program or module that runs: a path among the arguments says nothing (``sqlite3 /srv/bgdeploy/jobs.db``)."""
+    programs = [Path(word).name for word in words[:2]]
+    modules = [after.split(".")[0] for word, after in pairwise(words) if word == "-m"]
+    return "bgdeploy" in [*programs, *modules]
 
 
 def find_leases(site: Site) -> Iterator[Finding]:
