@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bgdeploy.targets.neo4j import batches, statements
+from bgdeploy.targets.neo4j.bolt import batches
+from bgdeploy.targets.neo4j.names import CYPHER
 from tests.neo4j.loading import Loading, Memory, loading_of
 from tests.neo4j.servers import Community, community
 
@@ -77,7 +78,7 @@ def unfenced(server: Community, work: Loading) -> None:
     def bare(session: Any, parts: Any, move: Any) -> None:
         with session.begin_transaction() as tx:
             for part in parts:
-                tx.run(statements.CYPHER + part.statement, part.params).consume()
+                tx.run(CYPHER + part.statement, part.params).consume()
             tx.commit()
 
     batches._write = bare

@@ -105,6 +105,6 @@ def loading_of(folder: Path, uri: str, files: dict[str, Any], **options: Any) ->
 
 
 def _open(path: Path) -> Snapshot:
-    from bgdeploy.targets.neo4j.values import find_fault
+    from bgdeploy.targets.neo4j.bolt.values import find_fault
 
     return open_snapshot("acme", TIMESTAMP, path, {}, "print", lambda kind, _: find_fault(kind))

@@ -22,9 +22,10 @@ from bgdeploy.errors import (
     TargetError,
     VerifyFailed,
 )
-from bgdeploy.targets.neo4j import statements
 from bgdeploy.targets.neo4j.access import open_server
+from bgdeploy.targets.neo4j.bolt import statements
 from bgdeploy.targets.neo4j.inspection import to_native
+from bgdeploy.targets.neo4j.names import CYPHER
 from tests.house import make_house
 from tests.neo4j.loading import TIMESTAMP, Loading, loading, loading_of
 from tests.neo4j.proxy import proxy
@@ -181,7 +182,7 @@ def test_a_takeover_between_a_batchs_begin_and_its_end_shuts_it_out(real: Commun
         def old() -> None:
             with driver.session(database="neo4j") as session:
                 move = {"stream": id_, "fence": 1, "at": 0, "next": 5}
-                text = f"{statements.CYPHER}{statements.MOVE_ON}RETURN s.at"
+                text = f"{CYPHER}{statements.MOVE_ON}RETURN s.at"
                 moved.append(session.run(text, move).single())
 
         with driver.session(database="neo4j") as session, session.begin_transaction() as takeover:

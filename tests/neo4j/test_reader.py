@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bgdeploy.snapshots.source import Column, DataFile
-from bgdeploy.targets.neo4j import reader
-from bgdeploy.targets.neo4j.reader import RowReader
+from bgdeploy.targets.neo4j.bolt import reader
+from bgdeploy.targets.neo4j.bolt.reader import RowReader
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from neo4j.exceptions import ClientError
 
-from bgdeploy.targets.neo4j import access, aliases, databases, health, rights, room, schema, statements
-from bgdeploy.targets.neo4j.names import quote
+from bgdeploy.targets.neo4j import access, aliases, databases, health, rights, room, schema
+from bgdeploy.targets.neo4j.names import CYPHER, quote
 from tests.house import make_house
 from tests.neo4j.servers import Community
 from tests.neo4j.standin import StandIn
@@ -103,7 +103,7 @@ def test_a_whole_life_sends_no_other_statement(enterprise: StandIn, tmp_path) ->
 )
 def test_a_quoted_name_is_only_a_name(real: Community, name: str) -> None:
     with real.driver() as driver:
-        text = f"{statements.CYPHER}CREATE (:{quote(name)} {{{quote(name)}: 1}})-[:{quote(name)}]->()"
+        text = f"{CYPHER}CREATE (:{quote(name)} {{{quote(name)}: 1}})-[:{quote(name)}]->()"
         driver.execute_query(text, database_="neo4j")  # type: ignore[arg-type]
         found = driver.execute_query(
             "MATCH (n)-[r]->() RETURN labels(n) AS labels, keys(n) AS keys, type(r) AS type",

@@ -13,8 +13,8 @@ from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Counts, Group, Rows, TableCount, TableKey
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
-from bgdeploy.targets.neo4j.names import quote
-from bgdeploy.targets.neo4j.statements import CYPHER, key_name
+from bgdeploy.targets.neo4j.keys import key_name
+from bgdeploy.targets.neo4j.names import CYPHER, quote
 
 
 @dataclass(frozen=True)

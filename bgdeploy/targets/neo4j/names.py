@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Cypher 5 is named in each statement, since a server may have another default and quoting follows it.
+CYPHER = "CYPHER 5 "
 STREAM = "__bgdeploy_stream"  # the label of the nodes that keep fence and position during a load
 
 

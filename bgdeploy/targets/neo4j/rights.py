@@ -16,8 +16,9 @@ from bgdeploy.finding import TRIAL, Check, Finding, error, many, ok, unknown
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j import aliases, databases, health, room
 from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.keys import create_key
+from bgdeploy.targets.neo4j.names import CYPHER
 from bgdeploy.targets.neo4j.refusals import RightMissing
-from bgdeploy.targets.neo4j.statements import CYPHER, create_key
 
 SUBJECT = "rights"
 OTHERS = "SHOW TRANSACTIONS YIELD username"

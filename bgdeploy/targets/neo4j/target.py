@@ -52,7 +52,7 @@ class Neo4j:
 
     def refuses(self, kind: pa.DataType, written_by: str) -> str | None:
         """What no property can hold."""
-        from bgdeploy.targets.neo4j.values import find_fault
+        from bgdeploy.targets.neo4j.bolt.values import find_fault
 
         return find_fault(kind)
 
@@ -63,9 +63,10 @@ class Neo4j:
         return tuple(find_needs(self._server, snapshot, running))
 
     def load(self, ticket: Ticket, snapshot: Snapshot, ledger: Ledger) -> None:
-        """Fill the database over Bolt; an earlier run's work is continued at its next batch."""
-        from bgdeploy.targets.neo4j.load import load
+        """Fill the database by the configured loader."""
+        from bgdeploy.targets.neo4j.loaders import find_loader
 
+        load = find_loader("bolt")
         folder, place = self._folder(ticket.database), place_of(self._server, ticket.database)
         with only_where_empty(ticket.database, place):
             load(self._server, replace(ticket, database=place), snapshot, ledger, folder)

@@ -11,21 +11,20 @@ from functools import partial
 from pathlib import Path
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BgdeployError, BuildLocked, TargetError
+from bgdeploy.errors import BuildLocked
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import Group, Ledger, Ticket
-from bgdeploy.targets.diagnosis import Desk, diagnose
 from bgdeploy.targets.groups import Doubt, keep_plan
-from bgdeploy.targets.neo4j import schema, statements
+from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
-from bgdeploy.targets.neo4j.batches import Work, key_of, run_stream
+from bgdeploy.targets.neo4j.bolt.batches import Work, run_stream
+from bgdeploy.targets.neo4j.bolt.streams import Stream, close_streams, open_streams
 from bgdeploy.targets.neo4j.databases import create
-from bgdeploy.targets.neo4j.streams import Stream, close_streams, open_streams
+from bgdeploy.targets.neo4j.keys import create_keys, explain
 
 GROUP_ROWS = 1_000_000  # rows a line of the ledger stands for; batches are much smaller
-_KEPT = "What is live stays live."
 _TELL_EVERY = 1.0  # seconds between two notes of progress in one group
 
 
@@ -57,7 +56,7 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
         try:
             _fill(work, groups, streams, ledger, width, declared)
         except Misfit as misfit:
-            raise _explain(work, ledger, misfit) from misfit
+            raise explain(work.database, snapshot, folder, ledger, misfit) from misfit
     ledger.step("closed")
 
 
@@ -70,7 +69,7 @@ def _fill(
     declared: Sequence[str],
 ) -> None:
     _run_phase(work, "node", groups, streams, ledger, width)
-    _create_keys(work)
+    create_keys(work.server, work.database, work.snapshot)
     _run_phase(work, "relationship", groups, streams, ledger, width)
     schema.apply(work.server, work.database, declared)
     reach("load.closing")
@@ -169,25 +168,3 @@ def _end(phase: Phase, error: BaseException | None) -> None:
     if error is not None:
         phase.work.stop.set()
         phase.error = phase.error or error
-
-
-def _create_keys(work: Work) -> None:
-    """One uniqueness constraint per node table, now that its nodes are there."""
-    for label in dict.fromkeys(table.name for table in work.snapshot.nodes if table.rows):
-        key = key_of(work.snapshot, label)
-        schema.clear_orphan(work.server, work.database, statements.key_name(label))
-        try:
-            schema.create(work.server, work.database, statements.create_key(label, key))
-        except schema.NotUnique as error:
-            raise Misfit("node", label, f"{str(error).rstrip('.')}.") from error
-    schema.await_online(work.server, work.database)
-
-
-def _explain(work: Work, ledger: Ledger, misfit: Misfit) -> BgdeployError:
-    """Let the files tell what does not fit; where they are right, the server holds something else."""
-    # A key counts for all nodes that carry the label, whatever folder they come from.
-    desk = Desk(work.snapshot, ledger, work.folder, across=True)
-    if (bad := diagnose(desk, misfit, _KEPT)) is not None:
-        return bad
-    what = f"Loading {misfit.name} into {work.database}: {misfit.said} But in the files every id is right."
-    return TargetError(what, kept=_KEPT, cure="Does somebody else write into this database?")

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bgdeploy.targets.neo4j.names import STREAM, quote
-
-# Cypher 5 is named in each statement, since a server may have another default and quoting follows it.
-CYPHER = "CYPHER 5 "
+from bgdeploy.targets.neo4j.names import CYPHER, STREAM, quote
 
 GUARD = "bgdeploy_stream"
 CREATE_GUARD = (
@@ -61,17 +58,3 @@ def create_relationships(
 def _properties(columns: Sequence[str]) -> str:
     pairs = (f"{quote(name)}: $c{number}[i]" for number, name in enumerate(columns))
     return f"{{{', '.join(pairs)}}}"
-
-
-def key_name(label: str) -> str:
-    """What the key of a node table is called at the server."""
-    return f"bgdeploy_key_{label}"
-
-
-def create_key(label: str, key: str) -> str:
-    """A uniqueness constraint, made after the nodes: much faster than before them."""
-    name = quote(key_name(label))
-    return (
-        f"{CYPHER}CREATE CONSTRAINT {name} IF NOT EXISTS FOR (n:{quote(label)}) "
-        f"REQUIRE n.{quote(key)} IS UNIQUE"
-    )

@@ -16,8 +16,8 @@ from bgdeploy.errors import BuildLocked, NameTaken, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group, Ledger, Rows, Ticket
-from bgdeploy.targets.neo4j import statements
 from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.bolt import statements
 from bgdeploy.targets.neo4j.schema import clear_orphan
 
 SMALLEST = 20_000  # rows; shorter groups are not split among streams

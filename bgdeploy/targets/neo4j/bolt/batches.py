@@ -19,12 +19,14 @@ from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
 from bgdeploy.targets.base import Group
 from bgdeploy.targets.groups import file_of, find_table, is_split
-from bgdeploy.targets.neo4j import statements
 from bgdeploy.targets.neo4j.access import Server
-from bgdeploy.targets.neo4j.reader import RowReader
+from bgdeploy.targets.neo4j.bolt import statements
+from bgdeploy.targets.neo4j.bolt.reader import RowReader
+from bgdeploy.targets.neo4j.bolt.streams import Stream
+from bgdeploy.targets.neo4j.bolt.values import split_by_labels, to_python
+from bgdeploy.targets.neo4j.keys import key_of
+from bgdeploy.targets.neo4j.names import CYPHER
 from bgdeploy.targets.neo4j.refusals import is_memory
-from bgdeploy.targets.neo4j.streams import Stream
-from bgdeploy.targets.neo4j.values import split_by_labels, to_python
 
 _SMALLEST = 50  # rows; a batch that does not fit then is the server's trouble
 _PATIENCE = 20.0  # seconds a batch is repeated while the server asks for it
@@ -123,13 +125,6 @@ def _shape(snapshot: Snapshot, group: Group) -> Shape:
     return Shape(group, table, ends[0], ends[1])
 
 
-def key_of(snapshot: Snapshot, label: str) -> str:
-    """The property that holds the id of a table's nodes."""
-    column = next(node.column("id") for node in snapshot.nodes if node.name == label)
-    assert column is not None
-    return column.name
-
-
 def _parts(shape: Shape, rows: pa.Table) -> Iterator[Part]:
     """The statements of one batch: one for each set of labels, or one for all relationships."""
     table = shape.table
@@ -202,7 +197,7 @@ def _write(session: neo4j.Session, parts: Sequence[Part], move: dict[str, Any]) 
     with session.begin_transaction() as tx:
         for number, part in enumerate(parts):
             before = statements.MOVE_ON if number == 0 else ""
-            text = f"{statements.CYPHER}{before}{part.statement}"
+            text = f"{CYPHER}{before}{part.statement}"
             counters = tx.run(cast(Any, text), {**part.params, **move}).consume().counters
             if number == 0 and counters.properties_set < statements.MOVED:
                 raise Overtaken
