@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bgdeploy.errors import ExitCode
@@ -106,9 +107,11 @@ def test_a_missing_right_is_told_with_its_grant_and_the_scratch_goes_all_the_sam
 
 def test_a_doctor_that_is_interrupted_takes_its_scratch_away_first(enterprise: StandIn, empty: House) -> None:
     before = there(enterprise)
-    doctor = empty.start("doctor", "--try-rights")
-    empty.await_("it is trying", lambda: any(TRIAL in name for name in there(enterprise)[0]))
+    doctor = empty.start("doctor", "--try-rights", failpoint="rights.created:1:stop")
+    empty.await_("it is trying", lambda: psutil.Process(doctor.pid).status() == psutil.STATUS_STOPPED)
+    assert any(TRIAL in name for name in there(enterprise)[0])
     doctor.send_signal(signal.SIGINT)
+    doctor.send_signal(signal.SIGCONT)
     assert doctor.wait(90) == ExitCode.INTERRUPTED
     assert there(enterprise) == before
 

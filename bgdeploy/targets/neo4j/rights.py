@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from bgdeploy.errors import BgdeployError, TargetAway, TargetFull
+from bgdeploy.failpoints import reach
 from bgdeploy.finding import TRIAL, Check, Finding, error, many, ok, unknown
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j import aliases, databases, health, room
@@ -164,6 +165,7 @@ def try_steps(server: Server, name: str, steps: Sequence[Step]) -> Iterator[Find
     first, *others = steps
     made = _try(server, name, first)
     yield made
+    reach("rights.created")
     if made.verdict != "ok":
         what = f"not tried without a database: {', '.join(step.what for step in others)}"
         yield unknown(what, "Mend that first.")
