@@ -83,6 +83,8 @@ def _read(files: Files, columns: Sequence[Column], start: int, stop: int) -> Ite
 
 def _cut(batches: Iterator[pa.RecordBatch], place: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:
     for batch in batches:
+        if place >= stop:
+            return  # the rest of a row group is not decoded for nothing
         first, last = max(0, start - place), min(batch.num_rows, stop - place)
         if first < last:
             yield batch.slice(first, last - first)
