@@ -30,11 +30,7 @@ from bgdeploy.site import Site
 STAYS = {"removed_at": None, "removed_by": None, "removed_why": None}
 _WAITING = (
     sa.select(jobs)
-    .where(
-        jobs.c.state == sa.literal_column("'loaded'"),
-        jobs.c.lease_owner.is_(None),
-        jobs.c.not_before <= sa.bindparam("now"),
-    )
+    .where(jobs.c.state == sa.literal_column("'loaded'"))
     .order_by(jobs.c.customer, jobs.c.timestamp.desc(), jobs.c.build.desc())
 )
 
@@ -43,9 +39,15 @@ def switch_ready(site: Site) -> int:
     """Finish what was cut off, then move every alias whose newest database may go live."""
     repeat_cut_off_moves(site)
     with site.store.read() as connection:
-        waiting = connection.execute(_WAITING, {"now": site.clock()}).mappings().all()
+        waiting = connection.execute(_WAITING).mappings().all()
+    # The newest is found first: while it is put off, an older one must not take its place.
     newest = {job["customer"]: job for job in reversed(waiting)}
-    return sum(_consider(site, job) for job in newest.values())
+    due = [job for job in newest.values() if _is_due(job, site.clock())]
+    return sum(_consider(site, job) for job in due)
+
+
+def _is_due(job: Row, now: float) -> bool:
+    return job["lease_owner"] is None and job["not_before"] <= now
 
 
 def _consider(site: Site, job: Row) -> bool:
