@@ -17,7 +17,7 @@ def widen(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
         return one
     if is_.is_null(one):
         return two
-    if _is_list(one) and _is_list(two):
+    if is_list(one) and is_list(two):
         inner = widen(one.value_type, two.value_type)
         return None if inner is None else pa.list_(inner)
     return _numbers(one, two) or _moments(one, two)
@@ -33,10 +33,11 @@ def simple(kind: pa.DataType) -> pa.DataType:
         return pa.binary()
     if is_.is_date64(kind):
         return pa.date32()
-    return pa.list_(simple(kind.value_type)) if _is_list(kind) else kind
+    return pa.list_(simple(kind.value_type)) if is_list(kind) else kind
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """True for lists in each of the ways they can be stored but views."""
     return bool(is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind))
 
 

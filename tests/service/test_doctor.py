@@ -481,7 +481,10 @@ def test_who_has_the_job_table_open_is_named(lived_in: House) -> None:
         ("/opt/bgdeploy/bin/bgdeploy run", True),
         ("/opt/bgdeploy/bin/python -u -m bgdeploy --config a.yaml serve", True),
         ("python3 -m bgdeploy.service.loader_process", True),
+        ("/usr/bin/python3.12 -E /opt/bgdeploy/bin/bgdeploy serve", True),
         ("sqlite3 /srv/bgdeploy/jobs.db", False),
+        ("cp -r /srv/bgdeploy /backup", False),
+        ("rsync /srv/bgdeploy /backup", False),
         ("/srv/bgdeploy/.venv/bin/python copy.py /srv/bgdeploy", False),
     ],
 )

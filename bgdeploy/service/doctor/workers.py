@@ -74,10 +74,13 @@ def _judge_process(process: psutil.Process) -> Finding:
 
 
 def _is_bgdeploy(words: list[str]) -> bool:
-    """By the program or module that runs: a path among the arguments says nothing (``sqlite3 /srv/bgdeploy/jobs.db``)."""
-    programs = [Path(word).name for word in words[:2]]
+    """By the program, script or module that runs: a path among the arguments says nothing (``cp -r /srv/bgdeploy``)."""
+    program = Path(words[0]).name if words else ""
+    if not program.startswith("python"):
+        return program == "bgdeploy"
+    script = next((Path(word).name for word in words[1:] if not word.startswith("-")), "")
     modules = [after.split(".")[0] for word, after in pairwise(words) if word == "-m"]
-    return "bgdeploy" in [*programs, *modules]
+    return "bgdeploy" in (script, *modules)
 
 
 def find_leases(site: Site) -> Iterator[Finding]:

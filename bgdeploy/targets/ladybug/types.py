@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as is_
 
-from bgdeploy.snapshots.unify import simple
+from bgdeploy.snapshots.unify import is_list, simple
 
 _UTC = (None, "UTC", "+00:00", "Etc/UTC")
 # Only these writers are known to mark timestamps in both of Parquet's ways; with one of them
@@ -71,22 +71,18 @@ def _cure(kind: pa.DataType) -> str:
 def is_native(kind: pa.DataType, written_by: str) -> bool:
     """True when the engine's own reader of Parquet keeps a column of this type as it is."""
     if is_.is_dictionary(kind):
-        return not _is_list(kind.value_type) and is_native(kind.value_type, written_by)
-    if _is_list(kind):
+        return not is_list(kind.value_type) and is_native(kind.value_type, written_by)
+    if is_list(kind):
         return _is_native_inside(kind.value_type, written_by)
     return _is_single(kind) or bool(is_.is_null(kind) or is_.is_binary(kind) or is_.is_large_binary(kind))
 
 
 def _is_native_inside(kind: pa.DataType, written_by: str) -> bool:
-    if _is_list(kind):
+    if is_list(kind):
         return _is_native_inside(kind.value_type, written_by)
     if is_.is_timestamp(kind):
         return kind.tz is None and kind.unit in ("us", "ms") and written_by.startswith(MARKS_TIMESTAMPS)
     return _is_single(kind) and not is_.is_unsigned_integer(kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind))
 
 
 def _is_single(kind: pa.DataType) -> bool:

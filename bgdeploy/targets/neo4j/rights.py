@@ -165,11 +165,11 @@ def try_steps(server: Server, name: str, steps: Sequence[Step]) -> Iterator[Find
     first, *others = steps
     made = _try(server, name, first)
     yield made
-    reach("rights.created")
     if made.verdict != "ok":
         what = f"not tried without a database: {', '.join(step.what for step in others)}"
         yield unknown(what, "Mend that first.")
     else:
+        reach("rights.created")
         yield from [_try(server, name, step) for step in others]
     yield from _clear_away(server, name)
 

@@ -63,10 +63,9 @@ class Neo4j:
         return tuple(find_needs(self._server, snapshot, running))
 
     def load(self, ticket: Ticket, snapshot: Snapshot, ledger: Ledger) -> None:
-        """Fill the database by the configured loader."""
-        from bgdeploy.targets.neo4j.loaders import find_loader
+        """Fill the database over Bolt; an earlier run's work is continued at its next batch."""
+        from bgdeploy.targets.neo4j.bolt.load import load
 
-        load = find_loader("bolt")
         folder, place = self._folder(ticket.database), place_of(self._server, ticket.database)
         with only_where_empty(ticket.database, place):
             load(self._server, replace(ticket, database=place), snapshot, ledger, folder)

@@ -13,7 +13,7 @@ from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.counts import split_labels
-from bgdeploy.snapshots.unify import simple
+from bgdeploy.snapshots.unify import is_list, simple
 
 _LARGEST = 2**63 - 1
 _KEPT = "What is live stays live."
@@ -22,16 +22,12 @@ _KEPT = "What is live stays live."
 def find_fault(kind: pa.DataType) -> str | None:
     """Return what to write instead of a type that no property can hold, or None."""
     kind = simple(kind)  # as rows are read, however they are stored
-    if _is_list(kind):
+    if is_list(kind):
         inner = kind.value_type
-        if _is_list(inner):
+        if is_list(inner):
             return "a list of single values, or a string"
         return None if _is_single(inner) and not is_.is_binary(inner) else _cure(inner)
     return None if _is_single(kind) or is_.is_null(kind) else _cure(kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind))
 
 
 def _is_single(kind: pa.DataType) -> bool:
@@ -53,7 +49,7 @@ def to_python(table: pa.Table, name: str, where: str) -> list[Any]:
     """Return a column as a list for the driver; raises BadInput naming ``where`` and the column."""
     column = table.column(name)
     _check(column, name, where)
-    kind = column.type.value_type if _is_list(column.type) else column.type
+    kind = column.type.value_type if is_list(column.type) else column.type
     if is_.is_float16(kind):
         column = column.cast(_with(column.type, pa.float32()))
     elif getattr(kind, "unit", "") == "ns" or is_.is_duration(kind):
@@ -97,12 +93,12 @@ def _zoned(moment: datetime | None) -> datetime | None:
 
 
 def _with(kind: pa.DataType, inner: pa.DataType) -> pa.DataType:
-    return pa.list_(inner) if _is_list(kind) else inner
+    return pa.list_(inner) if is_list(kind) else inner
 
 
 def _to_nanoseconds(column: pa.ChunkedArray) -> list[Any]:
     """Times finer than Python's own, and durations, as the driver's types."""
-    if _is_list(column.type):
+    if is_list(column.type):
         return [_to_nanoseconds(pa.chunked_array([one.values])) if one.is_valid else None for one in column]
     kind = column.type
     if is_.is_duration(kind):
@@ -127,9 +123,9 @@ def _moment(whole: datetime, nanoseconds: int) -> DateTime:
 
 
 def _check(column: pa.ChunkedArray, name: str, where: str) -> None:
-    kind = column.type.value_type if _is_list(column.type) else column.type
-    flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks]) if _is_list(column.type) else column
-    if _is_list(column.type) and flat.null_count:
+    kind = column.type.value_type if is_list(column.type) else column.type
+    flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks]) if is_list(column.type) else column
+    if is_list(column.type) and flat.null_count:
         raise _refuse(where, name, "a list with a null in it", "lists without nulls")
     if is_.is_uint64(kind) and (most := pc.max(flat).as_py()) is not None and most > _LARGEST:
         raise _refuse(where, name, f"the number {most}, larger than Neo4j's integers", "a string")
