@@ -78,7 +78,7 @@ def interrupt(one: Loading, monkeypatch: pytest.MonkeyPatch, moment: str, count:
 
     with monkeypatch.context() as patched:
         for module in ("batches", "load", "streams"):
-            patched.setattr(f"bgdeploy.targets.neo4j.{module}.reach", reach)
+            patched.setattr(f"bgdeploy.targets.neo4j.bolt.{module}.reach", reach)
         with pytest.raises(Interrupted):
             one.load()
 
