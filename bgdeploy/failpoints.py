@@ -2,7 +2,7 @@
 
 ``BGDEPLOY_FAILPOINT=name:count:action`` acts the ``count``-th time ``name`` is reached. Actions:
 ``kill`` (SIGKILL to itself), ``stop`` (SIGSTOP), ``fail`` (raises OSError), ``full`` (raises
-OSError with ENOSPC).
+OSError with ENOSPC). ``BGDEPLOY_FAILPOINT_QUIET`` names a SQLite file that a ``stop`` leaves unlocked.
 """
 
 from __future__ import annotations
@@ -33,9 +33,27 @@ def _act(action: str) -> None:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "stop":
-            # To this very thread: another one could take the signal a little later.
-            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+            _stop(os.environ.get("BGDEPLOY_FAILPOINT_QUIET"))
         case "full":
             raise OSError(errno.ENOSPC, "No space left on device (failpoint)")
         case _:
             raise OSError(errno.EIO, "failpoint")
+
+
+def _stop(table: str | None) -> None:
+    """Stop the whole process, at a moment when none of its threads is in a write to ``table``.
+
+    A thread that was stopped in one would keep the lock, and nobody else could do what the test is about.
+    """
+    import sqlite3
+
+    quiet = (
+        sqlite3.connect(f"file:{table}?mode=rw", uri=True, timeout=5, isolation_level=None) if table else None
+    )
+    if quiet is not None:
+        quiet.execute("BEGIN IMMEDIATE")
+        quiet.execute("ROLLBACK")
+    # To this very thread: another one could take the signal a little later.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+    if quiet is not None:
+        quiet.close()

@@ -62,8 +62,13 @@ class House:
 
     def start(self, *words: str, failpoint: str = "") -> subprocess.Popen[bytes]:
         with open(self.folder / "log", "ab") as log:
+            quiet = {"BGDEPLOY_FAILPOINT_QUIET": str(self.folder / "state/jobs.db")}
             process = subprocess.Popen(
-                self.command(*words), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environ(failpoint)
+                self.command(*words),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environ(failpoint) | quiet,
             )
         STARTED.append(process)
         return process
