@@ -6,7 +6,7 @@ from bgdeploy.jobs.rows import Row, Tx, get_job, move
 from bgdeploy.jobs.states import State
 
 CODE = "cancelled"
-_NOBODY = dict.fromkeys(("lease_owner", "lease_expires", "child_pid", "child_started"))
+_NOBODY = dict.fromkeys(("lease_owner", "lease_expires", "child_pid", "child_born"))
 
 
 def is_asked(tx: Tx, job: Row) -> bool:

@@ -23,8 +23,8 @@ import secrets
 import socket
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
-import psutil
 import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic, wall
@@ -41,27 +41,44 @@ _TAKE = update_where(jobs, "id", "state", "fence").where(jobs.c.lease_owner.is_(
 
 @dataclass(frozen=True)
 class Process:
-    """A process that cannot be mistaken for a later one with the same number."""
+    """A process that cannot be mistaken for a later one with the same number.
+
+    ``born`` is the tick since the boot at which it started, and which boot that was: unlike a time
+    of day it stays the same when somebody sets the clock.
+    """
 
     pid: int
-    started: float
+    born: str
 
     def alive(self) -> bool:
         """True while exactly this process exists."""
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 0.02 and not _zombie(self.pid)
-        except psutil.NoSuchProcess:
-            return False
+        return _read_birth(self.pid) == self.born
 
 
-def _zombie(pid: int) -> bool:
-    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+def find_process(pid: int) -> Process:
+    """The process with this number, as it is now; one that has ended is never alive."""
+    return Process(pid, _read_birth(pid) or "gone")
+
+
+def _read_birth(pid: int) -> str | None:
+    """Nothing for a process that has ended, whether or not its parent knows yet."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # its name may hold anything
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, started = fields[0], fields[19]  # fields 3 and 22 of proc(5)
+    return None if state in "ZX" else f"{started}-{_boot()}"
+
+
+@cache
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
 
 
 @cache
 def this_process() -> Process:
     """The process that asks."""
-    return Process(os.getpid(), psutil.Process().create_time())
+    return find_process(os.getpid())
 
 
 @cache
@@ -75,9 +92,9 @@ def this_host() -> str:
 
 
 def new_owner() -> str:
-    """Return a holder's name that no one ever had: host, pid, start time and 128 random bits."""
+    """Return a holder's name that no one ever had: host, pid, birth and 128 random bits."""
     process = this_process()
-    return f"{this_host()}/{process.pid}/{process.started:.2f}/{secrets.token_hex(16)}"
+    return f"{this_host()}/{process.pid}/{process.born}/{secrets.token_hex(16)}"
 
 
 def short(owner: str | None) -> str:
@@ -90,8 +107,8 @@ def short(owner: str | None) -> str:
 
 def known_dead(owner: str) -> bool:
     """True when the holder ran on this host and its process is gone."""
-    host, pid, started, _ = owner.split("/")
-    return host == this_host() and not Process(int(pid), float(started)).alive()
+    host, pid, born, _ = owner.split("/")
+    return host == this_host() and not Process(int(pid), born).alive()
 
 
 @dataclass

@@ -102,7 +102,7 @@ jobs = Table(
     _may("lease_owner", String),
     _may("lease_expires", Double),
     _may("child_pid", Integer),
-    _may("child_started", Double),
+    _may("child_born", String),
     _must("attempt", Integer, default=0),
     _must("interruptions", Integer, default=0),
     _must("not_before", Double, default=0.0),

@@ -25,7 +25,7 @@ from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.claim import own_database
 
-IDLE = {"child_pid": None, "child_started": None, **FREED}
+IDLE = {"child_pid": None, "child_born": None, **FREED}
 
 
 def finish(tx: Tx, job: Row, *, counts: dict[str, object], rows: int) -> None:

@@ -102,7 +102,7 @@ def _is_abandoned(job: Row, now: float) -> bool:
 def _end_for(site: Site, job: Row) -> Row:
     """Write the end for a worker that is gone; what it left running on this host is ended too."""
     if str(job["lease_owner"]).startswith(f"{this_host()}/"):
-        end_recorded(job["child_pid"], job["child_started"])
+        end_recorded(job["child_pid"], job["child_born"])
     with site.transaction(Actor.OPERATOR) as tx:
         now = get_job(tx.connection, job["id"])
         if _is_abandoned(now, tx.now):

@@ -24,7 +24,7 @@ from bgdeploy.errors import (
     TargetFull,
     VerifyFailed,
 )
-from bgdeploy.jobs.lease import Process
+from bgdeploy.jobs.lease import Process, find_process
 
 _ERRORS: Mapping[str, type[BgdeployError]] = {
     kind.code: kind
@@ -98,7 +98,7 @@ def started() -> Iterator[Child]:
             start_new_session=True,  # Ctrl+C reaches the service only, which then decides
         )
         try:
-            yield Child(popen, Process(popen.pid, psutil.Process(popen.pid).create_time()), noise)
+            yield Child(popen, find_process(popen.pid), noise)
         finally:
             _end(popen)
 
@@ -120,9 +120,9 @@ def as_error(told: Mapping[str, str]) -> BgdeployError:
     return kind(told["what"], kept=told.get("kept", ""), cure=told.get("cure", ""))
 
 
-def end_recorded(pid: int | None, started_at: float | None) -> bool:
+def end_recorded(pid: int | None, born: str | None) -> bool:
     """Kill the loading process an earlier worker left behind; False when it will not go."""
-    if pid is None or started_at is None or not Process(pid, started_at).alive():
+    if pid is None or born is None or not Process(pid, born).alive():
         return True
     try:
         process = psutil.Process(pid)

@@ -49,7 +49,7 @@ def _build(run: Run) -> dict[str, Any]:
 
     The one that verifies is started first: it reads what to expect from the files meanwhile.
     """
-    if not children.end_recorded(run.job["child_pid"], run.job["child_started"]):
+    if not children.end_recorded(run.job["child_pid"], run.job["child_born"]):
         _rename(run)
     with children.started() as verifier:
         run.heart.adopt(verifier)
@@ -106,7 +106,7 @@ def _find_blame(run: Run, error: BgdeployError) -> BgdeployError:
 
 def _converse(run: Run, child: children.Child, ticket: dict[str, Any]) -> dict[str, Any]:
     """Hand a process its ticket, do what it asks, and return what it reports."""
-    recorded = {"child_pid": child.process.pid, "child_started": child.process.started}
+    recorded = {"child_pid": child.process.pid, "child_born": child.process.born}
     persist(run, lambda tx: write(tx, run.job, **recorded))
     child.send(ticket)
     for message in child.messages():

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from bgdeploy.errors import LeaseLost
-from bgdeploy.jobs.lease import Lease, Process, known_dead, new_owner, take, this_host
+from bgdeploy.jobs.lease import Lease, Process, find_process, known_dead, new_owner, take, this_host
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import events, get_job, jobs, write
 from bgdeploy.jobs.states import Actor, State
@@ -71,14 +71,22 @@ def test_a_living_holder_and_one_of_another_host_are_not_taken_for_dead() -> Non
 
 
 def test_a_reused_pid_is_another_process() -> None:
-    assert Process(os.getpid(), 1.0).alive() is False
+    assert Process(os.getpid(), "1-00000000").alive() is False
+
+
+def test_a_clock_that_is_set_makes_no_holder_look_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    owner = new_owner()
+    booted = psutil.boot_time()
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: booted + 3600)  # what Linux tells after a step
+    assert psutil.Process(os.getpid()).create_time() > booted + 3600
+    assert not known_dead(owner) and find_process(os.getpid()).alive()
 
 
 def test_a_killed_process_that_nobody_waited_for_is_gone() -> None:
-    import psutil
-
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    process = Process(child.pid, psutil.Process(child.pid).create_time())
+    process = find_process(child.pid)
     assert process.alive()
     child.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

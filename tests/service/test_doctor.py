@@ -19,7 +19,7 @@ import pytest
 
 from bgdeploy.config import load_settings
 from bgdeploy.finding import Check, Finding, ok
-from bgdeploy.jobs.lease import this_host
+from bgdeploy.jobs.lease import this_host, this_process
 from bgdeploy.service.doctor import clocks, disk_of_table, disks, job_table, limits, workers
 from bgdeploy.service.doctor.examine import examine, find_checks, looking
 from bgdeploy.service.doctor.rounds import make_rounds
@@ -29,7 +29,7 @@ from tests.tmpfs import small_disk
 FIRST, SECOND = 1700000001, 1700000002
 LIVE, STANDBY = f"acme-{SECOND}", f"acme-{FIRST}"
 DEAD = f"{this_host()}/4194999/1.00/ab"  # a pid that no Linux gives out
-ALIVE = f"{this_host()}/{os.getpid()}/{__import__('psutil').Process().create_time():.2f}/ab"
+ALIVE = f"{this_host()}/{os.getpid()}/{this_process().born}/ab"
 
 
 @pytest.fixture(scope="module")
