@@ -75,7 +75,7 @@ def load_next(site: Site) -> bool:
     assert taken is not None
     site.target.whole.add(taken["database"])  # type: ignore[attr-defined]
     with site.transaction(Actor.WORKER) as tx:
-        load.finish(tx, taken, counts=COUNTS, rows=job["rows_expected"])
+        load.finish(tx, taken, counts=COUNTS)
     return True
 
 

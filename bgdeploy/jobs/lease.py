@@ -63,7 +63,9 @@ def find_process(pid: int) -> Process:
 def _read_birth(pid: int) -> str | None:
     """Nothing for a process that has ended, whether or not its parent knows yet."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # its name may hold anything
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        )  # its name may hold anything
     except (FileNotFoundError, ProcessLookupError):
         return None
     state, started = fields[0], fields[19]  # fields 3 and 22 of proc(5)

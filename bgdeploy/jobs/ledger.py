@@ -8,10 +8,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.errors import LeaseLost
-from bgdeploy.jobs.rows import Row, Tx, load_tables, write
+from bgdeploy.jobs.rows import Row, Tx, jobs, load_tables, write
 
 # Progress clears both counters: they count only runs in a row that got nowhere.
 PROGRESS = {"attempt": 0, "interruptions": 0}
+_STEPS = {"closed": 1, "verified": 2, "published": 3}  # in the order a build goes through them
+_FURTHEST = sa.select(jobs.c.furthest).where(jobs.c.id == sa.bindparam("id"))
 _PLANNED = ("number", "kind", "name", "source_label", "target_label", "files", "rows_expected")
 
 
@@ -63,24 +65,38 @@ def confirmed(tx: Tx, job: Row, database: str, number: int, rows: int, *, found:
         number,
         {"rows_confirmed": rows, "confirmed_at": tx.now, "confirmed_fence": job["fence"], "found": found},
     )
-    total = _confirmed_rows(tx, job["id"], database)
-    write(tx, job, rows_confirmed=total, rows_seen=total, step=f"group {number}", **PROGRESS)
+    total = confirmed_rows(tx, job["id"], database)
+    changes = {"rows_confirmed": total, "rows_seen": total, "step": f"group {number}"}
+    write(tx, job, **changes, **_progress(tx, job, total))
     return group
 
 
 def seen(tx: Tx, job: Row, database: str, number: int, rows: int) -> Row:
     """Note about how many rows of an open group are on their way; no progress yet, since nothing is committed."""
     group = _change_open(tx, job, database, number, {"rows_seen": rows})
-    write(tx, job, rows_seen=_confirmed_rows(tx, job["id"], database) + rows)
+    write(tx, job, rows_seen=confirmed_rows(tx, job["id"], database) + rows)
     return group
 
 
 def advanced(tx: Tx, job: Row, database: str, number: int, rows: int) -> Row:
     """Note how many rows of an open group are committed so far, and return it."""
     group = _change_open(tx, job, database, number, {"rows_confirmed": rows})
-    total = _confirmed_rows(tx, job["id"], database)
-    write(tx, job, rows_confirmed=total, rows_seen=total, **PROGRESS)
+    total = confirmed_rows(tx, job["id"], database)
+    write(tx, job, rows_confirmed=total, rows_seen=total, **_progress(tx, job, total))
     return group
+
+
+def step(tx: Tx, job: Row, database: str, name: str) -> None:
+    """Note that a step after the groups is done: ``closed``, ``verified`` or ``published``."""
+    reached = confirmed_rows(tx, job["id"], database) + _STEPS[name]
+    write(tx, job, step=name, **_progress(tx, job, reached))
+    tx.say("load.step", job, step=name)
+
+
+def _progress(tx: Tx, job: Row, reached: int) -> dict[str, int]:
+    """What changes when a load has come so far: a build made again is no progress up to where one was before."""
+    furthest = tx.connection.execute(_FURTHEST, {"id": job["id"]}).scalar_one()
+    return {"furthest": reached, **PROGRESS} if reached > furthest else {}
 
 
 def _change_open(tx: Tx, job: Row, database: str, number: int, changes: dict[str, Any]) -> Row:
@@ -99,7 +115,8 @@ def _change_open(tx: Tx, job: Row, database: str, number: int, changes: dict[str
     return group
 
 
-def _confirmed_rows(tx: Tx, job_id: int, database: str) -> int:
+def confirmed_rows(tx: Tx, job_id: int, database: str) -> int:
+    """How many rows of a build are committed, as far as its groups tell."""
     of_build = (load_tables.c.job_id == job_id, load_tables.c.database == database)
     total = sa.select(sa.func.coalesce(sa.func.sum(load_tables.c.rows_confirmed), 0)).where(*of_build)
     return int(tx.connection.execute(total).scalar_one())

@@ -109,6 +109,7 @@ jobs = Table(
     _may("cancel_at", Double),
     _must("blocked", Boolean, default=False),
     _must("requested", Boolean, default=False),  # a person asked: floor and window do not hold it
+    _must("furthest", Integer, default=0),  # the most any run of it confirmed: rows, then one for each step
     _may("step", String),  # last confirmed step of the load
     _may("reason", String),  # why it is not further, for people
     _may("error", String),

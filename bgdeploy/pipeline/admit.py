@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bgdeploy.errors import BadInput, NotReadable
+from bgdeploy.errors import BadInput, LeaseLost, NotReadable
 from bgdeploy.jobs.rows import Row, Tx, age, move, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.load import fail, intend_drop
@@ -96,9 +97,32 @@ def recheck(site: Site, job: Row) -> bool:
     return False
 
 
+def refuse(site: Site, job: Row, fault: BadInput) -> None:
+    """Fail a queued job whose folder is as it was and cannot be loaded all the same; nothing where another has it."""
+    with suppress(LeaseLost), site.transaction(Actor.SCAN) as tx:
+        fail(tx, job, fault)
+
+
+def find_settled(site: Site, job: Row) -> str | None:
+    """Return the fingerprint of a folder that is as it was when the job was queued and still complete.
+
+    None where it is not, or never was: it is judged anew before anything is loaded from it.
+    """
+    look = look_at(site, job)
+    if job["rows_expected"] is None or not is_as_it_was(job, look):
+        return None
+    return job["fingerprint"] if judge(site, folder_of(site, job), look, job).state == "ready" else None
+
+
 def _unsettle(tx: Tx, job: Row, look: Fingerprint | None) -> None:
-    reason = "folder gone" if look is None else "changed, settling"
-    seen = {"fingerprint": look.text if look else None, "fingerprint_at": tx.now, "settings": None}
+    again = "changed, settling" if job["fingerprint"] is not None else "looked at anew"
+    reason = "folder gone" if look is None else again
+    seen = {
+        "fingerprint": look.text if look else None,
+        "fingerprint_at": tx.now,
+        "settings": None,
+        "furthest": 0,
+    }
     move(tx, job, State.DISCOVERED, "scan.unsettled", fields={"reason": reason}, reason=reason, **seen)
     intend_drop(tx, job, "its snapshot changed before it was loaded")
 

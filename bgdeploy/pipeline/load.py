@@ -18,9 +18,9 @@ from bgdeploy.errors import (
 )
 from bgdeploy.jobs.backoff import delay
 from bgdeploy.jobs.cancel import end_cancelled, is_asked
-from bgdeploy.jobs.ledger import PROGRESS
+from bgdeploy.jobs.ledger import PROGRESS, confirmed_rows
 from bgdeploy.jobs.rescue import FREED
-from bgdeploy.jobs.rows import Row, Tx, databases, move, rewrite
+from bgdeploy.jobs.rows import Row, Tx, databases, get_job, move, rewrite
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.claim import own_database
@@ -28,16 +28,16 @@ from bgdeploy.pipeline.claim import own_database
 IDLE = {"child_pid": None, "child_born": None, **FREED}
 
 
-def finish(tx: Tx, job: Row, *, counts: dict[str, object], rows: int) -> None:
+def finish(tx: Tx, job: Row, *, counts: dict[str, object]) -> None:
     """The database is verified and published: loaded."""
     if is_asked(tx, job):
         cancel(tx, job)
         return
     verified = {"of_name": job["database"], "verified_at": tx.now, "counts": counts}
     tx.connection.execute(update_where(databases, "name"), verified)
+    rows = confirmed_rows(tx, job["id"], job["database"])
     fields = {"rows": rows, "database": job["database"], "took": tx.now - (job["loading_at"] or tx.now)}
     changes = {
-        "rows_confirmed": rows,
         "loaded_at": tx.now,
         "step": "published",
         "reason": None,
@@ -58,21 +58,26 @@ def give_back(tx: Tx, job: Row, reason: str) -> None:
 
 def end_badly(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base: float, wait: float) -> None:
     """Decide by the kind of error: wait for room or for the target, fail for good, or try again later."""
+    attempt = _count_attempt(tx, job)
     if is_asked(tx, job):
         cancel(tx, job)
     elif isinstance(error, TargetFull | TargetAway | ConfigError):
         changes = {"reason": str(error), "not_before": tx.now + wait, **IDLE}
         move(tx, job, State.QUEUED, "load.waits", fields={"reason": str(error)}, **changes)
-    elif isinstance(error, BadInput) or job["attempt"] + 1 >= max_retries:
+    elif isinstance(error, BadInput) or attempt >= max_retries:
         fail(tx, job, error)
     else:
         if isinstance(error, VerifyFailed):
             intend_drop(tx, job, "it did not hold what its snapshot says")
-        _retry(tx, job, error, max_retries=max_retries, base=base)
+        _retry(tx, job, error, attempt, max_retries=max_retries, base=base)
 
 
-def _retry(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base: float) -> None:
-    attempt = job["attempt"] + 1
+def _count_attempt(tx: Tx, job: Row) -> int:
+    """This run's number among those without progress; the row in a worker's hands is older than its progress."""
+    return int(get_job(tx.connection, job["id"])["attempt"]) + int(job["state"] == State.LOADING)
+
+
+def _retry(tx: Tx, job: Row, error: BgdeployError, attempt: int, *, max_retries: int, base: float) -> None:
     pause = delay(attempt, base)
     fields = {"delay": pause, "attempt": attempt, "limit": max_retries, "reason": str(error)}
     said = {"reason": f"tries again after: {error.what}", "error": str(error), "error_code": error.code}
@@ -82,8 +87,7 @@ def _retry(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base: fl
 
 def fail(tx: Tx, job: Row, error: BgdeployError) -> None:
     """The job ends as failed; what it built is left to the cleaner, what is live is untouched."""
-    attempt = job["attempt"] + (job["state"] == State.LOADING)
-    said = {"error": str(error), "error_code": error.code, "reason": None, "attempt": attempt}
+    said = {"error": str(error), "error_code": error.code, "reason": None, "attempt": _count_attempt(tx, job)}
     if isinstance(error, SnapshotChanged):
         said["fingerprint"] = None  # also what comes back just as it was is looked at anew
     move(tx, job, State.FAILED, "load.failed", fields={"reason": str(error)}, ended_at=tx.now, **said, **IDLE)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from bgdeploy.errors import BadInput, NotReadable
+from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_jobs, move, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.naming import alias_name
@@ -194,7 +195,7 @@ def _compare(site: Site, job: Row, notes: Notes) -> None:
 
 def _take_up_again(tx: Tx, job: Row, look: Fingerprint) -> None:
     fresh = {"fingerprint": look.text, "fingerprint_at": tx.now, "settings": None}
-    counters = {"attempt": 0, "interruptions": 0, "rows_confirmed": 0, "not_before": 0.0}
+    counters = {**PROGRESS, "furthest": 0, "rows_confirmed": 0, "not_before": 0.0}
     cleared = {"error": None, "error_code": None, "ended_at": None, "step": None}
     changes = {**fresh, **counters, **cleared}
     move(tx, job, State.DISCOVERED, "scan.again", fields={}, reason="changed, settling", **changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
@@ -21,7 +21,7 @@ from bgdeploy.jobs.rows import (
     title,
 )
 from bgdeploy.jobs.states import Actor, State
-from bgdeploy.pipeline.admit import folder_of, look_at
+from bgdeploy.pipeline.admit import find_settled, folder_of, look_at
 from bgdeploy.pipeline.load import intend_drop
 from bgdeploy.site import Site
 
@@ -30,6 +30,7 @@ FRESH: dict[str, Any] = {
     "interruptions": 0,
     "not_before": 0.0,
     "rows_confirmed": 0,
+    "furthest": 0,
     "step": None,
     "settings": None,
     "error": None,
@@ -42,20 +43,26 @@ _RELOADABLE = (State.LOADED, State.SWITCHED, State.CLEANED)
 
 
 def retry(site: Site, job_id: int, *, by: str) -> str:
-    """Queue a failed job again from zero; return its title. Its old build is dropped."""
+    """Queue a failed job again from zero; return its title. Its old build is dropped.
+
+    Where its folder is not as it was when it was complete, it is judged anew before anything is loaded.
+    """
+    job = _read(site, job_id)
+    if job["state"] != State.FAILED:
+        _refuse_retry(job)
+    settled = find_settled(site, job)
     with site.transaction(Actor.OPERATOR) as tx:
-        job = get_job(tx.connection, job_id)
-        if job["state"] != State.FAILED:
-            _refuse_retry(job)
         intend_drop(tx, job, "its job starts from zero")
         # A reload that failed shares its timestamp with the floor: without its mark it would wait for ever.
         asked = {"requested": job["requested"] or _is_behind(tx, job), "reason": f"asked for by {by}"}
-        changes = {**FRESH, **asked, "queued_at": tx.now}
-        found = look_at(site, job)
-        if found is not None:
-            changes["fingerprint"] = found.text
+        changes = {**FRESH, **asked, "queued_at": tx.now, "fingerprint": settled}
         move(tx, job, State.QUEUED, "operator.retry", fields={"by": by}, **changes)
         return title(job)
+
+
+def _read(site: Site, job_id: int) -> Row:
+    with site.store.read() as connection:
+        return get_job(connection, job_id)
 
 
 def failed_jobs(site: Site) -> list[int]:
@@ -69,12 +76,21 @@ def failed_jobs(site: Site) -> list[int]:
     ]
 
 
-def _refuse_retry(job: Row) -> None:
+def _refuse_retry(job: Row) -> NoReturn:
     state = job["state"]
     again = f"To load it once more: bgdeploy retry {job['id']} --reload"
     cure = again if state in _RELOADABLE else _just_wait(job)
     raise Refused(
         f"Job {job['id']} ({title(job)}) is {state}, not failed.", kept="Nothing was changed.", cure=cure
+    )
+
+
+def _refuse_reload(job: Row) -> NoReturn:
+    again = f"To load it from zero: bgdeploy retry {job['id']}"
+    raise Refused(
+        f"Job {job['id']} ({title(job)}) is {job['state']}; only a loaded, switched or cleaned one is reloaded.",
+        kept="Nothing was changed.",
+        cure=again if job["state"] == State.FAILED else _just_wait(job),
     )
 
 
@@ -89,24 +105,21 @@ def _is_behind(tx: Tx, job: Row) -> bool:
 
 
 def reload(site: Site, job_id: int, *, by: str) -> Row:
-    """Make a new job (build + 1) of a loaded, switched or cleaned one; the old one keeps its state."""
+    """Make a new job (build + 1) of a loaded, switched or cleaned one; the old one keeps its state.
+
+    Where the folder is not as it was when it was complete, it is judged anew before anything is loaded.
+    """
+    job = _read(site, job_id)
+    if job["state"] not in _RELOADABLE:
+        _refuse_reload(job)
+    if look_at(site, job) is None:
+        raise Refused(
+            f"The folder of {title(job)} is gone.",
+            kept="Nothing was changed.",
+            cure=f"Put {folder_of(site, job)} back, or drop the snapshot anew under a newer timestamp.",
+        )
+    settled = find_settled(site, job)
     with site.transaction(Actor.OPERATOR) as tx:
-        job = get_job(tx.connection, job_id)
-        if job["state"] not in _RELOADABLE:
-            raise Refused(
-                f"Job {job_id} ({title(job)}) is {job['state']}; only a loaded, switched or cleaned one is reloaded.",
-                kept="Nothing was changed.",
-                cure=f"To load it from zero: bgdeploy retry {job_id}"
-                if job["state"] == State.FAILED
-                else _just_wait(job),
-            )
-        found = look_at(site, job)
-        if found is None:
-            raise Refused(
-                f"The folder of {title(job)} is gone.",
-                kept="Nothing was changed.",
-                cure=f"Put {folder_of(site, job)} back, or drop the snapshot anew under a newer timestamp.",
-            )
         same = (jobs.c.customer == job["customer"], jobs.c.timestamp == job["timestamp"])
         newest = tx.connection.execute(sa.select(sa.func.max(jobs.c.build)).where(*same)).scalar_one()
         build = {
@@ -116,7 +129,7 @@ def reload(site: Site, job_id: int, *, by: str) -> Row:
             "requested": True,
         }
         known = {"rows_expected": job["rows_expected"], "bytes_expected": job["bytes_expected"]}
-        seen = {"fingerprint": found.text, "fingerprint_at": tx.now, "queued_at": tx.now}
+        seen = {"fingerprint": settled, "fingerprint_at": job["fingerprint_at"], "queued_at": tx.now}
         fields = {"build": newest + 1, "by": by}
         row = insert_job(tx, State.QUEUED, "operator.reload", fields=fields, **build, **known, **seen)
         assert row is not None  # the build number was free inside this transaction

@@ -36,12 +36,14 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
         try:
             counts = _build(run)
             _check_unchanged(run)
-            rows = job["rows_expected"]
-            persist(run, lambda tx: load.finish(tx, run.job, counts=counts, rows=rows))
+            persist(run, lambda tx: load.finish(tx, run.job, counts=counts))
         except LeaseLost as error:
             log.emit("service.trouble", what=f"loading {title(job)}", error=error)
         except BgdeployError as error:
             _end_badly(run, _find_blame(run, error))
+        except Exception as error:  # the edge of a job: what nobody foresaw must not leave it loading
+            what = f"Loading {title(job)} met what nobody foresaw: {type(error).__name__}: {error}"
+            _end_badly(run, TargetError(what, kept="What is live stays live."))
 
 
 def _build(run: Run) -> dict[str, Any]:
@@ -182,8 +184,7 @@ def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
             write(tx, job, step=message["doing"])
             tx.say("load.note", job, doing=message["doing"])
         case "step":
-            write(tx, job, step=message["name"], **ledger.PROGRESS)
-            tx.say("load.step", job, step=message["name"])
+            ledger.step(tx, job, database, message["name"])
 
 
 def _raise_if_ended(run: Run) -> None:

@@ -78,8 +78,11 @@ def _look_for_room(site: Site, job: Row) -> tuple[list[str] | None, str]:
         snapshot = admit.open_folder(site, job, job["fingerprint"])
     except LeaseLost:
         return None, ""
-    except (BadInput, NotReadable) as error:
+    except NotReadable as error:
         return None, str(error)
+    except BadInput as error:  # as it was when it was queued, and not acceptable any more
+        admit.refuse(site, job, error)
+        return None, ""
     needs = find_needs(site, job, snapshot)
     shown = [need.sum for need in needs]
     short = [need.sum for need in needs if not need.met]

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bgdeploy.pipeline import scan
 from bgdeploy.service import operate
 from tests.pipeline.place import OLD, Place, jobs
+
+
+def look_twice(place: Place) -> None:
+    """A folder that was just found, or just changed, is judged at the second look."""
+    scan.scan(place.site)
+    scan.scan(place.site)
+
+
+def spoil(place: Place) -> Path:
+    """Add a file of relationships without ends."""
+    path = place.path("acme", OLD) / "relationships/KNOWS/part-0.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"since": [1]}), path)
+    return path
 
 
 def test_a_reload_of_what_is_live_that_failed_can_be_retried(make_place: Callable[..., Place]) -> None:
@@ -17,3 +38,48 @@ def test_a_reload_of_what_is_live_that_failed_can_be_retried(make_place: Callabl
     operate.retry(place.site, again["id"], by="a test")
     assert place.load_next()
     assert place.rows(jobs, jobs.c.id == again["id"])[0]["state"] == "loaded"
+
+
+def test_a_retry_of_what_was_not_mended_fails_again_and_holds_nothing_up(
+    make_place: Callable[..., Place],
+) -> None:
+    place = make_place()
+    place.drop("acme", OLD)
+    bad = spoil(place)
+    look_twice(place)
+    assert place.states("acme") == {OLD: "failed"}
+    operate.retry(place.site, 1, by="a test")
+    place.drop("acme", OLD + 1)
+    look_twice(place)
+    place.run()
+    assert place.states("acme") == {OLD: "failed", OLD + 1: "switched"}
+    assert str(bad.relative_to(place.path("acme", OLD))) in place.rows()[0]["error"]
+
+
+def test_a_retry_of_what_was_mended_knows_its_rows(make_place: Callable[..., Place]) -> None:
+    place = make_place()
+    place.drop("acme", OLD)
+    bad = spoil(place)
+    look_twice(place)
+    bad.unlink()
+    operate.retry(place.site, 1, by="a test")
+    look_twice(place)
+    place.run()
+    job = place.rows()[0]
+    assert (job["state"], job["rows_expected"]) == ("switched", 2)
+
+
+@pytest.mark.parametrize("again", ["retry", "reload"])
+def test_what_is_incomplete_by_now_is_not_loaded_because_a_person_asks(
+    make_place: Callable[..., Place], again: str
+) -> None:
+    place = make_place()
+    place.drop("acme", OLD)
+    place.run(bad=[OLD] if again == "retry" else [])
+    lost = {"files": [{"path": "nodes/Person/part-9.parquet", "size": 10}]}
+    (place.path("acme", OLD) / "manifest.json").write_text(json.dumps(lost))
+    getattr(operate, again)(place.site, 1, by="a test")
+    for _ in range(3):
+        place.run()
+    job = place.rows()[-1]
+    assert job["state"] == "discovered" and "part-9.parquet, which is missing" in job["reason"]
