@@ -10,7 +10,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bgdeploy import log
 from bgdeploy.errors import BgdeployError, Refused, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lineage
@@ -82,19 +81,18 @@ def _say(tx: Tx, name: str, why: str, by: str) -> None:
             load.cancel(tx, job)
 
 
-def finish_leaving(site: Site) -> int:
-    """Take away every alias that a removal left behind; return how many."""
+def finish_leaving(site: Site) -> list[tuple[str, str]]:
+    """Take away every alias that a removal left behind; return (customer, trouble) where that failed."""
     with site.store.read() as connection:
         left = sa.select(customers).where(customers.c.removed_at.is_not(None), customers.c.live.is_not(None))
         owners = connection.execute(left).mappings().all()
-    done = 0
+    troubles = []
     for owner in owners:
         try:
             _retire(site, owner["name"])
-            done += 1
         except BgdeployError as error:  # one customer's trouble must not hold up the others
-            log.emit("service.trouble", what=f"removing {owner['name']}", error=error)
-    return done
+            troubles.append((owner["name"], str(error)))
+    return troubles
 
 
 def _retire(site: Site, name: str) -> None:

@@ -21,6 +21,7 @@ BATCH = 100  # rows a transaction, so that nobody waits long for the job table
 class Report:
     """What one scan saw and did; each list is for people, in the order it happened."""
 
+    listed: bool = False  # the base folder could be looked at
     customers: int = 0
     discovered: list[str] = field(default_factory=list)
     queued: list[str] = field(default_factory=list)

@@ -59,6 +59,7 @@ def scan(site: Site) -> Report:
     report.skipped.extend((folder.name, folder.skipped) for folder in found if folder.skipped)
     names = [folder.name for folder in found if not folder.skipped]
     report.customers = len(names)
+    report.listed = True
     scan_customers(site, names, known, report)
     expected = {name for name, row in known.customers.items() if not _is_removed(row)}
     for missing in sorted(expected - {folder.name for folder in found}):

@@ -1,13 +1,13 @@
-"""Housekeeping, in three threads per process: one scans, one rescues, switches and cleans, one forgets.
+"""Housekeeping, in four threads per process: one scans, one rescues and switches, one cleans, one forgets.
 
-They are apart because a hanging disk under the snapshots must not keep an alias from being moved, and
-removing a large folder must not keep a new one from being found.
+They are apart because a hanging disk under the snapshots, or a database whose dropping takes long, must
+not keep an alias from being moved, and removing a large folder must not keep a new one from being found.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from bgdeploy import log
@@ -23,6 +23,7 @@ from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
 
 HISTORY_EVERY = 3600.0  # seconds between two rounds of forgetting
+TIDY_EVERY = 30.0  # seconds between two looks at the reserve and the write-ahead log
 LARGEST_LOG = 64 << 20  # bytes of the job table's write-ahead log
 
 
@@ -35,15 +36,18 @@ class House:
     scans: bool = True
     wake: threading.Event = field(default_factory=threading.Event)
     look: threading.Event = field(default_factory=threading.Event)
+    sweep: threading.Event = field(default_factory=threading.Event)
     scan_due: threading.Event = field(default_factory=threading.Event)
     watch: watch.Watch = field(default_factory=watch.Watch)
     last_scan: float = field(default_factory=monotonic)
+    tidied: float = 0.0
     told: dict[str, str] = field(default_factory=dict)  # what was logged already, so it is said once
 
     def poke(self) -> None:
         """A round is due; called by the scheduler and by workers, never blocks."""
         self.look.set()
         self.wake.set()
+        self.sweep.set()
 
     def poke_scan(self) -> None:
         """A whole scan is due."""
@@ -61,25 +65,30 @@ def keep_scanning(house: House) -> None:
 
 
 def keep_house(house: House) -> None:
-    """Run rounds until the stop is asked for; a round that fails is tried again at the next poke."""
+    """Rescue and switch until the stop is asked for; what fails is tried again at the next poke."""
+    site = house.site
+    limit = site.settings.orchestrator.max_interruptions
     while not house.stop.asked.is_set():
-        round_once(house)
-        house.wake.wait(house.site.settings.orchestrator.watch_interval)
+        _duty(
+            house,
+            "rescue",
+            lambda: rescue(site.store, now=site.clock(), owner=site.owner, max_interruptions=limit),
+        )
+        _duty(house, "switch", lambda: switch.switch_ready(site))
+        _tidy(house)
+        house.sweep.set()
+        house.wake.wait(site.settings.orchestrator.watch_interval)
         house.wake.clear()
 
 
-def round_once(house: House) -> None:
-    """One round: each duty on its own, so that a failing one never keeps the others from running."""
+def keep_clean(house: House) -> None:
+    """Take removed customers' aliases away and drop what is over; what fails is tried again at the next poke."""
     site = house.site
-    limit = site.settings.orchestrator.max_interruptions
-    _duty(
-        house,
-        "rescue",
-        lambda: rescue(site.store, now=site.clock(), owner=site.owner, max_interruptions=limit),
-    )
-    _duty(house, "switch", lambda: switch.switch_ready(site))
-    _duty(house, "removing customers", lambda: leave.finish_leaving(site))
-    _duty(house, "clean", lambda: clean.clean(site))
+    while not house.stop.asked.is_set():
+        _duty(house, "removing customers", lambda: _say_each(house, "removing", leave.finish_leaving(site)))
+        _duty(house, "clean", lambda: clean.clean(site))
+        house.sweep.wait(site.settings.orchestrator.watch_interval)
+        house.sweep.clear()
 
 
 def keep_history(house: House) -> None:
@@ -120,33 +129,53 @@ def _scan(house: House) -> None:
         return
     house.scan_due.clear()
     report = scan.scan(house.site)
-    if not report.errors:
+    if report.listed:  # one customer's folder that is gone is told of; the others were looked at
         house.last_scan = monotonic()
     _tell(house, report)
-    _tidy(house)
-
-
-def _tell(house: House, report: Report) -> None:
-    """Log what a scan could not use: each once, until it changes."""
-    for event, found in (("scan.unreadable", report.errors), ("scan.skipped", report.skipped)):
-        for folder, reason in found:
-            if house.told.get(folder) != reason:
-                house.told[folder] = reason
-                log.emit(event, folder=folder, reason=reason)
-
-
-def _tidy(house: House) -> None:
-    """Now and then: the reserve, the write-ahead log, and what nobody owns."""
-    keep_ballast(house.site.settings.database_path.parent)
-    held_back = house.site.store.truncate_log()
-    if held_back > LARGEST_LOG:
-        log.emit("store.log_grows", size=held_back >> 20)
     _duty(house, "looking at the target", lambda: _watch_target(house))
 
 
+def _tell(house: House, report: Report) -> None:
+    """Log what a scan could not use: each once, until it changes or is well for a while."""
+    found = {f"scan.unreadable {folder}": reason for folder, reason in report.errors}
+    found |= {f"scan.skipped {folder}": reason for folder, reason in report.skipped}
+    for what, reason in found.items():
+        if house.told.get(what) != reason:
+            house.told[what] = reason
+            event, folder = what.split(" ", 1)
+            log.emit(event, folder=folder, reason=reason)
+    _forget_others(house, "scan.", found)
+
+
+def _say_each(house: House, doing: str, troubles: Sequence[tuple[str, str]]) -> None:
+    """Log the trouble with each of several: once, until it is another or was over."""
+    for name, trouble in troubles:
+        _say_once(house, f"{doing} {name}", trouble)
+    _forget_others(house, f"{doing} ", {f"{doing} {name}" for name, _ in troubles})
+
+
+def _forget_others(house: House, kind: str, found: Collection[str]) -> None:
+    for over in [what for what in house.told if what.startswith(kind) and what not in found]:
+        house.told.pop(over, None)
+
+
+def _tidy(house: House) -> None:
+    """Now and then: the reserve and the write-ahead log."""
+    if monotonic() - house.tidied < TIDY_EVERY:
+        return
+    house.tidied = monotonic()
+    _duty(house, "tidying the job table", lambda: _fold(house.site))
+
+
+def _fold(site: Site) -> None:
+    keep_ballast(site.settings.database_path.parent)
+    held_back = site.store.truncate_log()
+    if held_back > LARGEST_LOG:
+        log.emit("store.log_grows", size=held_back >> 20)
+
+
 def _watch_target(house: House) -> None:
-    for name, trouble in repair.watch_aliases(house.site):
-        _say_once(house, f"keeping the alias {name}", trouble)
+    _say_each(house, "keeping the alias", repair.watch_aliases(house.site))
     for name in clean.orphans(house.site):
         if house.told.get(name) != "orphan":
             house.told[name] = "orphan"

@@ -17,7 +17,14 @@ from bgdeploy.errors import BgdeployError, ExitCode, StoreError
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import jobs
 from bgdeploy.service.doctor import disks
-from bgdeploy.service.housekeeper import House, complain_when_late, keep_history, keep_house, keep_scanning
+from bgdeploy.service.housekeeper import (
+    House,
+    complain_when_late,
+    keep_clean,
+    keep_history,
+    keep_house,
+    keep_scanning,
+)
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.service.worker import work_once
 from bgdeploy.site import Site
@@ -37,7 +44,7 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
     log.emit("service.started", place=place, **started)
     _tell_of_shared_disk(site.store.path)
     scheduler = _schedule(house) if scans else None
-    threads = [_thread("housekeeper", keep_house, house)]
+    threads = [_thread("housekeeper", keep_house, house), _thread("cleaner", keep_clean, house)]
     if scans:
         threads += [_thread("scanner", keep_scanning, house), _thread("history", keep_history, house)]
     threads += [_thread(f"worker-{number + 1}", work, house) for number in range(workers)]

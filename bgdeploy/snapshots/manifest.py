@@ -67,13 +67,21 @@ def read_manifest(root: str, entries: Sequence[Entry]) -> Manifest | None:
     return Manifest(digest, _compare(listed, entries), contents)
 
 
-@lru_cache(maxsize=256)
 def compare_contents(root: str, claim: str, contents: tuple[Listed, ...]) -> str | None:
     """Return the first file whose rows or checksum differ from the manifest, or None when all agree.
 
-    Reads every file once; the answer is remembered for as long as ``claim`` (files and manifest
-    as they were seen) is the same.
+    Reads every file once; what came out is remembered for as long as ``claim`` (files and manifest
+    as they were seen) is the same. A disk that did not answer is asked again.
     """
+    try:
+        return _compare_once(root, claim, contents)
+    except OSError as error:
+        path = os.path.relpath(error.filename, root) if error.filename else "a file"
+        return f"{path} cannot be compared with {MANIFEST}: {error.strerror or error}"
+
+
+@lru_cache(maxsize=256)
+def _compare_once(root: str, claim: str, contents: tuple[Listed, ...]) -> str | None:
     return next((fault for one in contents if (fault := _differs(root, one)) is not None), None)
 
 
@@ -82,10 +90,12 @@ def _differs(root: str, listed: Listed) -> str | None:
     try:
         if listed.rows is not None and (rows := _count_rows(path)) != listed.rows:
             return f"{MANIFEST} says {listed.rows} rows for {listed.path}, which has {rows}"
-        if listed.sha256 is not None and _digest(path) != listed.sha256.lower():
-            return f"{MANIFEST} has another sha256 for {listed.path}"
-    except (OSError, pa.ArrowException) as error:
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk, not what is in the file
         return f"{listed.path} cannot be compared with {MANIFEST}: {error}"
+    if listed.sha256 is not None and _digest(path) != listed.sha256.lower():
+        return f"{MANIFEST} has another sha256 for {listed.path}"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -128,6 +129,22 @@ def test_a_manifest_that_does_not_match_waits_and_says_why(
     verdict = twice(tmp_path, 99)
     assert verdict.state == "waiting"
     assert said in verdict.reason
+
+
+def test_a_disk_that_did_not_answer_once_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bgdeploy.snapshots import manifest as manifests
+
+    def fail(path: str) -> int:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    write(tmp_path, PEOPLE, marker=False)
+    manifest(tmp_path, rows=2)
+    with monkeypatch.context() as broken:
+        broken.setattr(manifests, "_count_rows", fail)
+        assert "Input/output error" in look(tmp_path).reason
+    assert look(tmp_path).state == "ready"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', '{"files": [3]}', "[" * 100_000, "\xff"])
