@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from bgdeploy.jobs.rows import Row, age, customers, databases, jobs
 from bgdeploy.jobs.states import State
 
-_STATE = (jobs.c.state, jobs.c.loaded_at, jobs.c.not_before, jobs.c.database.label("built"))
+_STATE = (jobs.c.state, jobs.c.requested, jobs.c.loaded_at, jobs.c.not_before, jobs.c.database.label("built"))
 _NEWEST_FIRST = (databases.c.timestamp.desc(), databases.c.build.desc(), databases.c.created_at.desc())
 _KEPT = (
     sa.select(databases, *_STATE)
@@ -116,9 +116,12 @@ def _reason(customer: Row, kept: Sequence[Row], row: Row, *, grace: float, now: 
 
 
 def _overtaken(customer: Row, kept: Sequence[Row], row: Row) -> str | None:
-    """A loaded one goes when a newer one was verified, or went live after it was loaded."""
+    """A loaded one goes when a newer one was verified, or went live after it was loaded.
+
+    One that a person asked for stays beside a newer one that waits: that may wait for a decision too.
+    """
     waiting = [other for other in kept if other["state"] == State.LOADED and age(other) > age(row)]
-    if waiting:
+    if waiting and not row["requested"]:
         return f"{waiting[0]['name']} is newer and waits"
     since = customer["live_since"] or 0
     if live_age(customer) > age(row) and since >= (row["loaded_at"] or 0):

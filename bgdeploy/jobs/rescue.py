@@ -25,10 +25,10 @@ def rescue(store: Store, *, now: float, owner: str, max_interruptions: int) -> i
 def _lost(store: Store, now: float) -> list[Row]:
     with store.read() as connection:
         held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None))).mappings().all()
-    return [row for row in held if is_lost(row, now)]
+    return [row for row in held if is_free(row, now)]
 
 
-def is_lost(row: Row, now: float) -> bool:
+def is_free(row: Row, now: float) -> bool:
     """True when nobody holds this row any more: never leased, expired, or a dead process of this host."""
     owner = row["lease_owner"]
     return owner is None or row["lease_expires"] < now or known_dead(owner)
@@ -68,7 +68,7 @@ def _still_lost(tx: Tx, row: Row) -> bool:
     """Look again inside the transaction: the holder may have renewed in between."""
     held = (jobs.c.id == row["id"], jobs.c.fence == row["fence"], jobs.c.lease_owner == row["lease_owner"])
     now_held = tx.connection.execute(sa.select(jobs).where(*held)).mappings().one_or_none()
-    return now_held is not None and is_lost(now_held, tx.now)
+    return now_held is not None and is_free(now_held, tx.now)
 
 
 def _give_up(tx: Tx, row: Row, count: int) -> None:

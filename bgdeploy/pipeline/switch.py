@@ -42,7 +42,8 @@ def switch_ready(site: Site) -> int:
         waiting = connection.execute(_WAITING).mappings().all()
     # The newest is found first: while it is put off, an older one must not take its place.
     newest = {job["customer"]: job for job in reversed(waiting)}
-    due = [job for job in newest.values() if _is_due(job, site.clock())]
+    asked_for = [job for job in waiting if job["requested"] and job is not newest[job["customer"]]]
+    due = [job for job in (*newest.values(), *asked_for) if _is_due(job, site.clock())]
     return sum(_consider(site, job) for job in due)
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from bgdeploy.errors import Refused
 from bgdeploy.jobs.lease import this_host
-from bgdeploy.jobs.rescue import is_lost
+from bgdeploy.jobs.rescue import is_free
 from bgdeploy.jobs.rows import Row, Tx, databases, get_customer, get_job, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline import load
@@ -54,7 +54,7 @@ def _check(tx: Tx, job: Row) -> None:
     if job["state"] != State.LOADED:
         return
     intent = get_customer(tx.connection, job["customer"])["intent"]
-    if intent == job["database"] or not is_lost(job, tx.now):
+    if intent == job["database"] or not is_free(job, tx.now):
         raise Refused(
             f"Job {job['id']} ({title(job)}) is being switched or dropped at this moment.",
             kept="It goes on.",
@@ -96,7 +96,7 @@ def await_end(site: Site, job: Row) -> Row:
 
 
 def _is_abandoned(job: Row, now: float) -> bool:
-    return bool(job["state"] == State.LOADING and is_lost(job, now))
+    return bool(job["state"] == State.LOADING and is_free(job, now))
 
 
 def _end_for(site: Site, job: Row) -> Row:

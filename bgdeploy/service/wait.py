@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import NotFound
 from bgdeploy.jobs.cancel import CODE
-from bgdeploy.jobs.rescue import is_lost
+from bgdeploy.jobs.rescue import is_free
 from bgdeploy.jobs.rows import Row, age, get_customer, jobs, select_jobs, title
 from bgdeploy.jobs.states import State
 from bgdeploy.site import Site
@@ -68,7 +68,7 @@ def look(site: Site, name: str, timestamp: int) -> Verdict:
     verdict = judge(customer, heirs, timestamp)
     if verdict is None:
         return _unfound(site, name, timestamp)
-    works = any(not is_lost(row, site.clock()) for row in held)
+    works = any(not is_free(row, site.clock()) for row in held)
     return verdict if works else _mind_idleness(verdict, site.clock())
 
 

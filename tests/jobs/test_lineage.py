@@ -27,7 +27,7 @@ def customer(live: int | None, **more: Any) -> Any:
 def database(timestamp: int, state: State = State.SWITCHED, **more: Any) -> Any:
     row = {"name": f"acme-{timestamp}", "timestamp": timestamp, "build": 1, "state": state, "left_at": 0.0}
     marks = dict.fromkeys(("pinned_at", "bad_at", "drop_at", "drop_why", "verified_at"))
-    return {**row, **marks, "loaded_at": 1.0, **more}
+    return {**row, **marks, "loaded_at": 1.0, "requested": False, **more}
 
 
 def goes(owner: Any, *kept: Any, keep: int = 2, grace: float = 60.0) -> list[int]:
@@ -86,6 +86,10 @@ def test_a_bad_one_is_kept_until_something_newer_is_live_and_is_no_standby() -> 
 def test_of_several_that_wait_only_the_newest_stays() -> None:
     waiting = [database(number, State.LOADED) for number in (2, 3, 4)]
     assert goes(customer(1), database(1), *waiting) == [3, 2]
+
+
+def test_what_a_person_asked_for_stays_beside_a_newer_one_that_waits() -> None:
+    assert goes(customer(1), database(2, State.LOADED, requested=True), database(3, State.LOADED)) == []
 
 
 def test_a_waiting_one_that_is_overtaken_goes_but_one_loaded_afterwards_on_purpose_stays() -> None:

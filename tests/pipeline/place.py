@@ -34,6 +34,7 @@ class Place:
     options: dict[str, Any]
     now: float = START
     target: FakeTarget = field(default_factory=FakeTarget)
+    counts: dict[str, Any] = field(default_factory=lambda: {"labels": {"Person": 2}, "types": {}})
 
     def __post_init__(self) -> None:
         (self.folder / "data").mkdir()
@@ -76,7 +77,7 @@ class Place:
                 load.fail(tx, job, BadInput("a test says so"))
             else:
                 self.target.whole.add(job["database"])
-                load.finish(tx, job, counts={"labels": {"Person": 2}, "types": {}})
+                load.finish(tx, job, counts=self.counts)
         return True
 
     def take(self) -> Row | None:

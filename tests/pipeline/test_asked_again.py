@@ -83,3 +83,20 @@ def test_what_is_incomplete_by_now_is_not_loaded_because_a_person_asks(
         place.run()
     job = place.rows()[-1]
     assert job["state"] == "discovered" and "part-9.parquet, which is missing" in job["reason"]
+
+
+def test_a_reload_that_was_asked_for_stays_beside_a_newer_one_that_waits_for_a_decision(
+    make_place: Callable[..., Place],
+) -> None:
+    place = make_place()
+    place.live_through("acme", OLD)
+    place.drop("acme", OLD + 1)
+    place.counts = {"labels": {"Person": 0}, "types": {}}
+    place.run()
+    place.counts = {"labels": {"Person": 2}, "types": {}}
+    operate.reload(place.site, 1, by="a test")
+    place.run()
+    assert [(row["timestamp"], row["build"], row["state"]) for row in place.rows()] == [
+        (OLD, 1, "switched"), (OLD + 1, 1, "loaded"), (OLD, 2, "switched"),
+    ]  # fmt: skip
+    assert place.rows()[1]["blocked"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bgdeploy.errors import TargetError, VerifyFailed
+from bgdeploy.errors import BgdeployError, StoreError, TargetError, VerifyFailed
 from bgdeploy.jobs import ledger
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import Row
@@ -36,7 +36,7 @@ def take(place: Place) -> Row:
     return job
 
 
-def end(place: Place, job: Row, error: TargetError | VerifyFailed) -> None:
+def end(place: Place, job: Row, error: BgdeployError) -> None:
     with place.site.transaction(Actor.WORKER) as tx:
         load.end_badly(tx, job, error, max_retries=3, base=2.0, wait=1.0)
 
@@ -77,6 +77,14 @@ def test_a_run_that_comes_further_starts_the_count_anew(make_place: Callable[...
         build(place, job, until=until)
         end(place, job, TargetError("it fell over"))
         assert place.rows()[0]["attempt"] == attempts, until
+
+
+def test_waiting_for_the_job_table_uses_no_attempt(make_place: Callable[..., Place]) -> None:
+    place = make_place()
+    place.drop("acme", OLD)
+    scan.scan(place.site)
+    end(place, take(place), StoreError("it is locked"))
+    assert (place.rows()[0]["state"], place.rows()[0]["attempt"]) == ("queued", 0)
 
 
 def test_what_nobody_foresaw_does_not_leave_a_job_loading(
