@@ -15,8 +15,10 @@ CREATE_GUARD = (
 )
 DROP_GUARD = f"{CYPHER}DROP CONSTRAINT {GUARD} IF EXISTS"
 
+# Only into an empty database: an owner that was frozen before it must find what others loaded meanwhile,
+# whose streams and guard are gone by then. Two that come at once are told apart by the guard.
 CREATE_STREAMS = (
-    f"{CYPHER}UNWIND $streams AS one CREATE (s:{STREAM}) "
+    f"{CYPHER}MATCH (n) WITH count(n) AS found WHERE found = 0 UNWIND $streams AS one CREATE (s:{STREAM}) "
     "SET s.number = one.number, s.start = one.start, s.stop = one.stop, s.at = one.start, s.fence = $fence, s.snapshot = $snapshot"
 )
 READ_STREAMS = (
