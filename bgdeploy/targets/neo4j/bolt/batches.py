@@ -126,19 +126,21 @@ class Pace:
     rows: int = field(init=False)
     _good: int = 0
     _trust: int = _TRUST
+    _grew: bool = False
 
     def __post_init__(self) -> None:
         self.rows = self.most
 
     def shrink(self, tried: int) -> None:
-        """A batch of so many rows was too large; the next growth takes twice as long to be tried."""
-        self.rows, self._good, self._trust = max(_SMALLEST, tried // 2), 0, 2 * self._trust
+        """A batch of so many rows was too large; where it had grown, the next growth waits twice as long."""
+        self._trust *= 2 if self._grew else 1
+        self.rows, self._good, self._grew = max(_SMALLEST, tried // 2), 0, False
 
     def went_well(self) -> None:
         """A batch was committed; after some of them in a row one of twice the size is tried."""
         self._good += 1
-        if self._good >= self._trust:
-            self.rows, self._good = min(self.most, 2 * self.rows), 0
+        if self._good >= self._trust and self.rows < self.most:
+            self.rows, self._good, self._grew = min(self.most, 2 * self.rows), 0, True
 
 
 def _files(work: Work, shape: Shape) -> list[tuple[Path, DataFile]]:
