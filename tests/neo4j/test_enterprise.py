@@ -371,6 +371,30 @@ def test_live_and_standby_are_protected_as_configured(
         house.run("rollback", "acme", "--reason", "a test") if _ == 0 else None
 
 
+def test_a_move_that_worked_is_done_though_the_left_one_cannot_be_protected_yet(
+    enterprise: StandIn, house: House
+) -> None:
+    denied = ["ALTER DATABASE $name SET ACCESS READ ONLY"]
+    deploy(house, 0)
+    enterprise.control(users={"neo4j": {"password": PASSWORD, "denied": denied}})
+    deploy(house, 1)
+    assert (alias(enterprise), house.states()[FIRST + 1]) == (name(1), "switched")
+    assert len(house.json("switches", "acme")) == 2
+    assert access_of(enterprise, name(0)) == "read-write"
+    told = house.run("doctor", "--json", ok=False).stdout
+    assert f"{name(0)} is no longer live and still not read-only" in told
+    assert "Permission has not been granted" in told
+    enterprise.control(users={"neo4j": {"password": PASSWORD, "denied": []}})
+    house.run("scan", "--once")
+    assert [access_of(enterprise, name(n)) for n in (0, 1)] == ["read-only", "read-write"]
+    assert "still not read-only" not in house.run("doctor", "--json", ok=False).stdout
+
+
+def access_of(enterprise: StandIn, database: str) -> str:
+    rows = enterprise.system("SHOW DATABASES YIELD name, access")
+    return next(str(row["access"]) for row in rows if row["name"] == database)
+
+
 def test_readers_roles_are_let_in_and_queries_run_before_the_switch(
     enterprise: StandIn, tmp_path: Path
 ) -> None:

@@ -371,6 +371,21 @@ def test_odd_names_ids_of_both_kinds_and_properties_called_id_and_labels(
     assert found == [{"a": "x", "own": 7, "r": 5, "b": 1}, {"a": "y", "own": None, "r": 6, "b": 2}]
 
 
+def test_ends_are_found_by_the_very_key_and_no_neighbour(real: Community, tmp_path: Path) -> None:
+    near = [2**53, 2**53 + 1, -(2**63), 2**63 - 1, 0]
+    texts = ["", "a", "a\x00", "A", "ä", "a\u0308", "1", "x" * 3000]
+    files = {
+        "nodes/Number/a.parquet": {"id": near},
+        "nodes/Text/a.parquet": {"id": texts},
+        "relationships/N/from=Number/to=Number/a.parquet": {"source": near, "target": near},
+        "relationships/T/from=Text/to=Text/a.parquet": {"source": texts, "target": texts},
+    }
+    one = loading_of(tmp_path, real.uri, files)
+    one.load()
+    assert one.verify()["types"] == {"N": 5, "T": 8}
+    assert ask(real, "MATCH (a)-->(b) WHERE a <> b RETURN count(*) AS n") == [{"n": 0}]
+
+
 def test_tables_whose_nodes_carry_each_others_labels_are_verified_together(
     real: Community, tmp_path: Path
 ) -> None:

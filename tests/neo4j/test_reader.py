@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.rows import iterate as iterate_rows
 from bgdeploy.snapshots.source import Column, DataFile
 from bgdeploy.targets.neo4j.bolt import reader
 from bgdeploy.targets.neo4j.bolt.reader import RowReader
@@ -34,10 +38,10 @@ def made(paths: list[Path], start: int, stop: int, at: int, sort_by: str | None 
 
 
 def drain(one: RowReader, size: int) -> list[tuple[int, int]]:
-    rows: list[tuple[int, int]] = []
+    found: list[tuple[int, int]] = []
     while (table := one.take(size)) is not None:
-        rows += zip(table["source"].to_pylist(), table["place"].to_pylist(), strict=True)
-    return rows
+        found += zip(table["source"].to_pylist(), table["place"].to_pylist(), strict=True)
+    return found
 
 
 @pytest.mark.parametrize("sort_by", [None, "source"])
@@ -57,6 +61,52 @@ def test_a_row_number_means_the_same_row_at_every_try(
     for at in {start, min(start + 1, stop), (start + stop) // 2, stop}:
         for size in (1, 77, 5000):
             assert drain(made(paths, start, stop, at, sort_by), size) == whole[at - start :]
+
+
+def test_a_row_group_is_decoded_once_however_many_windows_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, decoded = tmp_path / "one.parquet", [0]
+    pq.write_table(pa.table({"source": list(range(5000)), "place": list(range(5000))}), path)
+
+    def iterate(*given: Any) -> Iterator[pa.RecordBatch]:
+        for batch in iterate_rows(*given):
+            decoded[0] += batch.num_rows
+            yield batch
+
+    monkeypatch.setattr(reader, "WINDOW", 256)
+    monkeypatch.setattr(reader, "_DECODED", 100)
+    monkeypatch.setattr(reader, "iterate", iterate)
+    assert len(drain(made([path], 0, 5000, 0, "source"), 64)) == 5000
+    assert decoded == [5000]
+
+
+@pytest.mark.parametrize("sort_by", [None, "source"])
+@pytest.mark.parametrize("column", ["source", "place"])
+def test_a_damaged_page_is_told_with_file_and_column(
+    tmp_path: Path, column: str, sort_by: str | None
+) -> None:
+    path = tmp_path / "0.parquet"
+    table = pa.table({"source": list(range(50_000)), "place": list(range(50_000))})
+    pq.write_table(table, path, use_dictionary=False)
+    damage(path, column)
+    with pytest.raises(BadInput) as caught:
+        drain(made([path], 0, 50_000, 0, sort_by), 5000)
+    assert str(caught.value).startswith(f"0.parquet: column {column!r} cannot be read, it is damaged: ")
+
+
+def damage(path: Path, column: str) -> None:
+    """Overwrite the middle of a column's pages; the footer stays."""
+    parts = pq.read_metadata(path).row_group(0)
+    chunk = next(one for n in range(parts.num_columns) if (one := parts.column(n)).path_in_schema == column)
+    with path.open("r+b") as file:
+        file.seek(chunk.data_page_offset)
+        file.write(b"\xff" * 200)
+
+
+def test_a_file_that_is_gone_is_no_damage(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        drain(made([tmp_path / "0.parquet"], 0, 10, 0), 10)
 
 
 def test_what_is_put_back_comes_again(paths: list[Path]) -> None:

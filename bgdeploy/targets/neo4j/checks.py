@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from bgdeploy.clock import iso, monotonic, wall
 from bgdeploy.errors import ConfigError, TargetError
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, unknown, warning
 from bgdeploy.targets.base import Owned
-from bgdeploy.targets.neo4j import databases, health, rights
+from bgdeploy.targets.neo4j import databases, health, rights, standbys
 from bgdeploy.targets.neo4j.access import Access, Server
 from bgdeploy.targets.neo4j.refusals import COMMUNITY, place
 from bgdeploy.targets.neo4j.room import HERE
@@ -40,6 +41,7 @@ def checks(server: Server, settings: Mapping[str, Any], owned: Owned, *, try_rig
         Check(SUBJECT, "clock", partial(find_clock, server), needs=reached, limit=30.0),
         Check(SUBJECT, "figures", partial(find_figures, server, settings), needs=reached, limit=30.0),
         Check(SUBJECT, "states of databases", partial(find_unwell, server, owned), needs=known, limit=30.0),
+        Check(SUBJECT, "standbys", partial(find_unprotected, settings)),
         *rights.checks(server, settings, tries=try_rights),
     ]
 
@@ -137,3 +139,15 @@ def find_unwell(server: Server, owned: Owned) -> Iterator[Finding]:
     yield from shorten(found, "SHOW DATABASES")
     if not found:
         yield ok(f"{many(len(there), 'database')} of bgdeploy's there, all online")
+
+
+def find_unprotected(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """Databases that an alias left and that can still be written."""
+    cure = "It is tried again at each scan; the rights it takes are in docs/neo4j.md."
+    owed = standbys.owed(Path(settings["state_dir"]) / "builds")
+    found = [
+        warning(f"{name} is no longer live and still not read-only: {said}", cure)
+        for name, said in owed.items()
+        if said
+    ]
+    yield from found or [ok("what an alias left is protected as configured")]

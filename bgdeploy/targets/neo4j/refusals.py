@@ -26,6 +26,7 @@ COMMUNITY = (
     "loaded and verified there, and nothing be switched. Use Neo4j Enterprise, or target: ladybug, which needs no server"
 )
 _KEPT = "What is live stays live."
+_LOOK = "See: bgdeploy doctor"
 _LOGIN = "Set neo4j.user and neo4j.password (or neo4j.password_file, or the variable NEO4J_PASSWORD)."
 
 
@@ -53,7 +54,7 @@ def explain(error: Exception, doing: str, uri: str) -> BgdeployError:
         return ConfigError(what, kept="Nothing was asked of it.", cure="See docs/neo4j.md.")
     if isinstance(error, IncompleteCommit):
         what = f"{doing}: the connection to {where} broke before the server's answer."
-        return TargetAway(what, kept="What it committed is found at the next try.")
+        return TargetAway(what, kept="What it committed is found at the next try.", cure=_LOOK)
     return _unreachable(error, where)
 
 
@@ -93,7 +94,7 @@ def _unauthorized(error: Neo4jError, where: str) -> BgdeployError:
 def _refused(error: Neo4jError, doing: str) -> BgdeployError:
     code = error.code or ""
     if "UnsupportedAdministrationCommand" in code or "NotSystemDatabaseError" in code:
-        return EditionLacks(f"{doing}: {COMMUNITY}.", kept=_KEPT)
+        return EditionLacks(f"{doing}: {COMMUNITY}.", kept=_KEPT, cure=_LOOK)
     if "DatabaseLimitReached" in code:
         what = f"{doing}: the server has as many databases as it may hold. {_line(error)}"
         return TargetFull(what, kept=_KEPT, cure="Lower keep_databases, or raise the server's limit.")
@@ -109,8 +110,11 @@ def _refused(error: Neo4jError, doing: str) -> BgdeployError:
             what, kept=_KEPT, cure="Look into its log, and restart it: often its disk was full."
         )
     if error.is_retryable():
-        return TargetAway(f"{doing}: the server is busy or starting. {_line(error)}", kept=_KEPT)
-    return TargetError(f"{doing}: the server refused. {_line(error)} ({code or 'no code'})", kept=_KEPT)
+        busy = f"{doing}: the server is busy or starting. {_line(error)}"
+        return TargetAway(busy, kept=_KEPT, cure="Try again in a moment; see: bgdeploy doctor")
+    cure = "Correct the query; it may only read." if ".Statement." in code else _LOOK
+    what = f"{doing}: the server refused. {_line(error)} ({code or 'no code'})"
+    return TargetError(what, kept=_KEPT, cure=cure)
 
 
 def is_memory(error: BaseException) -> bool:
@@ -136,8 +140,9 @@ def _unreachable(error: Exception, where: str) -> BgdeployError:
         cure = "Is it the Bolt port, and does it want TLS (bolt+s://, neo4j+s://)?"
         return TargetAway(what, kept=_KEPT, cure=cure)
     if isinstance(error, ServiceUnavailable | SessionExpired | DriverError | OSError):
-        return TargetAway(f"The Neo4j server {where} cannot be reached: {causes}", kept=_KEPT)
-    return TargetError(f"The Neo4j server {where} answered with something unexpected: {causes}", kept=_KEPT)
+        return TargetAway(f"The Neo4j server {where} cannot be reached: {causes}", kept=_KEPT, cure=_LOOK)
+    what = f"The Neo4j server {where} answered with something unexpected: {causes}"
+    return TargetError(what, kept=_KEPT, cure=_LOOK)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

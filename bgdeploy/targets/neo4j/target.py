@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bgdeploy.errors import BadInput, NotFound, TargetError
+from bgdeploy.errors import BadInput, BgdeployError, NotFound, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.finding import Check
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Owned, Rows, Ticket
-from bgdeploy.targets.neo4j import aliases, databases, health
+from bgdeploy.targets.neo4j import aliases, databases, health, standbys
 from bgdeploy.targets.neo4j.access import Server, open_server
 from bgdeploy.targets.neo4j.community import (
     is_community,
@@ -71,8 +71,12 @@ class Neo4j:
             load(self._server, replace(ticket, database=place), snapshot, ledger, folder)
         shutil.rmtree(folder, ignore_errors=True)
 
+    @property
+    def _builds(self) -> Path:
+        return Path(self._settings["state_dir"]) / "builds"
+
     def _folder(self, database: str) -> Path:
-        return Path(self._settings["state_dir"]) / "builds" / database
+        return self._builds / database
 
     @contextmanager
     def inspect(self, database: str) -> Iterator[Inspector]:
@@ -113,8 +117,10 @@ class Neo4j:
         return found.database if found is not None else None
 
     def aliases(self) -> dict[str, str]:
-        """What the server lists, in one answer."""
-        return {one.name: one.database for one in aliases.list_aliases(self._server)}
+        """What the server lists, in one answer; what is owed to the databases they left is done on the way."""
+        found = {one.name: one.database for one in aliases.list_aliases(self._server)}
+        standbys.protect(self._server, self._builds, live=tuple(found.values()))
+        return found
 
     def generation(self, name: str) -> int | None:
         """What the alias remembers in its own properties."""
@@ -122,17 +128,16 @@ class Neo4j:
         return found.generation if found is not None else None
 
     def switch(self, name: str, database: str, generation: int) -> None:
-        """Move the alias in one statement, then protect the database it left."""
+        """Move the alias in one statement, then protect the database it left, now or when that works."""
         refuse_to_switch(self._server, name)
-        protect = self._settings["read_only"]
+        protect, left = self._settings["read_only"], self.alias(name)
         if protect == "standby":
             databases.set_access(self._server, database, read_only=False)
-        left = aliases.move_alias(self._server, name, database, generation)
-        if protect != "none" and left not in (None, database) and self._is_there(str(left)):
-            databases.set_access(self._server, str(left), read_only=True)
-
-    def _is_there(self, database: str) -> bool:
-        return databases.look(self._server, database).verdict == "online"
+        if protect != "none" and left not in (None, database):
+            standbys.owe(self._builds, str(left))
+        aliases.move_alias(self._server, name, database, generation)
+        with suppress(BgdeployError):  # it was moved and read back: whatever fails now is done later
+            self.aliases()
 
     def outdated(self, database: str) -> str | None:
         """Never: a server upgrades its own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from bgdeploy.targets.neo4j.names import CYPHER
 from bgdeploy.targets.neo4j.refusals import is_memory
 
 _SMALLEST = 50  # rows; a batch that does not fit then is the server's trouble
+_TRUST = 8  # batches in a row that must go well before one of twice the size is tried
 _PATIENCE = 20.0  # seconds a batch is repeated while the server asks for it
 _PAUSE = 0.02  # seconds before a batch is tried again, after a deadlock for instance
 Tell = Callable[[int, int], None]  # (group, rows just committed)
@@ -79,14 +80,15 @@ class Shape:
 
     @property
     def where(self) -> str:
-        """The group's first file, for messages."""
-        return self.group.files[0]
+        """Where a row of the group stands, for messages."""
+        first, *more = self.group.files
+        return first if not more else f"one of {len(more) + 1} files from {first} on"
 
 
 def run_stream(work: Work, group: Group, stream: Stream, tell: Tell) -> None:
     """Load what is left of a stream; ends early, between two batches, when ``work.stop`` is set.
 
-    Raises Misfit for rows with an id or an end that cannot be loaded.
+    Raises Misfit for rows with an id or an end that cannot be loaded, BadInput for damaged files.
     """
     shape = _shape(work.snapshot, group)
     source = shape.table.column("source")
@@ -94,22 +96,51 @@ def run_stream(work: Work, group: Group, stream: Stream, tell: Tell) -> None:
     # By source, so that one node's relationships are written together.
     by = source.name if source else None
     reader = RowReader(_files(work, shape), columns, (stream.start, stream.stop), stream.at, by)
-    at, size = stream.at, work.batch_rows
+    at, pace = stream.at, Pace(work.batch_rows)
     doing = f"Loading {group.name} into {work.database}"
-    with work.server.asking(doing) as driver, driver.session(database=work.database) as session:
-        while not work.stop.is_set() and (rows := reader.take(size)) is not None:
+    # What goes wrong outside of ``asking`` is no fault of the server: the files are read there.
+    with work.server.asking(doing) as driver:
+        session = driver.session(database=work.database)
+    with session:
+        while not work.stop.is_set() and (rows := reader.take(pace.rows)) is not None:
+            parts = list(_parts(shape, rows))
             move = {"stream": stream.id, "fence": work.fence, "at": at, "next": at + rows.num_rows}
             try:
-                _commit(session, work, list(_parts(shape, rows)), move, shape)
-            except TooLarge as error:
-                if rows.num_rows <= _SMALLEST:
-                    raise error.__cause__ or error from None
+                with work.server.asking(doing):
+                    _commit(session, work, parts, move, shape)
+            except TooLarge:
                 reader.put_back(rows)
-                size = max(_SMALLEST, rows.num_rows // 2)
+                pace.shrink(rows.num_rows)
                 continue
+            pace.went_well()
             at += rows.num_rows
             reach("load.batch.committed")
             tell(group.number, rows.num_rows)
+
+
+@dataclass
+class Pace:
+    """Rows of the next batch: halved when the server has no memory for one, and slowly back to ``most``."""
+
+    most: int
+    rows: int = field(init=False)
+    _good: int = 0
+    _trust: int = _TRUST
+    _grew: bool = False
+
+    def __post_init__(self) -> None:
+        self.rows = self.most
+
+    def shrink(self, tried: int) -> None:
+        """A batch of so many rows was too large; where it had grown, the next growth waits twice as long."""
+        self._trust *= 2 if self._grew else 1
+        self.rows, self._good, self._grew = max(_SMALLEST, tried // 2), 0, False
+
+    def went_well(self) -> None:
+        """A batch was committed; after some of them in a row one of twice the size is tried."""
+        self._good += 1
+        if self._good >= self._trust and self.rows < self.most:
+            self.rows, self._good, self._grew = min(self.most, 2 * self.rows), 0, True
 
 
 def _files(work: Work, shape: Shape) -> list[tuple[Path, DataFile]]:
@@ -175,13 +206,13 @@ def _commit(
             said = f"{shape.where} has rows that found no node to join, or too many."
             raise Misfit(shape.group.kind, shape.group.name, said) from None
         except (Neo4jError, DriverError) as error:
-            if is_memory(error):
+            if is_memory(error) and move["next"] - move["at"] > _SMALLEST:
                 raise TooLarge from error
             if not _may_go_on(error) or monotonic() > deadline:
                 raise
         except Overtaken:
             raise TargetError(
-                f"{work.database} is being loaded by a newer worker.", kept="Nothing was written."
+                f"{work.database} is loaded by a newer worker.", kept="Nothing was written."
             ) from None
         if _position(work, move) == move["next"]:
             return

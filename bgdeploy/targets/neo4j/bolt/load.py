@@ -15,6 +15,7 @@ from bgdeploy.errors import BuildLocked
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Kind, Snapshot
+from bgdeploy.snapshots.values import find_bad_text
 from bgdeploy.targets.base import Group, Ledger, Ticket
 from bgdeploy.targets.groups import Doubt, keep_plan
 from bgdeploy.targets.neo4j import schema
@@ -57,6 +58,8 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
             _fill(work, groups, streams, ledger, width, declared)
         except Misfit as misfit:
             raise explain(work.database, snapshot, folder, ledger, misfit) from misfit
+        except UnicodeDecodeError as error:
+            raise find_bad_text(snapshot) or error from error
     ledger.step("closed")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.rows import iterate, open_file
 from bgdeploy.snapshots.source import Column, DataFile
 
@@ -33,9 +35,9 @@ class RowReader:
         sort_by: str | None = None,
     ) -> None:
         start, stop = span
-        self._pieces = (
-            _windows(files, columns, start, stop, at, sort_by) if sort_by else _read(files, columns, at, stop)
-        )
+        first = start + (at - start) // WINDOW * WINDOW if sort_by else at  # a window is sorted whole
+        pieces = _read(files, columns, first, stop)
+        self._pieces = _sorted(pieces, sort_by, at - first) if sort_by else pieces
         self._held: list[pa.RecordBatch] = []
         self._rows = 0
 
@@ -57,20 +59,31 @@ class RowReader:
         self._rows += table.num_rows
 
 
-def _windows(
-    files: Files, columns: Sequence[Column], start: int, stop: int, at: int, sort_by: str
-) -> Iterator[pa.RecordBatch]:
-    first = start + (at - start) // WINDOW * WINDOW
-    for begin in range(first, stop, WINDOW):
-        rows = pa.Table.from_batches(list(_read(files, columns, begin, min(begin + WINDOW, stop))))
+def _sorted(pieces: Iterable[pa.RecordBatch], sort_by: str, skip: int) -> Iterator[pa.RecordBatch]:
+    """The same rows, each window of them in order, without the first ``skip`` of the first window."""
+    for rows in _windows(pieces):
         ordered = rows.take(pc.sort_indices(rows.column(sort_by))).combine_chunks()
-        yield from ordered.slice(max(0, at - begin)).to_batches()
+        yield from ordered.slice(skip).to_batches()
+        skip = 0
+
+
+def _windows(pieces: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    held: list[pa.RecordBatch] = []
+    for piece in pieces:
+        held.append(piece)
+        while sum(one.num_rows for one in held) >= WINDOW:
+            rows = pa.Table.from_batches(held)
+            yield rows.slice(0, WINDOW)
+            held = rows.slice(WINDOW).to_batches()
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _read(files: Files, columns: Sequence[Column], start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    """Rows ``start`` to ``stop`` in one go; raises BadInput, with file and column, where a file is damaged."""
     place = 0  # row number at which what comes next begins
     for path, file in files:
-        with open_file(path) as parquet:
+        with _telling(path, file, columns), open_file(path) as parquet:
             for group in range(parquet.metadata.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if place < stop and place + rows > start:
@@ -79,6 +92,34 @@ def _read(files: Files, columns: Sequence[Column], start: int, stop: int) -> Ite
                 place += rows
         if place >= stop:
             return
+
+
+@contextmanager
+def _telling(path: Path, file: DataFile, columns: Sequence[Column]) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        if not _is_damage(error):
+            raise
+        own = [one.name for column in columns if (one := file.find(column)) is not None]
+        bad = next((f"column {name!r}" for name in own if not _reads(path, name)), "the file")
+        what = f"{file.path}: {bad} cannot be read, it is damaged: {str(error).splitlines()[0]}"
+        raise BadInput(what, kept="What is live stays live.", cure="Write it again.") from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Not the system's own errors, which have a number: the file is gone, or the disk fails."""
+    return not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
+
+
+def _reads(path: Path, name: str) -> bool:
+    try:
+        with open_file(path) as parquet:
+            for _ in parquet.iter_batches(_DECODED, columns=[name]):
+                pass
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def _cut(batches: Iterator[pa.RecordBatch], place: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:

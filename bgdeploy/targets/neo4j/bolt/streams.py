@@ -48,25 +48,34 @@ def open_streams(
     Raises NameTaken for a database with somebody else's data, BuildLocked for one that is ours and
     not what the ledger says, TargetError when a newer owner is at work.
     """
-    database, fence, width = ticket.database, ticket.fence, int(ticket.settings["concurrency"])
+    database, fence = ticket.database, ticket.fence
     doing = f"Preparing the load of {database}"
-    rows = server.read(database, statements.READ_STREAMS, doing)
-    if not rows:
+    if not server.read(database, statements.READ_STREAMS, doing):
         if _is_finished(server, database, groups, ledger):
+            server.change(database, statements.DROP_GUARD, doing)  # a crash may have left it
             return None
-        clear_orphan(server, database, statements.GUARD)
-        server.change(database, statements.CREATE_GUARD, doing)
-        whose = {"snapshot": snapshot.fingerprint}
-        planned = [one for group in groups for one in _split(group, width)]
-        reach("load.streams.before")
-        server.write(database, statements.CREATE_STREAMS, doing, streams=planned, fence=fence, **whose)
+        _create(server, ticket, snapshot, groups)
     server.write(database, statements.TAKE_OVER, doing, fence=fence)
     rows = server.read(database, statements.READ_STREAMS, doing)
-    if any(row["fence"] != fence for row in rows):
-        raise TargetError(f"{database} is being loaded by a newer worker.", kept="Nothing was written.")
+    if groups and not rows:  # others came, loaded and closed it while this process was frozen
+        server.change(database, statements.DROP_GUARD, doing)
+    if any(row["fence"] != fence for row in rows) or (groups and not rows):
+        raise TargetError(f"{database} is loaded by a newer worker.", kept="Nothing was written.")
     if any(row["snapshot"] != snapshot.fingerprint for row in rows):
         raise BuildLocked(f"{database} was begun with other files.", kept=_LEFT)
     return [_check(row, groups, database) for row in rows]
+
+
+def _create(server: Server, ticket: Ticket, snapshot: Snapshot, groups: Sequence[Group]) -> None:
+    """Make the nodes, unless something is in the database by now."""
+    database, doing = ticket.database, f"Preparing the load of {ticket.database}"
+    clear_orphan(server, database, statements.GUARD)
+    server.change(database, statements.CREATE_GUARD, doing)
+    width = int(ticket.settings["concurrency"])
+    streams = [one for group in groups for one in _split(group, width)]
+    whose = {"fence": ticket.fence, "snapshot": snapshot.fingerprint}
+    reach("load.streams.before")
+    server.write(database, statements.CREATE_STREAMS, doing, streams=streams, **whose)
 
 
 def _is_finished(server: Server, database: str, groups: Sequence[Group], ledger: Ledger) -> bool:

@@ -14,6 +14,7 @@ from pyarrow import types as is_
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.counts import split_labels
 from bgdeploy.snapshots.unify import is_list, simple
+from bgdeploy.snapshots.values import outside_of_calendar
 
 _LARGEST = 2**63 - 1
 _KEPT = "What is live stays live."
@@ -54,7 +55,12 @@ def to_python(table: pa.Table, name: str, where: str) -> list[Any]:
         column = column.cast(_with(column.type, pa.float32()))
     elif getattr(kind, "unit", "") == "ns" or is_.is_duration(kind):
         return _to_nanoseconds(column)
-    values = list(column.to_pylist())
+    try:
+        values = list(column.to_pylist())
+    except (OverflowError, ValueError) as error:
+        if is_.is_date(kind) or is_.is_timestamp(kind):
+            raise outside_of_calendar(where, name) from error
+        raise
     if getattr(kind, "tz", None) is None:
         return values
     return [[_zoned(x) for x in one] if isinstance(one, list) else _zoned(one) for one in values]
