@@ -18,6 +18,7 @@ INTENT_TRUST = 10.0  # seconds a living mover is left alone with its intent
 
 def watch_aliases(site: Site) -> list[tuple[str, str]]:
     """Put back every alias that points at nothing good; return (alias, trouble) where that failed."""
+    site.target.catch_up()
     there = site.target.aliases()  # all at once: a server is not asked a thousand times
     with site.store.read() as connection:
         mine = (customers.c.live.is_not(None), customers.c.removed_at.is_(None))

@@ -231,6 +231,9 @@ class Target(Protocol):
         Raises StaleGeneration when the alias has seen a newer generation, on targets that can tell.
         """
 
+    def catch_up(self) -> None:
+        """Do what an earlier call had to leave, so that it did not fail for it; idempotent, at each scan."""
+
     def outdated(self, database: str) -> str | None:
         """Say why the installed engine should not read a database that is whole, or None; no alias moves to one."""
 

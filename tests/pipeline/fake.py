@@ -66,6 +66,9 @@ class FakeTarget:
         self.generations[name] = generation
         self.pointing[name] = database
 
+    def catch_up(self) -> None:
+        return
+
     def outdated(self, database: str) -> str | None:
         return None
 

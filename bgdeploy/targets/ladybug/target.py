@@ -150,6 +150,9 @@ class Ladybug:
         """Move the link in one step."""
         links.move_link(self._paths, name, database, generation)
 
+    def catch_up(self) -> None:
+        """Nothing is ever left."""
+
     def outdated(self, database: str) -> str | None:
         """Another engine's storage format."""
         return tell_outdated(self._paths.databases / database)

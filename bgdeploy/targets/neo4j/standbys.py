@@ -1,7 +1,7 @@
 """Standbys: a database that the alias left is made read-only, at once or whenever that works.
 
 The move of the alias is what counts. So what is still to be protected is noted beside the build, with
-what the server said, before the move; it is taken up again at each later look at the aliases.
+what the server said, before the move; it is taken up again at each scan.
 """
 
 from __future__ import annotations

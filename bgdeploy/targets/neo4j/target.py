@@ -117,10 +117,8 @@ class Neo4j:
         return found.database if found is not None else None
 
     def aliases(self) -> dict[str, str]:
-        """What the server lists, in one answer; what is owed to the databases they left is done on the way."""
-        found = {one.name: one.database for one in aliases.list_aliases(self._server)}
-        standbys.protect(self._server, self._builds, live=tuple(found.values()))
-        return found
+        """What the server lists, in one answer."""
+        return {one.name: one.database for one in aliases.list_aliases(self._server)}
 
     def generation(self, name: str) -> int | None:
         """What the alias remembers in its own properties."""
@@ -137,7 +135,12 @@ class Neo4j:
             standbys.owe(self._builds, str(left))
         aliases.move_alias(self._server, name, database, generation)
         with suppress(BgdeployError):  # it was moved and read back: whatever fails now is done later
-            self.aliases()
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Make read-only what aliases left, where that failed before."""
+        if standbys.owed(self._builds):
+            standbys.protect(self._server, self._builds, live=tuple(self.aliases().values()))
 
     def outdated(self, database: str) -> str | None:
         """Never: a server upgrades its own."""
