@@ -385,7 +385,7 @@ def test_a_move_that_worked_is_done_though_the_left_one_cannot_be_protected_yet(
     assert f"{name(0)} is no longer live and still not read-only" in told
     assert "Permission has not been granted" in told
     enterprise.control(users={"neo4j": {"password": PASSWORD, "denied": []}})
-    house.run("scan", "--once")
+    house.run("run", "--timeout", "60")
     assert [access_of(enterprise, name(n)) for n in (0, 1)] == ["read-only", "read-write"]
     assert "still not read-only" not in house.run("doctor", "--json", ok=False).stdout
 
