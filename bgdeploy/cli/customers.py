@@ -56,8 +56,8 @@ def customers(
 
 
 def _customers(context: typer.Context, states: list[str], text: str, asked: Asked) -> None:
+    from bgdeploy.service.customers import capacity_warning, list_customers
     from bgdeploy.service.picking import CUSTOMER_ORDERS, pick_customers
-    from bgdeploy.service.views import capacity_warning, list_customers
 
     for state in states:
         options.one_of(state, CUSTOMER_STATES, "--state")
@@ -161,7 +161,8 @@ def query(
 
 
 def _query(context: typer.Context, customer: str, cypher: str, as_json: bool) -> None:
-    from bgdeploy.service.views import ask
+    from bgdeploy.cli.values import show
+    from bgdeploy.service.asking import ask
 
     rows = ask(context.obj.site(), customer, cypher)
     if as_json:
@@ -170,6 +171,6 @@ def _query(context: typer.Context, customer: str, cypher: str, as_json: bool) ->
     columns = list(rows[0]) if rows else []
     output.print_table(
         columns,
-        [[row[name] for name in columns] for row in rows],
-        empty="No rows. What there is: bgdeploy customers",
+        [[show(row[name]) for name in columns] for row in rows],
+        empty="No rows. What there is, per label: bgdeploy customers",
     )

@@ -18,7 +18,7 @@ from bgdeploy.cli import output
 from bgdeploy.clock import monotonic, wall
 from bgdeploy.config import load_settings
 from bgdeploy.errors import BgdeployError, ExitCode
-from bgdeploy.service import views
+from bgdeploy.service import customers, views
 from bgdeploy.site import Site, open_site
 from bgdeploy.snapshots.generate import write_snapshot
 
@@ -186,7 +186,7 @@ def _is_half_loaded(jobs: list[views.View]) -> bool:
 def _is_over(site: Site, jobs: list[views.View]) -> bool:
     expected = len(FIRST) + 1 + len(REST)
     ended = all(job["state"] in ("switched", "cleaned", "failed") for job in jobs)
-    settled = all(one["standby"] and not one["candidate"] for one in views.list_customers(site))
+    settled = all(one["standby"] and not one["candidate"] for one in customers.list_customers(site))
     return len(jobs) == expected and ended and settled
 
 
@@ -231,7 +231,7 @@ def _report(site: Site, reads: dict[str, Reads]) -> int:
     print("\nlive")
     columns = ("customer", "live", "standby", "reads", "failed", "mixed", "switches seen")
     rows = []
-    for one in views.list_customers(site):
+    for one in customers.list_customers(site):
         seen = reads[one["customer"]]
         rows.append(
             (

@@ -48,7 +48,7 @@ def _start(
     log.configure(settings.log_format)
     stop = Stop(timeout=settings.orchestrator.shutdown_timeout)
     listen(stop)
-    return given.site(**named), stop
+    return given.site(makes=True, **named), stop
 
 
 def serve(
@@ -137,10 +137,10 @@ def scan(
 def _scan(context: typer.Context, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from bgdeploy.service.customers import capacity_warning
     from bgdeploy.service.scan_once import scan_once
-    from bgdeploy.service.views import capacity_warning
 
-    site = context.obj.site()
+    site = context.obj.site(makes=True)
     report = scan_once(site)
     if as_json:
         output.print_json(asdict(report))

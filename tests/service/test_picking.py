@@ -13,8 +13,9 @@ from bgdeploy.errors import NotFound
 from bgdeploy.jobs.rows import customers, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
+from bgdeploy.service.customers import list_customers
 from bgdeploy.service.picking import CUSTOMER_ORDERS, JOB_ORDERS, SWITCH_ORDERS, Page, pick_customers
-from bgdeploy.service.views import list_customers, list_events, list_jobs, list_switches
+from bgdeploy.service.views import list_events, list_jobs, list_switches
 from bgdeploy.site import Site, open_site
 from bgdeploy.targets.base import DatabaseInfo
 from tests.house import House
