@@ -11,7 +11,7 @@ from bgdeploy.cli.context import EXAMPLES, whoami
 from bgdeploy.cli.options import AsJson, Asked, Name
 from bgdeploy.cli.output import Table
 
-CUSTOMER_STATES = ("live", "standby", "none", "paused", "trouble")
+CUSTOMER_STATES = ("live", "standby", "none", "paused", "failed", "trouble")
 customers_app = typer.Typer(
     cls=options.ListingGroup,
     invoke_without_command=True,
@@ -34,7 +34,7 @@ def customers(
     state: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only with: live, standby, none (nothing live), paused, trouble; may be given again.",
+            help="Only with: live, standby, none (nothing live), paused, failed (the newest snapshot), trouble; may be given again.",
             autocompletion=complete.among(CUSTOMER_STATES),
         ),
     ] = None,
@@ -49,7 +49,10 @@ def customers(
     watch: options.Watch = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every customer: live, standby, candidate, age."""
+    """Show every customer: live, standby, candidate, age.
+
+    Standby is the database to go back to, candidate the one that is loaded or waits to go live.
+    """
     if context.invoked_subcommand is None:
         asked = Asked(limit=limit, every=watch, as_json=as_json, sort=sort, reverse=reverse)
         output.guarded(lambda: _customers(context, state or [], customer, asked))
@@ -90,12 +93,13 @@ def _hints(found: listing.Lines) -> list[str]:
         "trouble: a running bgdeploy serve puts an alias back at its next scan; from a database that is gone: "
         'bgdeploy rollback <customer> --reason "..."'
     ]
+    failed = [f"why it failed: bgdeploy jobs show {one['failed']['job']}" for one in found if one["failed"]]
     waiting = [
         f"what waits, and why: bgdeploy jobs list --customer {one['customer']}"
         for one in found
         if one["candidate"]
     ]
-    return (hints if troubled else []) + waiting[:1]
+    return (hints if troubled else []) + failed[:1] + waiting[:1]
 
 
 def _row(one: dict[str, Any]) -> tuple[Any, ...]:
@@ -105,6 +109,7 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     rows = f"{labels}; {relationships:,} relationships" if counts else ""
     notes = [f"TROUBLE: {one['trouble']}"] if one["trouble"] else []
     notes += ["removed"] if one["removed"] else ["paused"] if one["paused"] else []
+    notes += [f"newest FAILED: {one['failed']['timestamp']}"] if one["failed"] else []
     notes += [f"bad: {name}" for name in one["rolled_back"]]
     notes += [f"pinned: {name}" for name in one["pinned"]]
     age = output.ago(one["snapshot_age_seconds"])
@@ -115,14 +120,15 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
 def remove(
     context: typer.Context,
     customer: Name,
-    reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "asked for",
+    reason: options.Reason = "asked for",
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it; without this it is only said what would go.")
     ] = False,
 ) -> None:
     """Offboard a customer: its alias goes, then its databases.
 
-    Its snapshots on disk and its history stay. `bgdeploy resume` takes it back, for snapshots that come later.
+    Its snapshots on disk and its history stay. Once its databases are gone `bgdeploy resume` takes it back,
+    for snapshots that come later.
     """
     output.guarded(lambda: _remove(context, customer, reason, yes))
 
@@ -145,7 +151,7 @@ def _remove(context: typer.Context, customer: str, reason: str, yes: bool) -> No
         print(
             f"its databases are dropped after {grace:g} s by a running bgdeploy serve or work, or by: bgdeploy run"
         )
-        print(f"to take it back: bgdeploy resume {customer}")
+        print(f"to take it back once they are gone: bgdeploy resume {customer}")
     else:
         print(f"nothing was done; to do it: bgdeploy customers remove {customer} --yes")
 

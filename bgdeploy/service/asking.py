@@ -74,9 +74,13 @@ def _tell_names(asked: Asked) -> str:
 
 
 def _tell_properties(asked: Asked) -> str:
-    label = next(iter(sorted(asked.counts.get("labels", {}))), "")
-    one = f"(n:{label})" if label else "(n)"
+    label = next(iter(sorted(asked.counts.get("labels", {}))), None)
+    one = "(n)" if label is None else f"(n:{label})" if label.isidentifier() else f"(n:`{label}`)"
     return f"What a node has: bgdeploy query {asked.customer} 'MATCH {one} RETURN n LIMIT 1'"
+
+
+def _tell_all(asked: Asked) -> str:
+    return f"{_tell_names(asked)} {_tell_properties(asked)}"
 
 
 def _tell_backticks(asked: Asked) -> str:
@@ -103,7 +107,7 @@ _CURES: tuple[tuple[str, Callable[[Asked], str]], ...] = (
         lambda asked: "Name it in a MATCH or WITH before it is used.",
     ),
     (r"function \S+ does not exist", lambda asked: "All there are: CALL show_functions() RETURN *"),
-    (r"exception: ", _tell_names),
+    (r"exception: ", _tell_all),
 )
 
 

@@ -23,6 +23,7 @@ from bgdeploy.jobs.rows import (
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.admit import folder_of, look_at
 from bgdeploy.pipeline.load import intend_drop
+from bgdeploy.service.hints import pause_of
 from bgdeploy.site import Site
 
 FRESH: dict[str, Any] = {
@@ -46,7 +47,7 @@ def retry(site: Site, job_id: int, *, by: str) -> str:
     with site.transaction(Actor.OPERATOR) as tx:
         job = get_job(tx.connection, job_id)
         if job["state"] != State.FAILED:
-            _refuse_retry(job)
+            _refuse_retry(tx, job)
         intend_drop(tx, job, "its job starts from zero")
         # A reload that failed shares its timestamp with the floor: without its mark it would wait for ever.
         asked = {"requested": job["requested"] or _is_behind(tx, job), "reason": f"asked for by {by}"}
@@ -69,16 +70,19 @@ def failed_jobs(site: Site) -> list[int]:
     ]
 
 
-def _refuse_retry(job: Row) -> None:
+def _refuse_retry(tx: Tx, job: Row) -> None:
     state = job["state"]
     again = f"To load it once more: bgdeploy retry {job['id']} --reload"
-    cure = again if state in _RELOADABLE else _just_wait(job)
+    cure = again if state in _RELOADABLE else _just_wait(tx, job)
     raise Refused(
         f"Job {job['id']} ({title(job)}) is {state}, not failed.", kept="Nothing was changed.", cure=cure
     )
 
 
-def _just_wait(job: Row) -> str:
+def _just_wait(tx: Tx, job: Row) -> str:
+    customer = get_customer(tx.connection, job["customer"])
+    if customer["paused_at"] is not None and job["state"] == State.QUEUED:
+        return f"It waits, since {pause_of(customer)}"
     return f"It goes on by itself; see: bgdeploy jobs show {job['id']}, or stop it: bgdeploy jobs cancel {job['id']}"
 
 
@@ -98,7 +102,7 @@ def reload(site: Site, job_id: int, *, by: str) -> Row:
                 kept="Nothing was changed.",
                 cure=f"To load it from zero: bgdeploy retry {job_id}"
                 if job["state"] == State.FAILED
-                else _just_wait(job),
+                else _just_wait(tx, job),
             )
         found = look_at(site, job)
         if found is None:
