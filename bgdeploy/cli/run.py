@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -85,7 +85,10 @@ def _serve(
 def run(
     context: typer.Context,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Until it gives up and gives running loads back.")
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Until it gives up; loads that run are given back and resume next time."
+        ),
     ] = 3600.0,
     workers: Workers = None,
     log_format: Form = None,
@@ -99,18 +102,19 @@ def run(
 
 def _run(context: typer.Context, timeout: float, workers: int | None, form: str | None) -> None:
     from bgdeploy.cli.live import live_loads
+    from bgdeploy.service.run_once import list_failed
     from bgdeploy.service.run_once import run as run_all
     from bgdeploy.service.scan_once import scan_once
-    from bgdeploy.service.views import list_jobs
 
     site, stop = _start(context, workers, None, form)
-    before = {job["id"] for job in list_jobs(site, states=["failed"], limit=100_000)}
+    before = list_failed(site)
     unread = scan_once(site).errors
     with live_loads(site):
         finished = run_all(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
-    failed = [job for job in list_jobs(site, states=["failed"], limit=100_000) if job["id"] not in before]
+    failed = [job for key, job in list_failed(site).items() if key not in before]
     for job in failed:
-        typer.echo(f"failed: job {job['id']} {job['customer']}/{job['timestamp']}: {job['error']}", err=True)
+        name = f"job {job['id']}, {job['customer']}/{job['timestamp']}"
+        typer.echo(f"failed: {name}: {job['error']}", err=True)
     for name, reason in unread:
         typer.echo(f"not scanned: {name}: {reason}; look again with: bgdeploy scan --once", err=True)
     if stop.hurry.is_set():
@@ -143,13 +147,20 @@ def _scan(context: typer.Context, as_json: bool) -> None:
     site = context.obj.site(makes=True)
     report = scan_once(site)
     if as_json:
-        output.print_json(asdict(report))
+        output.print_json(_named(asdict(report)))
     else:
         _print_report(report)
     warning = capacity_warning(site)
     if warning:
         typer.echo(f"warning: {warning}", err=True)
     raise typer.Exit(ExitCode.FAILED if report.errors else ExitCode.OK)
+
+
+def _named(report: dict[str, Any]) -> dict[str, Any]:
+    """The report with its pairs of folder and reason as objects."""
+    pairs = ("waiting", "skipped", "failed", "errors")
+    named = {kind: [{"name": name, "reason": reason} for name, reason in report[kind]] for kind in pairs}
+    return {**{key: value for key, value in report.items() if key != "look_again"}, **named}
 
 
 def _print_report(report: Report) -> None:

@@ -75,6 +75,12 @@ def list_jobs(
     return [{**show_job(row), **_held_back(row, paused)} for row in rows]
 
 
+def find_pause(site: Site, job_id: int) -> str | None:
+    """Return why a queued job is held back by its customer's pause, and the command that ends it, or None."""
+    with site.store.read() as connection:
+        return _held_back(get_job(connection, job_id), _pauses(connection)).get("reason")
+
+
 def _pauses(connection: sa.Connection) -> dict[str, str]:
     """Why nothing of a paused customer goes on, by its name."""
     held = sa.select(customers).where(customers.c.paused_at.is_not(None))
