@@ -34,15 +34,22 @@ def customers(
     state: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="WHAT",
             help="Only with: live, standby, none (nothing live), paused, failed (the newest snapshot), trouble; may be given again.",
             autocompletion=complete.among(CUSTOMER_STATES),
         ),
     ] = None,
     customer: Annotated[
-        str, typer.Option(help="Only names that hold this text.", autocompletion=complete.customers)
+        str,
+        typer.Option(
+            metavar="TEXT", help="Only names that hold this text.", autocompletion=complete.customers
+        ),
     ] = "",
     sort: Annotated[
-        str, typer.Option(help="By customer, since, snapshot or rows; with - from the top down.")
+        str,
+        typer.Option(
+            metavar="COLUMN", help="By customer, since, snapshot or rows; -rows begins with the most."
+        ),
     ] = "customer",
     reverse: options.Reverse = False,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
@@ -159,7 +166,9 @@ def _remove(context: typer.Context, customer: str, reason: str, yes: bool) -> No
 def query(
     context: typer.Context,
     customer: Name,
-    cypher: Annotated[str, typer.Argument(help="A reading Cypher statement.")],
+    cypher: Annotated[
+        str, typer.Argument(help="A Cypher statement that reads; in single quotes where it has backticks.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Ask a customer's live database, read-only, through its alias."""

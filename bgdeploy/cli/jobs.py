@@ -27,17 +27,28 @@ jobs_app = typer.Typer(
 )
 _AnyState = Annotated[
     list[str] | None,
-    typer.Option(help="Only jobs in this state; may be given again.", autocompletion=complete.states),
+    typer.Option(
+        metavar="STATE",
+        help="Only discovered, queued, loading, loaded, switched, cleaned or failed; may be given again.",
+        autocompletion=complete.states,
+    ),
 ]
 _ErrorCode = Annotated[
     str | None,
     typer.Option(
-        metavar="CODE", help="Only jobs whose error has this code.", autocompletion=complete.error_codes
+        metavar="CODE",
+        help="Only failed ones with this code, such as bad-input or cancelled.",
+        autocompletion=complete.error_codes,
     ),
 ]
-_Of = Annotated[str | None, typer.Option(help="Only of this customer.", autocompletion=complete.customers)]
+_Of = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only of this customer.", autocompletion=complete.customers)
+]
 _Sort = Annotated[
-    str, typer.Option(help="By created, updated, customer, snapshot or rows; with - from the top down.")
+    str,
+    typer.Option(
+        metavar="COLUMN", help="By created, updated, customer, snapshot or rows; -rows begins with the most."
+    ),
 ]
 
 
@@ -135,7 +146,7 @@ def show(
     job: Annotated[int, typer.Argument(help="A job's id.", autocompletion=complete.any_job)],
     as_json: AsJson = False,
 ) -> None:
-    """Show one job: its state, the ledger of its load, its history."""
+    """Show one job: its state, where its time went, its tables, its history."""
     output.guarded(lambda: _show(context, job, as_json))
 
 

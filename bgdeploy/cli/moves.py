@@ -24,7 +24,7 @@ To = Annotated[
     typer.Option(
         "--to",
         metavar="DATABASE",
-        help="This database instead of the obvious one.",
+        help="This database; which there are: bgdeploy customers.",
         autocompletion=complete.databases,
     ),
 ]
@@ -44,7 +44,9 @@ def switches(
     ] = None,
     since: options.Since = None,
     until: options.Until = None,
-    sort: Annotated[str, typer.Option(help="By at, customer or took; with - from the top down.")] = "-at",
+    sort: Annotated[
+        str, typer.Option(metavar="COLUMN", help="By at, customer or took; -at begins with the latest.")
+    ] = "-at",
     reverse: options.Reverse = False,
     limit: options.Limit = 50,
     before: options.Before = None,

@@ -17,10 +17,20 @@ if TYPE_CHECKING:
 
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", "-w", metavar="N", min=1, max=64, help="Loads at a time in this process."),
+    typer.Option(
+        "--workers",
+        "-w",
+        metavar="N",
+        min=1,
+        max=64,
+        help="Loads at a time in this process; else orchestrator.num_workers.",
+    ),
 ]
 Form = Annotated[
-    str | None, typer.Option("--log-format", metavar="text|json", help="How events are written to stderr.")
+    str | None,
+    typer.Option(
+        "--log-format", metavar="text|json", help="How the log is written to stderr; else log_format."
+    ),
 ]
 
 
@@ -55,11 +65,18 @@ def serve(
     context: typer.Context,
     workers: Workers = None,
     scan_interval: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Between two whole scans.")
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="From one scan of all folders to the next; else orchestrator.scan_interval.",
+        ),
     ] = None,
     log_format: Form = None,
 ) -> None:
     """Scan, load, switch and clean until it is stopped.
+
+    It finds new snapshots, loads each into a database of its own, moves the customer's alias to it, and drops
+    databases that are too old. One is enough; see `work` for more workers.
 
     Ctrl+C or SIGTERM: running loads may end within shutdown_timeout; a second time: at once. Nothing is lost.
     """
@@ -67,7 +84,10 @@ def serve(
 
 
 def work(context: typer.Context, workers: Workers = None, log_format: Form = None) -> None:
-    """Like serve, without scanning: more workers for one job table."""
+    """Like serve, without scanning: more workers for one job table.
+
+    On the same host, with the same configuration as a `serve` that runs.
+    """
     output.guarded(lambda: _serve(context, workers, None, log_format, scans=False))
 
 
@@ -127,7 +147,7 @@ def _run(context: typer.Context, timeout: float, workers: int | None, form: str 
 def scan(
     context: typer.Context,
     once: Annotated[
-        bool, typer.Option("--once", help="Scan once and end; loads nothing. This is what scan does.")
+        bool, typer.Option("--once", help="Scan once and end: what scan does anyway.", show_default=False)
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:

@@ -39,7 +39,9 @@ def wait(
     timestamp: Annotated[
         int, typer.Argument(min=1, help="The snapshot's timestamp.", autocompletion=complete.timestamps)
     ],
-    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Until it gives up.")] = 3600.0,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait before giving up.")
+    ] = 3600.0,
     as_json: AsJson = False,
 ) -> None:
     """Wait until this snapshot or a newer one is live (ETL scripts).
