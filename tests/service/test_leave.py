@@ -65,6 +65,21 @@ def test_nothing_of_it_comes_back_until_a_person_says_so(served: House) -> None:
     assert served.live("acme") == f"acme-{FIRST + 2}"
 
 
+def test_nobody_comes_back_while_databases_of_it_are_still_to_go(served: House) -> None:
+    """One that is doomed would become the way back of what is live next."""
+    served.run("customers", "remove", "acme", "--yes")
+    refused = served.run("resume", "acme", ok=False)
+    assert refused.returncode == 5
+    assert "acme is leaving: 2 databases of it still to be dropped" in refused.stderr
+    assert "It stays removed." in refused.stderr and "bgdeploy run" in refused.stderr
+    run(served)
+    served.run("resume", "acme")
+    served.drop("acme", FIRST + 2, rows=50)
+    run(served)
+    (acme,) = (one for one in served.json("customers") if one["customer"] == "acme")
+    assert (acme["live"], acme["standby"]) == (f"acme-{FIRST + 2}", None)
+
+
 @pytest.mark.parametrize("moment", ["leave.said", "leave.retired"])
 def test_a_kill_while_it_leaves_is_finished_later(served: House, moment: str) -> None:
     done = served.run("customers", "remove", "acme", "--yes", failpoint=f"{moment}:1:kill", ok=False)
