@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bgdeploy.site import Site
 
 CHOICES = 5  # databases that a refusal names
+LOOK = "See: bgdeploy customers"  # the cure of a refusal that knows no better one
 
 To = Annotated[
     str | None,
@@ -120,18 +121,17 @@ def _switch(context: typer.Context, customer: str, to: str | None, reason: str) 
 
 @contextmanager
 def _naming_choices(site: Site, customer: str, to: str | None) -> Iterator[None]:
-    """Let a refusal name the databases that the alias can be moved to, where there are any."""
+    """Let a refusal that knows no cure of its own name the databases that the alias can be moved to."""
     from bgdeploy.service.customers import choices
 
     try:
         yield
     except (Refused, NotFound) as error:
         found = [(name, what) for name, what in choices(site, customer) if name != to]
-        if not found:
+        if not found or error.cure != LOOK:
             raise
         lines = [f"bgdeploy switch {customer} --to {name}  ({what})" for name, what in found[:CHOICES]]
-        asked = "" if error.cure.startswith("See: bgdeploy customers") else f"{error.cure}\n  "
-        cure = asked + "\n    ".join(["By hand it can be moved to:", *lines])
+        cure = "\n    ".join(["By hand it can be moved to:", *lines])
         raise type(error)(error.what, kept=error.kept, cure=cure) from error
 
 

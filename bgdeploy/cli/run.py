@@ -133,8 +133,7 @@ def _run(context: typer.Context, timeout: float, workers: int | None, form: str 
         finished = run_all(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
     failed = [job for key, job in list_failed(site).items() if key not in before]
     for job in failed:
-        name = f"job {job['id']}, {job['customer']}/{job['timestamp']}"
-        typer.echo(f"failed: {name}: {job['error']}", err=True)
+        typer.echo(f"failed: job {job['id']} {job['customer']}/{job['timestamp']}: {job['error']}", err=True)
     for name, reason in unread:
         typer.echo(f"not scanned: {name}: {reason}; look again with: bgdeploy scan --once", err=True)
     if stop.hurry.is_set():

@@ -40,7 +40,7 @@ def test_it_is_said_first_and_nothing_is_done(served: House) -> None:
 def test_alias_and_databases_go_and_the_neighbour_stays(served: House) -> None:
     served.run("pin", "acme")
     said = served.run("customers", "remove", "acme", "--yes", "--reason", "contract ended").stdout
-    assert "to take it back: bgdeploy resume acme" in said
+    assert "to take it back once they are gone: bgdeploy resume acme" in said
     assert served.target().alias("acme") is None
     run(served)
     assert databases(served) == {f"acme-eu-{FIRST}", f"acme-eu-{FIRST + 1}"}
