@@ -73,5 +73,6 @@ def shorten(found: list[Finding], rest: str, most: int = 5) -> list[Finding]:
 
 
 def many(count: int, noun: str) -> str:
-    """Return ``1 job`` or ``2 jobs``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """Return ``1 job`` or ``2 jobs``, ``2 processes``."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"

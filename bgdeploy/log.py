@@ -16,13 +16,13 @@ EVENTS: dict[str, tuple[int, str]] = {
     # service
     "service.started": (
         logging.INFO,
-        "bgdeploy {version} is up: {workers} worker(s), scan every {interval:g} s, {place}",
+        "bgdeploy {version} is up: {workers} load(s) at a time, a whole scan every {interval:g} s, {place}",
     ),
     "service.stopping": (
         logging.INFO,
-        "stopping: no new claims; {running} load(s) may take up to {timeout:g} s (again to end at once)",
+        "stopping: nothing new is begun; {running} running load(s) may take up to {timeout:g} s (a second signal ends them at once)",
     ),
-    "service.stopped": (logging.INFO, "stopped; every lease was given back"),
+    "service.stopped": (logging.INFO, "stopped; every job that was held is free again"),
     "service.hurried": (
         logging.WARNING,
         "stopping at once: running loads are given back and resume at the next start",
@@ -44,30 +44,30 @@ EVENTS: dict[str, tuple[int, str]] = {
     "scan.unreadable": (logging.ERROR, "cannot list {folder}: {reason}; no job was changed"),
     "scan.late": (
         logging.ERROR,
-        "no scan has succeeded for {seconds:.0f} s (every {interval:g} s is asked for)",
+        "no scan has succeeded for {seconds:.0f} s, though there should be one every {interval:g} s",
     ),
-    "customer.added": (logging.INFO, "new customer {customer}, alias {alias}"),
+    "customer.added": (logging.INFO, "new customer {customer}, its alias will be {alias}"),
     # load
     "load.claimed": (
         logging.INFO,
-        "loading {job} into {database} (run {fence}, attempt {attempt}, {interruptions} interruptions)",
+        "loading {job} into {database} (run {fence}; runs that failed without progress: {attempt}, that were cut off: {interruptions})",
     ),
-    "load.planned": (logging.INFO, "{job}: {groups} groups of files, {rows:,} rows"),
+    "load.planned": (logging.INFO, "{job}: {rows:,} rows to load, in {groups} group(s) of files"),
     "load.resumed": (
         logging.INFO,
-        "{job} resumes: {done} of {groups} groups are committed already, {rows:,} rows",
+        "{job} resumes: {done} of {groups} groups of files are in already, {rows:,} rows",
     ),
-    "load.restarted": (logging.WARNING, "{job} starts from zero: {reason}"),
+    "load.restarted": (logging.WARNING, "{job} is built from zero: {reason}"),
     "load.progress": (
         logging.INFO,
         "{job}: {rows:,} of {expected:,} rows ({share:.0%}), {rate}, {left}; {table} {table_rows:,} of {table_expected:,}",
     ),
-    "load.step": (logging.INFO, "{job}: {step}"),
+    "load.step": (logging.INFO, "{job}, step done: {step}"),
     "load.note": (logging.INFO, "{job}: {doing}"),
     "load.loaded": (logging.INFO, "loaded {job}: {rows:,} rows verified in {database}, {took:.1f} s"),
     "load.retry": (
         logging.WARNING,
-        "{job} will be tried again in {delay:.1f} s (attempt {attempt} of {limit}): {reason}",
+        "{job} is tried again in {delay:.1f} s (failed {attempt} of at most {limit} times without progress): {reason}",
     ),
     "load.cancelled": (logging.INFO, "{job} is cancelled; what it built will be dropped"),
     "load.failed": (logging.ERROR, "{job} failed: {reason}"),
@@ -82,19 +82,22 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "{job} failed: its worker died {limit} times in a row without progress (last step: {step})",
     ),
-    "rescue.released": (logging.WARNING, "took back the lease on {job} from {holder}, which is gone"),
-    "health.fine": (logging.INFO, "{job} started, since the target is well; {reason}"),
-    "health.unknown": (logging.WARNING, "{job} starts although the server does not tell: {figure}"),
+    "rescue.released": (logging.WARNING, "{job} is free again: {holder}, which held it, is gone"),
+    "health.fine": (logging.INFO, "looked at before {job}: the target is well and has room; {reason}"),
+    "health.unknown": (logging.WARNING, "{job} starts although the server does not tell a figure: {figure}"),
     # switch
-    "switch.moved": (logging.INFO, "{alias} -> {database} ({kind}, from {source}, {took:.1f} ms): {why}"),
+    "switch.moved": (
+        logging.INFO,
+        "live: {alias} -> {database}, before: {source} ({kind}, {took:.1f} ms): {why}",
+    ),
     "switch.found": (
         logging.WARNING,
         "{alias} points at {database}, not at {expected}: moved by someone else",
     ),
-    "switch.blocked": (logging.WARNING, "{job} stays loaded: {reason}"),
+    "switch.blocked": (logging.WARNING, "{job} is loaded and does not go live: {reason}"),
     "switch.finished": (
         logging.WARNING,
-        "recorded a move of {alias} to {database} for its mover, which had not done so yet",
+        "recorded that {alias} was moved to {database}: who moved it had not done so",
     ),
     "switch.failed": (
         logging.ERROR,
@@ -118,7 +121,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     "database.unpinned": (logging.INFO, "{database} is unpinned by {by}"),
     # clean
-    "clean.intended": (logging.INFO, "will drop {database}: {why}"),
+    "clean.intended": (logging.INFO, "{database} will be dropped: {why}"),
     "clean.dropped": (logging.INFO, "dropped {database}"),
     "clean.waits": (logging.WARNING, "{database} is not dropped yet: {reason}"),
     "clean.retired": (logging.INFO, "cleaned {job}: {why}"),
@@ -213,6 +216,6 @@ class _Readable(logging.Formatter):
         self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
-        text = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():<7} {record.getMessage()}"
+        text = f"{iso(record.created)} {record.levelname.lower():<7} {record.getMessage()}"
         colour = self._COLOURS.get(record.levelno, "") if self._colours else ""
         return f"{colour}{text}\x1b[0m" if colour else text

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bgdeploy.config import load_settings
+from bgdeploy.errors import ConfigError
 from bgdeploy.snapshots.generate import write_snapshot
 from bgdeploy.targets import open_target
 from bgdeploy.targets.base import Target
@@ -71,7 +72,18 @@ class House:
                 env=environ(failpoint) | quiet,
             )
         STARTED.append(process)
+        self._await_table(process)
         return process
+
+    def _await_table(self, process: subprocess.Popen[bytes]) -> None:
+        """Commands that look are refused until the service has made its job table."""
+        try:
+            table = load_settings(self.folder / "config.yaml").database_path
+        except ConfigError:
+            return
+        deadline, pause = time.monotonic() + PATIENCE, threading.Event()
+        while not table.exists() and process.poll() is None and time.monotonic() < deadline:
+            pause.wait(0.05)
 
     def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "--json").stdout)

@@ -75,7 +75,7 @@ for group in (run, wait, jobs, steer, customers, moves, holds, doctor, setup):
 def main() -> None:
     """The console script's entry."""
     _open_output()
-    app()
+    app(prog_name="bgdeploy")  # however it was started: completion and examples are for that name
 
 
 def _open_output() -> None:

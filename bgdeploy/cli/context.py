@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from bgdeploy.config import Settings
+    from bgdeploy.errors import StoreError
     from bgdeploy.site import Site
 
 
@@ -29,11 +31,30 @@ class Given:
         named = {key.replace("__", "."): value for key, value in more.items() if value is not None}
         return load_settings(self.config, {**self.overrides, **named})
 
-    def site(self, **more: Any) -> Site:
-        """Open job table and target."""
+    def site(self, *, makes: bool = False, **more: Any) -> Site:
+        """Open job table and target; a command that only looks, or changes what is there, makes none."""
         from bgdeploy.site import open_site
 
-        return open_site(self.settings(**more))
+        settings = self.settings(**more)
+        if not makes and not settings.database_path.exists():
+            raise self._no_table(settings)
+        return open_site(settings)
+
+    def is_configured(self) -> bool:
+        """True where a configuration file is named, or lies in this folder."""
+        from bgdeploy.config import find_file
+
+        return find_file(self.config, os.environ) is not None
+
+    def _no_table(self, settings: Settings) -> StoreError:
+        from bgdeploy.errors import StoreError
+
+        what = f"There is no job table {settings.database_path}."
+        cure = "It is made by the first: bgdeploy serve, or bgdeploy run. If there was one before: bgdeploy doctor"
+        if not self.is_configured():
+            what += f" Nor is there a configuration in {Path.cwd()}."
+            cure = "Go to the folder of yours, or name it: bgdeploy --config FILE ... To begin here: bgdeploy init"
+        return StoreError(what, kept="Nothing was made.", cure=cure)
 
 
 def read_pairs(texts: Sequence[str]) -> dict[str, Any]:

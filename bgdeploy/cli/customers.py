@@ -11,7 +11,7 @@ from bgdeploy.cli.context import EXAMPLES, whoami
 from bgdeploy.cli.options import AsJson, Asked, Name
 from bgdeploy.cli.output import Table
 
-CUSTOMER_STATES = ("live", "standby", "none", "paused", "trouble")
+CUSTOMER_STATES = ("live", "standby", "none", "paused", "failed", "trouble")
 customers_app = typer.Typer(
     cls=options.ListingGroup,
     invoke_without_command=True,
@@ -34,30 +34,40 @@ def customers(
     state: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only with: live, standby, none (nothing live), paused, trouble; may be given again.",
+            metavar="WHAT",
+            help="Only with: live, standby, none (nothing live), paused, failed (the newest snapshot), trouble; may be given again.",
             autocompletion=complete.among(CUSTOMER_STATES),
         ),
     ] = None,
     customer: Annotated[
-        str, typer.Option(help="Only names that hold this text.", autocompletion=complete.customers)
+        str,
+        typer.Option(
+            metavar="TEXT", help="Only names that hold this text.", autocompletion=complete.customers
+        ),
     ] = "",
     sort: Annotated[
-        str, typer.Option(help="By customer, since, snapshot or rows; with - from the top down.")
+        str,
+        typer.Option(
+            metavar="COLUMN", help="By customer, since, snapshot or rows; -rows begins with the most."
+        ),
     ] = "customer",
     reverse: options.Reverse = False,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
     watch: options.Watch = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every customer: live, standby, candidate, age."""
+    """Show every customer: live, standby, candidate, age.
+
+    Standby is the database to go back to, candidate the one that is loaded or waits to go live.
+    """
     if context.invoked_subcommand is None:
         asked = Asked(limit=limit, every=watch, as_json=as_json, sort=sort, reverse=reverse)
         output.guarded(lambda: _customers(context, state or [], customer, asked))
 
 
 def _customers(context: typer.Context, states: list[str], text: str, asked: Asked) -> None:
+    from bgdeploy.service.customers import capacity_warning, list_customers
     from bgdeploy.service.picking import CUSTOMER_ORDERS, pick_customers
-    from bgdeploy.service.views import capacity_warning, list_customers
 
     for state in states:
         options.one_of(state, CUSTOMER_STATES, "--state")
@@ -90,12 +100,13 @@ def _hints(found: listing.Lines) -> list[str]:
         "trouble: a running bgdeploy serve puts an alias back at its next scan; from a database that is gone: "
         'bgdeploy rollback <customer> --reason "..."'
     ]
+    failed = [f"why it failed: bgdeploy jobs show {one['failed']['job']}" for one in found if one["failed"]]
     waiting = [
         f"what waits, and why: bgdeploy jobs list --customer {one['customer']}"
         for one in found
         if one["candidate"]
     ]
-    return (hints if troubled else []) + waiting[:1]
+    return (hints if troubled else []) + failed[:1] + waiting[:1]
 
 
 def _row(one: dict[str, Any]) -> tuple[Any, ...]:
@@ -105,6 +116,7 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     rows = f"{labels}; {relationships:,} relationships" if counts else ""
     notes = [f"TROUBLE: {one['trouble']}"] if one["trouble"] else []
     notes += ["removed"] if one["removed"] else ["paused"] if one["paused"] else []
+    notes += [f"newest FAILED: {one['failed']['timestamp']}"] if one["failed"] else []
     notes += [f"bad: {name}" for name in one["rolled_back"]]
     notes += [f"pinned: {name}" for name in one["pinned"]]
     age = output.ago(one["snapshot_age_seconds"])
@@ -115,14 +127,15 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
 def remove(
     context: typer.Context,
     customer: Name,
-    reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "asked for",
+    reason: options.Reason = "asked for",
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it; without this it is only said what would go.")
     ] = False,
 ) -> None:
     """Offboard a customer: its alias goes, then its databases.
 
-    Its snapshots on disk and its history stay. `bgdeploy resume` takes it back, for snapshots that come later.
+    Its snapshots on disk and its history stay. Once its databases are gone `bgdeploy resume` takes it back,
+    for snapshots that come later.
     """
     output.guarded(lambda: _remove(context, customer, reason, yes))
 
@@ -145,7 +158,7 @@ def _remove(context: typer.Context, customer: str, reason: str, yes: bool) -> No
         print(
             f"its databases are dropped after {grace:g} s by a running bgdeploy serve or work, or by: bgdeploy run"
         )
-        print(f"to take it back: bgdeploy resume {customer}")
+        print(f"to take it back once they are gone: bgdeploy resume {customer}")
     else:
         print(f"nothing was done; to do it: bgdeploy customers remove {customer} --yes")
 
@@ -153,7 +166,9 @@ def _remove(context: typer.Context, customer: str, reason: str, yes: bool) -> No
 def query(
     context: typer.Context,
     customer: Name,
-    cypher: Annotated[str, typer.Argument(help="A reading Cypher statement.")],
+    cypher: Annotated[
+        str, typer.Argument(help="A Cypher statement that reads; in single quotes where it has backticks.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Ask a customer's live database, read-only, through its alias."""
@@ -161,7 +176,8 @@ def query(
 
 
 def _query(context: typer.Context, customer: str, cypher: str, as_json: bool) -> None:
-    from bgdeploy.service.views import ask
+    from bgdeploy.cli.values import show
+    from bgdeploy.service.asking import ask
 
     rows = ask(context.obj.site(), customer, cypher)
     if as_json:
@@ -170,6 +186,6 @@ def _query(context: typer.Context, customer: str, cypher: str, as_json: bool) ->
     columns = list(rows[0]) if rows else []
     output.print_table(
         columns,
-        [[row[name] for name in columns] for row in rows],
-        empty="No rows. What there is: bgdeploy customers",
+        [[show(row[name]) for name in columns] for row in rows],
+        empty="No rows. What there is, per label: bgdeploy customers",
     )

@@ -18,12 +18,13 @@ from bgdeploy.cli import output
 from bgdeploy.clock import monotonic, wall
 from bgdeploy.config import load_settings
 from bgdeploy.errors import BgdeployError, ExitCode
-from bgdeploy.service import views
+from bgdeploy.service import customers, views
 from bgdeploy.site import Site, open_site
 from bgdeploy.snapshots.generate import write_snapshot
 
 # The loading process stops itself after its first group, so that the kill always falls inside the load.
 HELD = "load.group.confirmed:1:stop"
+ONLY_WHILE_KEPT = " All of them: bgdeploy"  # a command for a folder that is gone by the time it is read
 PATIENCE = 300.0  # seconds for any one part of the demo
 _CONFIG = """\
 state_dir: state
@@ -68,7 +69,7 @@ def run_demo(*, rows: int, keep: bool) -> int:
     """Run the script and print what happened; return the exit code."""
     folder = Path(tempfile.mkdtemp(prefix="bgdeploy-demo-"))
     try:
-        return _play(folder, rows)
+        return _play(folder, rows, keep=keep)
     finally:
         if keep:
             print(f"\nkept: {folder} (try: cd {folder} && bgdeploy customers)")
@@ -84,7 +85,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _play(folder: Path, rows: int) -> int:
+def _play(folder: Path, rows: int, *, keep: bool) -> int:
     config = folder / "config.yaml"
     config.write_text(_CONFIG, encoding="utf-8")
     site = open_site(load_settings(config))
@@ -113,7 +114,7 @@ def _play(folder: Path, rows: int) -> int:
             reader.join()
         service.send_signal(signal.SIGTERM)
         service.wait()
-    return _report(site, reads)
+    return _report(site, reads, keep=keep)
 
 
 def _restart(service: subprocess.Popen[bytes], folder: Path, failpoint: str) -> subprocess.Popen[bytes]:
@@ -186,7 +187,7 @@ def _is_half_loaded(jobs: list[views.View]) -> bool:
 def _is_over(site: Site, jobs: list[views.View]) -> bool:
     expected = len(FIRST) + 1 + len(REST)
     ended = all(job["state"] in ("switched", "cleaned", "failed") for job in jobs)
-    settled = all(one["standby"] and not one["candidate"] for one in views.list_customers(site))
+    settled = all(one["standby"] and not one["candidate"] for one in customers.list_customers(site))
     return len(jobs) == expected and ended and settled
 
 
@@ -227,11 +228,11 @@ def _verified(site: Site, database: str) -> tuple[int, int]:
     return sum(counts["labels"].values()), sum(counts["types"].values())
 
 
-def _report(site: Site, reads: dict[str, Reads]) -> int:
+def _report(site: Site, reads: dict[str, Reads], *, keep: bool) -> int:
     print("\nlive")
     columns = ("customer", "live", "standby", "reads", "failed", "mixed", "switches seen")
     rows = []
-    for one in views.list_customers(site):
+    for one in customers.list_customers(site):
         seen = reads[one["customer"]]
         rows.append(
             (
@@ -248,7 +249,8 @@ def _report(site: Site, reads: dict[str, Reads]) -> int:
     failed = views.list_jobs(site, states=["failed"])
     print("\nfailed, and why")
     for job in failed:
-        print(f"  {job['customer']}/{job['timestamp']}: {job['error']}")
+        error = job["error"] if keep else job["error"].partition(ONLY_WHILE_KEPT)[0]
+        print(f"  {job['customer']}/{job['timestamp']}: {error}")
     resumed = _resumes(site)
     print("\nresumed after kill -9")
     for line in resumed:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bgdeploy.cli import complete, output
+from bgdeploy.cli import complete, options, output
 from bgdeploy.cli.context import EXAMPLES, whoami
 from bgdeploy.cli.options import Name
 
@@ -51,9 +51,12 @@ def _unpin(context: typer.Context, customer: str, database: str | None) -> None:
 def pause(
     context: typer.Context,
     customer: Name,
-    reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "asked for",
+    reason: options.Reason = "asked for",
 ) -> None:
-    """Claim and switch nothing for this customer until resumed."""
+    """Load and switch nothing for this customer until resumed.
+
+    What is live stays live, a load that runs goes on to its end, and new snapshots are still found and queued.
+    """
     output.guarded(lambda: _pause(context, customer, reason))
 
 
@@ -65,12 +68,16 @@ def _pause(context: typer.Context, customer: str, reason: str) -> None:
 
 
 def resume(context: typer.Context, customer: Name) -> None:
-    """Take a pause back."""
+    """End a pause; or take a removed customer back.
+
+    A customer that was removed comes back once its databases are gone, for snapshots that come later.
+    """
     output.guarded(lambda: _resume(context, customer))
 
 
 def _resume(context: typer.Context, customer: str) -> None:
-    from bgdeploy.pipeline import switch as stage
+    from bgdeploy.service.returning import resume
 
-    stage.resume(context.obj.site(), customer)
-    print(f"{customer} goes on; what waits: bgdeploy jobs list --customer {customer} --state loaded")
+    resume(context.obj.site(), customer)
+    waiting = f"bgdeploy jobs list --customer {customer} --state queued --state loaded"
+    print(f"{customer} goes on; what waits: {waiting}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from bgdeploy.cli import output
 from bgdeploy.jobs.states import State
+from bgdeploy.service.hints import after_failure
 from bgdeploy.service.timeline import draw
 
 _APART = ("tables", "events", "timeline", "progress")
@@ -71,7 +72,7 @@ def _next_command(job: dict[str, Any]) -> str:
         case State.SWITCHED:
             return f"what is live: bgdeploy customers; to keep it for good: bgdeploy pin {name} --database {database}"
         case State.FAILED:
-            return f"to load it again from zero: bgdeploy retry {number}"
+            return after_failure(job)
         case State.CLEANED:
             return f"to load it once more: bgdeploy retry {number} --reload"
 

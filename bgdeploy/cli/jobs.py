@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bgdeploy.service.picking import Page
 
 FOLLOWED = 1000  # events told at one look
+LONGEST = 160  # letters of a reason in the list
 jobs_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -26,17 +27,28 @@ jobs_app = typer.Typer(
 )
 _AnyState = Annotated[
     list[str] | None,
-    typer.Option(help="Only jobs in this state; may be given again.", autocompletion=complete.states),
+    typer.Option(
+        metavar="STATE",
+        help="Only discovered, queued, loading, loaded, switched, cleaned or failed; may be given again.",
+        autocompletion=complete.states,
+    ),
 ]
 _ErrorCode = Annotated[
     str | None,
     typer.Option(
-        metavar="CODE", help="Only jobs whose error has this code.", autocompletion=complete.error_codes
+        metavar="CODE",
+        help="Only failed ones with this code, such as bad-input or cancelled.",
+        autocompletion=complete.error_codes,
     ),
 ]
-_Of = Annotated[str | None, typer.Option(help="Only of this customer.", autocompletion=complete.customers)]
+_Of = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only of this customer.", autocompletion=complete.customers)
+]
 _Sort = Annotated[
-    str, typer.Option(help="By created, updated, customer, snapshot or rows; with - from the top down.")
+    str,
+    typer.Option(
+        metavar="COLUMN", help="By created, updated, customer, snapshot or rows; -rows begins with the most."
+    ),
 ]
 
 
@@ -66,7 +78,8 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first.
 
-    --since and --until look at a job's last change.
+    --since and --until look at a job's last change. A cancelled job is in the state failed too; tries are
+    failed runs + interrupted runs since the last progress.
     """
     wanted = {"states": state or [], "customer": customer, "error": error, "blocked": blocked}
     asked = Asked(
@@ -98,13 +111,14 @@ def _list(context: typer.Context, wanted: dict[str, Any], asked: Asked) -> None:
 
 def _table(found: listing.Lines, foot: str) -> Table:
     columns = ("id", "customer", "snapshot", "state", "database", "rows", "tries", "why")
-    failed = next((job["id"] for job in found if job["state"] == State.FAILED), None)
-    hint = f"a job's whole story: bgdeploy jobs show {failed}" if failed is not None else ""
+    cut = next((job["id"] for job in found if _why(job)[1]), None)
+    failed = next((job["id"] for job in found if job["state"] == State.FAILED), cut)
+    hint = f"all of it, and what helps: bgdeploy jobs show {failed}" if failed is not None else ""
     return Table(
         columns,
         [_row(job) for job in found],
         empty="No such jobs. Find snapshots with: bgdeploy scan --once",
-        foot=foot or hint,
+        foot="\n".join(line for line in (hint, foot) if line),
     )
 
 
@@ -113,10 +127,17 @@ def _row(job: dict[str, Any]) -> tuple[Any, ...]:
     expected = job["rows_expected"]
     rows = "" if expected is None else f"{job['rows_confirmed']:,} / {expected:,}"
     tries = f"{job['attempt']}+{job['interruptions']}" if job["attempt"] or job["interruptions"] else ""
-    why = job["error"] if job["state"] == "failed" else job["reason"]
-    first = (why or "").split("\n")[0]
-    short = first if len(first) <= 110 else first[:107] + "..."
-    return job["id"], job["customer"], snapshot, job["state"], job["database"], rows, tries, short
+    return job["id"], job["customer"], snapshot, job["state"], job["database"], rows, tries, _why(job)[0]
+
+
+def _why(job: dict[str, Any]) -> tuple[str, bool]:
+    """Why it stands where it stands, and whether that was cut; what a person has to decide is never cut."""
+    why = job["error"] if job["state"] == State.FAILED else job["reason"]
+    first, _, rest = (why or "").partition("\n")
+    if job["blocked"] or (len(first) <= LONGEST and not rest):
+        return first, False
+    short = first if len(first) <= LONGEST else first[:LONGEST].rpartition(" ")[0]
+    return f"{short} ... (jobs show {job['id']})", True
 
 
 @jobs_app.command(epilog=EXAMPLES["show"])
@@ -125,7 +146,7 @@ def show(
     job: Annotated[int, typer.Argument(help="A job's id.", autocompletion=complete.any_job)],
     as_json: AsJson = False,
 ) -> None:
-    """Show one job: its state, the ledger of its load, its history."""
+    """Show one job: its state, where its time went, its tables, its history."""
     output.guarded(lambda: _show(context, job, as_json))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,13 +12,20 @@ from bgdeploy.cli import complete, listing, options, output
 from bgdeploy.cli.context import EXAMPLES, whoami
 from bgdeploy.cli.options import AsJson, Asked, Name
 from bgdeploy.cli.output import Table
+from bgdeploy.errors import NotFound, Refused
+
+if TYPE_CHECKING:
+    from bgdeploy.site import Site
+
+CHOICES = 5  # databases that a refusal names
+LOOK = "See: bgdeploy customers"  # the cure of a refusal that knows no better one
 
 To = Annotated[
     str | None,
     typer.Option(
         "--to",
         metavar="DATABASE",
-        help="This database instead of the obvious one.",
+        help="This database; which there are: bgdeploy customers.",
         autocompletion=complete.databases,
     ),
 ]
@@ -36,7 +45,9 @@ def switches(
     ] = None,
     since: options.Since = None,
     until: options.Until = None,
-    sort: Annotated[str, typer.Option(help="By at, customer or took; with - from the top down.")] = "-at",
+    sort: Annotated[
+        str, typer.Option(metavar="COLUMN", help="By at, customer or took; -at begins with the latest.")
+    ] = "-at",
     reverse: options.Reverse = False,
     limit: options.Limit = 50,
     before: options.Before = None,
@@ -85,24 +96,49 @@ def switch(
     context: typer.Context,
     customer: Name,
     to: To = None,
-    reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "asked for",
+    reason: options.Reason = "asked for",
 ) -> None:
-    """Move the alias to the database that waits, or to any --to."""
+    """Move the alias to the database that waits, or to any --to.
+
+    Any verified database that is still there will do; one that was marked bad is good again then.
+    """
     output.guarded(lambda: _switch(context, customer, to, reason))
 
 
 def _switch(context: typer.Context, customer: str, to: str | None, reason: str) -> None:
     from bgdeploy.pipeline.switch import switch_by_hand
+    from bgdeploy.service.customers import is_live
 
-    wish = switch_by_hand(context.obj.site(), customer, to=to, why=reason, by=whoami())
+    site = context.obj.site()
+    with _naming_choices(site, customer, to):
+        if to is not None and is_live(site, customer, to):
+            print(f"{to} is live already; nothing was done")
+            return
+        wish = switch_by_hand(site, customer, to=to, why=reason, by=whoami())
     print(f"{customer} -> {wish.database}")
     print(f'the way back: bgdeploy rollback {customer} --reason "..."')
+
+
+@contextmanager
+def _naming_choices(site: Site, customer: str, to: str | None) -> Iterator[None]:
+    """Let a refusal that knows no cure of its own name the databases that the alias can be moved to."""
+    from bgdeploy.service.customers import choices
+
+    try:
+        yield
+    except (Refused, NotFound) as error:
+        found = [(name, what) for name, what in choices(site, customer) if name != to]
+        if not found or error.cure != LOOK:
+            raise
+        lines = [f"bgdeploy switch {customer} --to {name}  ({what})" for name, what in found[:CHOICES]]
+        cure = "\n    ".join(["By hand it can be moved to:", *lines])
+        raise type(error)(error.what, kept=error.kept, cure=cure) from error
 
 
 def rollback(
     context: typer.Context,
     customer: Name,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the history.")],
+    reason: options.Reason,
     to: To = None,
     pause: Annotated[
         bool, typer.Option("--pause", help="Let nothing newer go live until: bgdeploy resume")
@@ -110,7 +146,8 @@ def rollback(
 ) -> None:
     """Go back to the standby at once, and mark what it leaves as bad.
 
-    The bad one is kept for a look until something newer is live; only `switch --to` brings it back.
+    The bad one is kept for a look until something newer is live. It never comes back by itself: `switch --to`
+    or `rollback --to` brings it back, and takes the mark away.
     """
     output.guarded(lambda: _rollback(context, customer, to, reason, pause))
 
@@ -118,7 +155,9 @@ def rollback(
 def _rollback(context: typer.Context, customer: str, to: str | None, reason: str, pause: bool) -> None:
     from bgdeploy.pipeline.switch import roll_back
 
-    wish, left = roll_back(context.obj.site(), customer, to=to, why=reason, by=whoami(), pause=pause)
+    site = context.obj.site()
+    with _naming_choices(site, customer, to):
+        wish, left = roll_back(site, customer, to=to, why=reason, by=whoami(), pause=pause)
     print(f"{customer} -> {wish.database}")
     newer = (
         f"nothing goes live until: bgdeploy resume {customer}"

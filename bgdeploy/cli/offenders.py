@@ -29,7 +29,8 @@ def offenders(
 ) -> None:
     """List the rows whose id or end does not fit.
 
-    The job's snapshot is read again, and nothing is changed. Ends with 0 where there are none, with 1 where there are.
+    An id that is missing or stands twice; an end of a relationship that no node has. The job's snapshot is read
+    again, and nothing is changed. Exit 0 where there are none, 1 where there are.
     """
     if file is not None and file.suffix not in (".csv", ".jsonl"):
         raise typer.BadParameter("its name must end in .csv or .jsonl", param_hint="--output")

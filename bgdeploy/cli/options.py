@@ -23,6 +23,9 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Name = Annotated[str, typer.Argument(help="A customer's name.", autocompletion=complete.customers)]
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.", show_default=False)
+]
 Limit = Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")]
 Since = Annotated[
     str | None,

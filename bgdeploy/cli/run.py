@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,10 +17,20 @@ if TYPE_CHECKING:
 
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", "-w", metavar="N", min=1, max=64, help="Loads at a time in this process."),
+    typer.Option(
+        "--workers",
+        "-w",
+        metavar="N",
+        min=1,
+        max=64,
+        help="Loads at a time in this process; else orchestrator.num_workers.",
+    ),
 ]
 Form = Annotated[
-    str | None, typer.Option("--log-format", metavar="text|json", help="How events are written to stderr.")
+    str | None,
+    typer.Option(
+        "--log-format", metavar="text|json", help="How the log is written to stderr; else log_format."
+    ),
 ]
 
 
@@ -48,18 +58,25 @@ def _start(
     log.configure(settings.log_format)
     stop = Stop(timeout=settings.orchestrator.shutdown_timeout)
     listen(stop)
-    return given.site(**named), stop
+    return given.site(makes=True, **named), stop
 
 
 def serve(
     context: typer.Context,
     workers: Workers = None,
     scan_interval: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Between two whole scans.")
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="From one scan of all folders to the next; else orchestrator.scan_interval.",
+        ),
     ] = None,
     log_format: Form = None,
 ) -> None:
     """Scan, load, switch and clean until it is stopped.
+
+    It finds new snapshots, loads each into a database of its own, moves the customer's alias to it, and drops
+    databases that are too old. One is enough; see `work` for more workers.
 
     Ctrl+C or SIGTERM: running loads may end within shutdown_timeout; a second time: at once. Nothing is lost.
     """
@@ -67,7 +84,10 @@ def serve(
 
 
 def work(context: typer.Context, workers: Workers = None, log_format: Form = None) -> None:
-    """Like serve, without scanning: more workers for one job table."""
+    """Like serve, without scanning: more workers for one job table.
+
+    On the same host, with the same configuration as a `serve` that runs.
+    """
     output.guarded(lambda: _serve(context, workers, None, log_format, scans=False))
 
 
@@ -85,7 +105,10 @@ def _serve(
 def run(
     context: typer.Context,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Until it gives up and gives running loads back.")
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Until it gives up; loads that run are given back and resume next time."
+        ),
     ] = 3600.0,
     workers: Workers = None,
     log_format: Form = None,
@@ -99,16 +122,16 @@ def run(
 
 def _run(context: typer.Context, timeout: float, workers: int | None, form: str | None) -> None:
     from bgdeploy.cli.live import live_loads
+    from bgdeploy.service.run_once import list_failed
     from bgdeploy.service.run_once import run as run_all
     from bgdeploy.service.scan_once import scan_once
-    from bgdeploy.service.views import list_jobs
 
     site, stop = _start(context, workers, None, form)
-    before = {job["id"] for job in list_jobs(site, states=["failed"], limit=100_000)}
+    before = list_failed(site)
     unread = scan_once(site).errors
     with live_loads(site):
         finished = run_all(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
-    failed = [job for job in list_jobs(site, states=["failed"], limit=100_000) if job["id"] not in before]
+    failed = [job for key, job in list_failed(site).items() if key not in before]
     for job in failed:
         typer.echo(f"failed: job {job['id']} {job['customer']}/{job['timestamp']}: {job['error']}", err=True)
     for name, reason in unread:
@@ -123,7 +146,7 @@ def _run(context: typer.Context, timeout: float, workers: int | None, form: str 
 def scan(
     context: typer.Context,
     once: Annotated[
-        bool, typer.Option("--once", help="Scan once and end; loads nothing. This is what scan does.")
+        bool, typer.Option("--once", help="Scan once and end: what scan does anyway.", show_default=False)
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -137,19 +160,26 @@ def scan(
 def _scan(context: typer.Context, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from bgdeploy.service.customers import capacity_warning
     from bgdeploy.service.scan_once import scan_once
-    from bgdeploy.service.views import capacity_warning
 
-    site = context.obj.site()
+    site = context.obj.site(makes=True)
     report = scan_once(site)
     if as_json:
-        output.print_json(asdict(report))
+        output.print_json(_named(asdict(report)))
     else:
         _print_report(report)
     warning = capacity_warning(site)
     if warning:
         typer.echo(f"warning: {warning}", err=True)
     raise typer.Exit(ExitCode.FAILED if report.errors else ExitCode.OK)
+
+
+def _named(report: dict[str, Any]) -> dict[str, Any]:
+    """The report with its pairs of folder and reason as objects."""
+    pairs = ("waiting", "skipped", "failed", "errors")
+    named = {kind: [{"name": name, "reason": reason} for name, reason in report[kind]] for kind in pairs}
+    return {**{key: value for key, value in report.items() if key not in ("listed", "look_again")}, **named}
 
 
 def _print_report(report: Report) -> None:

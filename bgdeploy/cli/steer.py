@@ -94,7 +94,11 @@ def retry(
         bool, typer.Option("--reload", help="Load a loaded, switched or cleaned one again as a new build.")
     ] = False,
 ) -> None:
-    """Queue failed jobs again; with --reload build a good one anew."""
+    """Queue failed jobs again; with --reload build a good one anew.
+
+    A snapshot that failed for its own content comes back by itself once its folder is mended; try it again by
+    hand only to load the very same files.
+    """
     if bool(job) == all_failed or (all_failed and reload):
         raise typer.BadParameter("give ids of jobs, or --all-failed", param_hint="JOB")
     output.guarded(lambda: _retry(context, job, reload))
@@ -102,6 +106,7 @@ def retry(
 
 def _retry(context: typer.Context, ids: list[int] | None, again: bool) -> None:
     from bgdeploy.service import operate
+    from bgdeploy.service.views import find_pause
 
     site = context.obj.site()
     found = ids or operate.failed_jobs(site)
@@ -111,9 +116,10 @@ def _retry(context: typer.Context, ids: list[int] | None, again: bool) -> None:
     def queue(job_id: int) -> None:
         if again:
             row = operate.reload(site, job_id, by=whoami())
-            what = f"job {row['id']}, build {row['build']} of {row['customer']}/{row['timestamp']}"
+            number, name = row["id"], f"build {row['build']} of {row['customer']}/{row['timestamp']}"
         else:
-            what = f"job {job_id}, {operate.retry(site, job_id, by=whoami())}"
-        print(f"queued: {what}; loaded by: bgdeploy serve, or bgdeploy run")
+            number, name = job_id, operate.retry(site, job_id, by=whoami())
+        held = find_pause(site, number)
+        print(f"queued: job {number}, {name}; {held or 'loaded by: bgdeploy serve, or bgdeploy run'}")
 
     raise typer.Exit(_each(found, queue))

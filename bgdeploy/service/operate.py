@@ -23,6 +23,7 @@ from bgdeploy.jobs.rows import (
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.admit import find_settled, folder_of, look_at
 from bgdeploy.pipeline.load import intend_drop
+from bgdeploy.service.hints import pause_of
 from bgdeploy.site import Site
 
 FRESH: dict[str, Any] = {
@@ -49,7 +50,7 @@ def retry(site: Site, job_id: int, *, by: str) -> str:
     """
     job = _read(site, job_id)
     if job["state"] != State.FAILED:
-        _refuse_retry(job)
+        _refuse_retry(site, job)
     settled = find_settled(site, job)
     with site.transaction(Actor.OPERATOR) as tx:
         intend_drop(tx, job, "its job starts from zero")
@@ -76,25 +77,29 @@ def failed_jobs(site: Site) -> list[int]:
     ]
 
 
-def _refuse_retry(job: Row) -> NoReturn:
+def _refuse_retry(site: Site, job: Row) -> NoReturn:
     state = job["state"]
     again = f"To load it once more: bgdeploy retry {job['id']} --reload"
-    cure = again if state in _RELOADABLE else _just_wait(job)
+    cure = again if state in _RELOADABLE else _just_wait(site, job)
     raise Refused(
         f"Job {job['id']} ({title(job)}) is {state}, not failed.", kept="Nothing was changed.", cure=cure
     )
 
 
-def _refuse_reload(job: Row) -> NoReturn:
+def _refuse_reload(site: Site, job: Row) -> NoReturn:
     again = f"To load it from zero: bgdeploy retry {job['id']}"
     raise Refused(
         f"Job {job['id']} ({title(job)}) is {job['state']}; only a loaded, switched or cleaned one is reloaded.",
         kept="Nothing was changed.",
-        cure=again if job["state"] == State.FAILED else _just_wait(job),
+        cure=again if job["state"] == State.FAILED else _just_wait(site, job),
     )
 
 
-def _just_wait(job: Row) -> str:
+def _just_wait(site: Site, job: Row) -> str:
+    with site.store.read() as connection:
+        customer = get_customer(connection, job["customer"])
+    if customer["paused_at"] is not None and job["state"] == State.QUEUED:
+        return f"It waits, since {pause_of(customer)}"
     return f"It goes on by itself; see: bgdeploy jobs show {job['id']}, or stop it: bgdeploy jobs cancel {job['id']}"
 
 
@@ -111,7 +116,7 @@ def reload(site: Site, job_id: int, *, by: str) -> Row:
     """
     job = _read(site, job_id)
     if job["state"] not in _RELOADABLE:
-        _refuse_reload(job)
+        _refuse_reload(site, job)
     if look_at(site, job) is None:
         raise Refused(
             f"The folder of {title(job)} is gone.",

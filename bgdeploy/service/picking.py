@@ -103,6 +103,7 @@ def _is_any(one: Mapping[str, Any], states: Sequence[str]) -> bool:
         "standby": one["standby"] is not None,
         "none": one["live"] is None,
         "paused": one["paused"],
+        "failed": one["failed"] is not None,
         "trouble": one["trouble"] is not None,
     }
     return any(is_in[state] for state in states)

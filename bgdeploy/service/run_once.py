@@ -5,48 +5,76 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+import sqlalchemy as sa
+
 from bgdeploy.clock import monotonic
 from bgdeploy.jobs import lineage
-from bgdeploy.jobs.rows import Row, age, customers, jobs, select_jobs
+from bgdeploy.jobs.cancel import CODE
+from bgdeploy.jobs.rows import Row, age, customers, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.service.serve import serve
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
 
+# Each state stands in the text, so that SQLite uses the index that is made for it.
+_OPEN = sa.union_all(
+    *(
+        sa.select(jobs).where(jobs.c.state == sa.literal_column(f"'{state}'"))
+        for state in (State.DISCOVERED, State.QUEUED, State.LOADING, State.LOADED)
+    ),
+    sa.select(jobs).where(
+        jobs.c.lease_owner.is_not(None), jobs.c.state.in_((State.SWITCHED, State.FAILED, State.CLEANED))
+    ),
+)
+_FAILED = sa.select(jobs.c.id, jobs.c.customer, jobs.c.timestamp, jobs.c.error, jobs.c.ended_at).where(
+    jobs.c.state == State.FAILED, sa.func.coalesce(jobs.c.error_code, "") != CODE
+)
+
 
 def run(site: Site, stop: Stop, *, workers: int, timeout: float) -> bool:
     """Work until nothing is left that could move by itself; False when the time ran out first.
 
-    Call it after a scan: what nobody has found yet is not waited for.
+    Loads that run when the time is over are given back at once, and resume at the next start. Call it
+    after a scan: what nobody has found yet is not waited for.
     """
     deadline = monotonic() + timeout
     service = threading.Thread(target=serve, args=(site, stop), kwargs={"workers": workers}, name="serve")
     service.start()
     done = False
     while not done and monotonic() < deadline and service.is_alive():
-        stop.asked.wait(0.3)
+        stop.asked.wait(0.1)
         done = stop.asked.is_set() or _is_finished(site)
     finished = _is_finished(site)
+    if not finished and not stop.asked.is_set():
+        stop.timeout = 0.0  # the time that running loads get at a stop was theirs already
     stop.ask()
     service.join()
     return finished
 
 
-def _is_finished(site: Site) -> bool:
+def list_failed(site: Site) -> dict[tuple[int, float], Row]:
+    """Return the jobs that failed by id and time, without those that a person cancelled."""
     with site.store.read() as connection:
-        open_jobs = [
-            row
-            for state in State
-            if state != State.CLEANED
-            for row in select_jobs(connection, jobs.c.state == state)
-        ]
-        kept = lineage.kept_databases(connection)
-        owners = connection.execute(customers.select()).mappings().all()
+        rows = connection.execute(_FAILED).mappings().all()
+    return {(row["id"], row["ended_at"]): row for row in rows}
+
+
+def _is_finished(site: Site) -> bool:
+    """Asked several times a second: only rows are read that could move, or that belong to somebody who could."""
+    keep = site.settings.orchestrator.keep_databases
+    with site.store.read() as connection:
+        open_jobs = connection.execute(_OPEN).mappings().all()
+        crowded = set(lineage.crowded(connection, keep=keep))
+        busy = crowded | {row["customer"] for row in open_jobs}
+        known = customers.c.intent.is_not(None) | customers.c.removed_at.is_not(None)
+        some = customers.select().where(known | customers.c.name.in_(busy))
+        owners = connection.execute(some).mappings().all()
+        kept = {name: lineage.kept_databases(connection, name) for name in crowded}
     return not any(
         customer["intent"]
         or (customer["removed_at"] and customer["live"])
         or _moves(customer, [row for row in open_jobs if row["customer"] == customer["name"]])
-        or _drops(site, customer, [row for row in kept if row["customer"] == customer["name"]])
+        or _drops(site, customer, kept.get(customer["name"], ()))
         for customer in owners
     )
 

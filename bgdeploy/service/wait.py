@@ -18,10 +18,11 @@ from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.rescue import is_free
 from bgdeploy.jobs.rows import Row, age, get_customer, jobs, select_jobs, title
 from bgdeploy.jobs.states import State
+from bgdeploy.service.hints import after_failure
+from bgdeploy.service.idleness import find_idleness
 from bgdeploy.site import Site
 
 LOOK_EVERY = 0.5  # seconds
-IDLE = 5.0  # seconds for which a worker that runs lets no claimable job lie untouched
 Answer = Literal["live", "waits", "failed", "cancelled", "blocked", "never", "timeout"]
 _MOVING = (State.LOADED, State.LOADING, State.QUEUED, State.DISCOVERED)  # the furthest first
 
@@ -61,15 +62,15 @@ def look(site: Site, name: str, timestamp: int) -> Verdict:
         try:
             customer = get_customer(connection, name)
         except NotFound:
-            return _unfound(site, name, timestamp)
+            return _unfound(site, name, timestamp, None)
         newest = (jobs.c.timestamp.desc(), jobs.c.build.desc())
         heirs = select_jobs(connection, jobs.c.customer == name, jobs.c.timestamp >= timestamp, order=newest)
         held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None))).mappings().all()
     verdict = judge(customer, heirs, timestamp)
     if verdict is None:
-        return _unfound(site, name, timestamp)
+        return _unfound(site, name, timestamp, customer["live"])
     works = any(not is_free(row, site.clock()) for row in held)
-    return verdict if works else _mind_idleness(verdict, site.clock())
+    return verdict if works else _mind_idleness(site, verdict)
 
 
 def judge(customer: Row, heirs: Sequence[Row], timestamp: int) -> Verdict | None:
@@ -92,10 +93,9 @@ def judge(customer: Row, heirs: Sequence[Row], timestamp: int) -> Verdict | None
 def _ended(own: Row | None) -> Verdict | None:
     if own is None or own["state"] != State.FAILED:
         return None
-    again = f"When that is mended: bgdeploy retry {own['id']}"
     if own["error_code"] == CODE:
-        return Verdict("cancelled", f"{title(own)} was cancelled.", cure=f"bgdeploy retry {own['id']}")
-    return Verdict("failed", f"{title(own)} failed: {own['error']}", cure=again)
+        return Verdict("cancelled", f"{title(own)} was cancelled.", cure=after_failure(own))
+    return Verdict("failed", f"{title(own)} failed: {own['error']}", cure=after_failure(own))
 
 
 def _held(customer: Row, heirs: Sequence[Row]) -> Verdict | None:
@@ -158,23 +158,32 @@ def _overtaken(customer: Row) -> str:
     return f"{newest} was live already, and nothing that is not newer follows by itself."
 
 
-def _unfound(site: Site, name: str, timestamp: int) -> Verdict:
-    folder = site.settings.dataset.base_path / name / str(timestamp)
+def _unfound(site: Site, name: str, timestamp: int, live: str | None) -> Verdict:
+    """Nobody has found it: say where it is looked for."""
+    base = site.settings.dataset.base_path
+    folder = base / name / str(timestamp)
     if folder.is_dir():
         why = f"{folder} is there, and nobody has scanned since."
-        return Verdict("waits", why, cure="Scan with: bgdeploy scan --once, or let bgdeploy serve run.")
-    return Verdict("waits", f"There is no snapshot {folder} yet.", cure="See: bgdeploy scan --once")
+        cure = "Scan with: bgdeploy scan --once, or let bgdeploy serve run."
+    elif not (base / name).is_dir() and live is None:
+        why = f"There is no snapshot {folder} yet, and no customer {name} so far."
+        cure = (
+            f"Is the name right? Customers there are: bgdeploy customers. Snapshots are looked for in {base}"
+        )
+    else:
+        why = f"There is no snapshot {folder} yet."
+        cure = (
+            f"It is looked for in {base / name}. What was found there: bgdeploy jobs list --customer {name}"
+        )
+    return Verdict("waits", why, cure=cure, live=live)
 
 
-def _mind_idleness(verdict: Verdict, now: float) -> Verdict:
-    """Say so when nobody seems to work: the job could be taken, no lease is held, and nothing moves."""
-    job = verdict.job
-    if verdict.answer != "waits" or job is None or max(job["updated_at"], job["not_before"]) + IDLE > now:
+def _mind_idleness(site: Site, verdict: Verdict) -> Verdict:
+    """Say so when what it waits for could have been done, and nobody has."""
+    if verdict.answer != "waits" or verdict.job is None:
         return verdict
-    explained = (
-        job["reason"] is not None and job["state"] != State.QUEUED
-    )  # a worker said why, and that holds
-    if explained or job["state"] == State.DISCOVERED:
+    idle = find_idleness(site, verdict.job)
+    if idle is None:
         return verdict
-    why = f"{verdict.why}; no worker has touched it for {now - job['updated_at']:,.0f} s"
-    return replace(verdict, why=why, cure="Is one running? Start it with: bgdeploy serve")
+    cure = "Is one running? Start it with: bgdeploy serve"
+    return replace(verdict, why=f"{verdict.why}; {idle}", cure=cure)

@@ -61,15 +61,15 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     report = house.json("scan", "--once")
     jobs = {(job["customer"], job["timestamp"]): job for job in house.json("jobs", "list", "--limit", "1000")}
     assert len(jobs) == len(house.json("jobs", "list", "--limit", "1000")), "a snapshot has one job"
-    skipped = {shown.get(name, name): reason for name, reason in report["skipped"]}
+    skipped = {shown.get(one["name"], one["name"]): one["reason"] for one in report["skipped"]}
     yield Seen(house, done.stderr, jobs, skipped)
     make_removable(house.folder)
 
 
 def agree(said: str, wanted: str, folder: Path) -> None:
-    """Fail unless a text is the one wanted, where ``{n}`` is any number and ``{here}`` this folder."""
+    """Fail unless a text is the one wanted, where ``{n}`` is any number, ``{here}`` this folder, ``{more}`` anything."""
     said = said.replace(str(folder), "{here}")
-    pattern = re.escape(wanted).replace(re.escape("{n}"), r"[\d.,]+")
+    pattern = re.escape(wanted).replace(re.escape("{n}"), r"[\d.,]+").replace(re.escape("{more}"), "(?s:.*)")
     assert re.fullmatch(pattern, said), f"\n{said}\nis not\n{wanted}"
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bgdeploy.cli.jobs import _why
 from bgdeploy.config import load_settings
 from bgdeploy.errors import NotReadable
 from bgdeploy.pipeline.scan import scan
@@ -27,7 +30,7 @@ JOB = {
 }  # fmt: skip
 CUSTOMER = {
     "customer", "live", "standby", "candidate", "rolled_back", "paused", "pinned", "live_since",
-    "snapshot_timestamp",
+    "snapshot_timestamp", "failed",
 }  # fmt: skip
 TABLE = {"kind", "name", "files", "rows_expected", "rows_confirmed"}
 
@@ -60,6 +63,13 @@ def test_customers_have_their_keys(lived_in: House) -> None:
     assert (acme["live"], acme["standby"], acme["candidate"]) == (f"acme-{SECOND}", f"acme-{FIRST}", None)
     assert (borealis["live"], borealis["standby"], borealis["candidate"]) == (None, None, None)
     assert (acme["snapshot_timestamp"], borealis["snapshot_timestamp"]) == (SECOND, None)
+    assert acme["failed"] is None
+    assert borealis["failed"]["timestamp"] == FIRST and "repeats an id" in borealis["failed"]["error"]
+    shown = lived_in.run("customers").stdout
+    assert f"newest FAILED: {FIRST}" in shown
+    assert f"why it failed: bgdeploy jobs show {borealis['failed']['job']}" in shown
+    failed = lived_in.json("customers", "--state", "failed")
+    assert [one["customer"] for one in failed] == ["borealis"]
 
 
 def test_jobs_show_tells_the_whole_story(lived_in: House) -> None:
@@ -79,6 +89,27 @@ def test_query_gives_one_object_per_row(lived_in: House) -> None:
     )
     assert rows == [{"entities": 200, "first": "E0"}]
     assert lived_in.json("query", "acme", "MATCH (n:Entity) WHERE n.nodeId = 'no' RETURN n.name") == []
+
+
+def test_query_shows_values_as_people_read_them(lived_in: House) -> None:
+    asked = "MATCH p=(a:Entity)-[r]->(b) RETURN p, [1, null] AS l, {a: date('2024-01-31'), b: null} AS m, null AS z, true AS t LIMIT 1"
+    shown = lived_in.run("query", "acme", asked).stdout
+    assert "{a: 2024-01-31, b: null}" in shown and "[1, null]" in shown and "true" in shown
+    assert "(:Entity {nodeId: 'E" in shown and "-[:HAS_ADDRESS" in shown and "->(:Address {" in shown
+    assert "datetime" not in shown and "None" not in shown and "_ID" not in shown
+    assert lived_in.json("query", "acme", asked)[0]["m"] == {"a": "2024-01-31", "b": None}
+
+
+def test_a_long_reason_is_cut_where_the_job_is_named_and_a_decision_is_not(lived_in: House) -> None:
+    (failed,) = lived_in.json("jobs", "list", "--state", "failed")
+    line = lived_in.run("jobs", "list", "--state", "failed").stdout.splitlines()[1]
+    assert line.endswith(f" ... (jobs show {failed['id']})")
+    whole = lived_in.run("jobs", "show", str(failed["id"])).stdout
+    assert failed["error"] in whole
+    assert whole.splitlines()[-1].startswith("Mend its folder, and a running bgdeploy serve")
+    long = "fewer rows than live: " + "Entity 1,000 -> 10; " * 20 + "bgdeploy switch acme --to x"
+    asked = {**failed, "state": "loaded", "blocked": True, "reason": long}
+    assert _why(asked) == (long, False)
 
 
 def test_config_shows_value_and_origin_of_each_key(lived_in: House) -> None:
@@ -102,9 +133,29 @@ def test_config_shows_value_and_origin_of_each_key(lived_in: House) -> None:
         (["query", "acm", "MATCH (n) RETURN n"], 4, "There are: acme, borealis"),
         (["query", "borealis", "MATCH (n) RETURN n"], 4, "Nothing is live"),
         (["query", "acme", "MATCH (n"], 1, "Parser exception"),
+        (["query", "acme", "MATCH (n:Order) RETURN n"], 1, "'MATCH (n:`Order`) RETURN n LIMIT 1'"),
+        (
+            ["query", "acme", "MATCH (n:Nope) RETURN n"],
+            1,
+            "There are the labels Address, Entity; the types HAS_ADDRESS.",
+        ),
+        (["query", "acme", "MATCH (n:Entity) RETURN n.nope"], 1, "What a node has: bgdeploy query acme"),
+        (["query", "acme", "RETURN m"], 1, "Name it in a MATCH or WITH"),
+        (["query", "acme", ""], 1, "Such as: bgdeploy query acme"),
         (["query", "acme", "CREATE (:Entity {nodeId: 'x'})"], 1, "read-only"),
+        (
+            ["query", "acme", "CREATE (:Entity {nodeId: 'x'})"],
+            1,
+            "Its data changes by a new snapshot of acme",
+        ),
         (["query", "acme", "MATCH (n) DETACH DELETE n"], 1, "read-only"),
         (["switch", "acme"], 4, "no loaded database that waits"),
+        (["switch", "acme"], 4, f"bgdeploy switch acme --to acme-{FIRST}  (the standby)"),
+        (
+            ["rollback", "acme", "--to", f"acme-{SECOND}", "--reason", "x"],
+            5,
+            f"switch acme --to acme-{FIRST}",
+        ),
         (["switch", "acme", "--to", "nonsense"], 4, "There is no database 'nonsense'"),
         (["switch", "nobody"], 4, "There is no customer 'nobody'"),
         (["rollback", "borealis", "--reason", "x"], 5, "nothing to go back to"),
@@ -194,6 +245,66 @@ def test_scan_says_a_line_for_each_folder_and_leaves_loading_to_others(house: Ho
     assert "1 customer(s): 0 new, 0 queued" in again
 
 
+def test_scan_as_json_names_what_it_skipped_and_why(house: House) -> None:
+    (house.folder / "data/acme/latest").mkdir(parents=True)
+    (house.folder / f"data/acme/{FIRST}").mkdir()
+    found = house.json("scan", "--once")
+    assert [one["name"] for one in found["skipped"]] == ["acme/latest"]
+    assert "not a number" in found["skipped"][0]["reason"]
+    assert found["discovered"] == [f"acme/{FIRST}"]
+    waiting = house.json("scan")["waiting"]
+    assert waiting in ([], [{"name": f"acme/{FIRST}", "reason": "no data files yet"}])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["jobs", "list"], ["jobs", "show", "1"], ["jobs", "log"], ["customers"], ["switches"], ["query", "a", "RETURN 1"],
+        ["retry", "1"], ["switch", "a"], ["rollback", "a", "--reason", "x"], ["pause", "a"], ["resume", "a"], ["pin", "a"],
+        ["wait", "a", "1"], ["customers", "remove", "a"], ["jobs", "cancel", "1"], ["jobs", "offenders", "1"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_looking_where_there_is_nothing_makes_nothing_and_says_so(tmp_path: Path, words: list[str]) -> None:
+    command = [sys.executable, "-m", "bgdeploy", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (6, "")
+    assert f"There is no job table {tmp_path}/.bgdeploy/jobs.db" in done.stderr
+    assert "bgdeploy init" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_move_to_what_is_live_already_is_none(house: House) -> None:
+    house.drop("acme", FIRST)
+    house.run("run", "--timeout", "60")
+    done = house.run("switch", "acme", "--to", f"acme-{FIRST}")
+    assert done.stdout == f"acme-{FIRST} is live already; nothing was done\n"
+    assert [one["kind"] for one in house.json("switches")] == ["deploy"]
+
+
+def test_a_pause_is_the_reason_of_what_it_holds_back(house: House) -> None:
+    house.drop("acme", FIRST)
+    house.run("scan", "--once")
+    house.run("pause", "acme", "--reason", "freeze")
+    said = "acme is paused (freeze); go on with: bgdeploy resume acme"
+    assert house.json("jobs", "list")[0]["reason"] == said
+    assert house.json("jobs", "show", "1")["reason"] == said
+    refused = house.run("retry", "1", ok=False)
+    assert said in refused.stderr and "by itself" not in refused.stderr
+    assert "--state queued" in house.run("resume", "acme").stdout
+    assert house.json("jobs", "list")[0]["reason"] is None
+
+
+def test_what_a_person_cancelled_is_no_failed_delivery(house: House) -> None:
+    house.drop("acme", FIRST)
+    house.run("scan", "--once")
+    house.run("jobs", "cancel", "1")
+    assert house.json("customers")[0]["failed"] is None
+    assert house.json("customers", "--state", "failed") == []
+    assert "job 1" not in house.run("doctor").stdout
+    house.run("run", "--timeout", "30")
+
+
 def test_scan_of_nothing_is_fine_and_of_a_lost_mount_is_not(house: House) -> None:
     assert "0 customer(s)" in house.run("scan", "--once").stdout
     (house.folder / "data").rmdir()
@@ -242,6 +353,25 @@ def test_the_log_is_json_lines_when_asked(house: House) -> None:
         assert event in told
     progress = next(line for line in lines if line["event"] == "load.progress")
     assert {"rows", "expected", "rate", "left"} <= set(progress)
+
+
+def test_a_line_of_the_log_has_date_and_zone(house: House) -> None:
+    told = house.run("run", "--timeout", "30").stderr.splitlines()
+    assert told
+    assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ (info|warning|error) ", line) for line in told)
+
+
+def test_run_ends_when_its_time_is_over_and_the_next_one_resumes(house: House) -> None:
+    """The load hangs; it would get shutdown_timeout (300 s) more at any other stop."""
+    house.drop("acme", FIRST)
+    began = time.monotonic()
+    done = house.run("run", "--timeout", "6", failpoint="load.group.confirmed:1:stop", ok=False)
+    assert done.returncode == 1
+    assert time.monotonic() - began < 40
+    assert "not everything could be finished" in done.stderr
+    assert house.json("jobs", "list")[0]["state"] == "queued"
+    house.run("run", "--timeout", "60")
+    assert house.live("acme") == f"acme-{FIRST}"
 
 
 def test_init_makes_a_place_that_works_and_rebind_moves_it(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 def test_people_get_a_line_for_each_finding_below_its_subject_and_the_sum(lived_in: House) -> None:
     (lived_in.folder / "state/stranger").touch()
-    lines = lived_in.run("doctor").stdout.splitlines()
+    lines = lived_in.run("doctor", "--verbose").stdout.splitlines()
     (lived_in.folder / "state/stranger").unlink()
     assert lines[0] == "configuration"
     assert lines[1].startswith("  ok       read from ")
@@ -34,6 +34,27 @@ def test_people_get_a_line_for_each_finding_below_its_subject_and_the_sum(lived_
     assert lines[-1].startswith("0 error, ")
     assert "\x1b" not in "".join(lines)
     assert "\x1b[" in on_a_terminal(lived_in.command("doctor"))
+
+
+def test_what_is_wrong_comes_first_and_what_is_well_takes_a_line_for_each_area(lived_in: House) -> None:
+    (lived_in.folder / "state/stranger").touch()
+    (lived_in.folder / "state/aliases/acme").rename(lived_in.folder / "state/aliases/gone")
+    try:
+        lines = lived_in.run("doctor", ok=False).stdout.splitlines()
+    finally:
+        (lived_in.folder / "state/aliases/gone").rename(lived_in.folder / "state/aliases/acme")
+        (lived_in.folder / "state/stranger").unlink()
+    assert lines[0].startswith("  error    aliases: the alias acme is missing")
+    assert lines[1].startswith("           > ")
+    told = [line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("   ")]
+    assert told == sorted(
+        told, key=lambda word: ["error", "unknown", "warning"].index(word) if word[0] not in "o-" else 3
+    )
+    areas = [line for line in lines if line.startswith(("  ok  ", "  -  "))]
+    assert len(areas) == 10 and lines[-len(areas) - 1 : -1] == areas, "last, and none in between"
+    assert any("state folder: 4 ok; see above: 1 warning" in line for line in areas)
+    assert len(lines) < 25
+    assert lines[-1].endswith("all of it: bgdeploy doctor --verbose")
 
 
 def test_scripts_get_four_keys_for_each_finding(lived_in: House) -> None:

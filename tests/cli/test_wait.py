@@ -63,9 +63,14 @@ def test_a_pause_is_said_at_once_with_the_command_that_ends_it(house: House) -> 
 
 
 def test_when_the_time_is_over_it_says_where_things_stand(house: House) -> None:
+    unmade = house.run("wait", "acme", str(FIRST), "--timeout", "0", ok=False)
+    assert (unmade.returncode, "There is no job table" in unmade.stderr) == (6, True)
+    assert not (house.folder / "state").exists()
+    house.run("scan", "--once")
     nothing = house.run("wait", "acme", str(FIRST), "--timeout", "0", ok=False)
     assert nothing.returncode == 1
-    assert "Not live after 0 s: There is no snapshot" in nothing.stderr
+    assert f"Not live after 0 s: There is no snapshot {house.folder}/data/acme/{FIRST} yet" in nothing.stderr
+    assert "Nothing is live yet." in nothing.stderr
     house.drop("acme", FIRST)
     unseen = house.run("wait", "acme", str(FIRST), "--timeout", "0", ok=False)
     assert "nobody has scanned since" in unseen.stderr and "bgdeploy scan --once" in unseen.stderr
@@ -74,6 +79,27 @@ def test_when_the_time_is_over_it_says_where_things_stand(house: House) -> None:
     assert queued.returncode == 1
     assert f"acme/{FIRST} is queued; no worker has touched it for " in queued.stderr
     assert "bgdeploy serve" in queued.stderr
+
+
+def test_what_nobody_has_found_leaves_live_what_is_live_and_names_its_place(house: House) -> None:
+    house.drop("acme", FIRST)
+    house.run("run", "--timeout", "60")
+    done = house.run("wait", "acme", str(SECOND), "--timeout", "0", ok=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"There is no snapshot {house.folder}/data/acme/{SECOND} yet." in done.stderr
+    assert f"acme-{FIRST} stays live." in done.stderr
+    told = json.loads(house.run("wait", "acme", str(SECOND), "--timeout", "0", "--json", ok=False).stdout)
+    assert (told["verdict"], told["live"]) == ("timeout", f"acme-{FIRST}")
+
+
+def test_it_says_once_that_nobody_works_and_nothing_where_somebody_does(house: House) -> None:
+    said = "no bgdeploy that scans and loads is running here"
+    house.run("scan", "--once")
+    alone = house.run("wait", "acme", str(FIRST), "--timeout", "11", ok=False).stderr
+    assert alone.count(said) == 1 and "bgdeploy serve" in alone
+    service = house.start("serve")
+    assert said not in house.run("wait", "acme", str(FIRST), "--timeout", "6", ok=False).stderr
+    assert stop(service) == 0
 
 
 def test_a_terminal_shows_how_far_it_is_and_a_pipe_nothing(house: House) -> None:

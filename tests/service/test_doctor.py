@@ -20,9 +20,10 @@ import pytest
 from bgdeploy.config import load_settings
 from bgdeploy.finding import Check, Finding, ok
 from bgdeploy.jobs.lease import this_host, this_process
-from bgdeploy.service.doctor import clocks, disk_of_table, disks, job_table, limits, workers
+from bgdeploy.service.doctor import clocks, disk_of_table, disks, job_table, limits
 from bgdeploy.service.doctor.examine import examine, find_checks, looking
 from bgdeploy.service.doctor.rounds import make_rounds
+from bgdeploy.service.processes import find_command, is_bgdeploy
 from tests.house import House, make_house, make_removable
 from tests.tmpfs import small_disk
 
@@ -489,7 +490,33 @@ def test_who_has_the_job_table_open_is_named(lived_in: House) -> None:
     ],
 )
 def test_a_process_is_known_by_what_it_runs_and_not_by_its_folders(words: str, ours: bool) -> None:
-    assert workers._is_bgdeploy(words.split()) is ours
+    assert is_bgdeploy(words.split()) is ours
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ("/usr/bin/python3 /opt/bgdeploy/bin/bgdeploy serve --workers 3", "serve"),
+        ("/opt/bgdeploy/bin/bgdeploy -c work run", "run"),
+        ("python -m bgdeploy --config serve --set orchestrator.num_workers=2 --set=a=b work -w 2", "work"),
+        ("/opt/bgdeploy/bin/bgdeploy --version", None),
+        ("cp serve /srv/bgdeploy", None),
+    ],
+)
+def test_the_command_of_a_process_is_no_value_of_an_option(words: str, command: str | None) -> None:
+    assert find_command(words.split()) == command
+
+
+def test_workers_of_several_processes_are_added_up(lived_in: House) -> None:
+    lived_in.start("serve", "--workers", "2")
+    lived_in.start("work", "-w", "3")
+    said = "2 processes that load, with 5 workers together"
+
+    def told() -> list[Finding]:
+        return [one for one in look(lived_in) if said in one.what]
+
+    lived_in.await_("both are seen", lambda: bool(told()))
+    assert pick(look(lived_in), "limits", "ok", "5 workers x 64 MiB")
 
 
 def test_a_running_service_is_named_and_no_trouble(lived_in: House) -> None:
@@ -617,8 +644,8 @@ def test_the_memory_of_a_container_counts(tmp_path: Path) -> None:
 
 def test_memory_that_is_taken_now_is_a_warning(lived_in: House) -> None:
     settings = load_settings(lived_in.folder / "config.yaml")
-    assert limits.judge_memory(settings, whole=8 << 30, free=1 << 20).verdict == "warning"
-    assert limits.judge_memory(settings, whole=8 << 30, free=4 << 30).verdict == "ok"
+    assert limits.judge_memory(settings, workers=1, whole=8 << 30, free=1 << 20).verdict == "warning"
+    assert limits.judge_memory(settings, workers=1, whole=8 << 30, free=4 << 30).verdict == "ok"
 
 
 @pytest.mark.parametrize(

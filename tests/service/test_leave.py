@@ -40,7 +40,7 @@ def test_it_is_said_first_and_nothing_is_done(served: House) -> None:
 def test_alias_and_databases_go_and_the_neighbour_stays(served: House) -> None:
     served.run("pin", "acme")
     said = served.run("customers", "remove", "acme", "--yes", "--reason", "contract ended").stdout
-    assert "to take it back: bgdeploy resume acme" in said
+    assert "to take it back once they are gone: bgdeploy resume acme" in said
     assert served.target().alias("acme") is None
     run(served)
     assert databases(served) == {f"acme-eu-{FIRST}", f"acme-eu-{FIRST + 1}"}
@@ -63,6 +63,21 @@ def test_nothing_of_it_comes_back_until_a_person_says_so(served: House) -> None:
     served.run("resume", "acme")
     run(served)
     assert served.live("acme") == f"acme-{FIRST + 2}"
+
+
+def test_nobody_comes_back_while_databases_of_it_are_still_to_go(served: House) -> None:
+    """One that is doomed would become the way back of what is live next."""
+    served.run("customers", "remove", "acme", "--yes")
+    refused = served.run("resume", "acme", ok=False)
+    assert refused.returncode == 5
+    assert "acme is leaving: 2 databases of it still to be dropped" in refused.stderr
+    assert "It stays removed." in refused.stderr and "bgdeploy run" in refused.stderr
+    run(served)
+    served.run("resume", "acme")
+    served.drop("acme", FIRST + 2, rows=50)
+    run(served)
+    (acme,) = (one for one in served.json("customers") if one["customer"] == "acme")
+    assert (acme["live"], acme["standby"]) == (f"acme-{FIRST + 2}", None)
 
 
 @pytest.mark.parametrize("moment", ["leave.said", "leave.retired"])

@@ -13,8 +13,9 @@ from bgdeploy.errors import NotFound
 from bgdeploy.jobs.rows import customers, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
+from bgdeploy.service.customers import list_customers
 from bgdeploy.service.picking import CUSTOMER_ORDERS, JOB_ORDERS, SWITCH_ORDERS, Page, pick_customers
-from bgdeploy.service.views import list_customers, list_events, list_jobs, list_switches
+from bgdeploy.service.views import list_events, list_jobs, list_switches
 from bgdeploy.site import Site, open_site
 from bgdeploy.targets.base import DatabaseInfo
 from tests.house import House
@@ -117,7 +118,9 @@ def test_events_are_the_newest_and_oldest_first(site: Site) -> None:
 
 
 def customer(name: str, **more: Any) -> dict[str, Any]:
-    blank = dict.fromkeys(("live", "standby", "live_since", "snapshot_timestamp", "counts", "trouble"))
+    blank = dict.fromkeys(
+        ("live", "standby", "live_since", "snapshot_timestamp", "counts", "failed", "trouble")
+    )
     return {"customer": name, "paused": False, **blank, **more}
 
 
@@ -125,7 +128,7 @@ PEOPLE = [
     customer("acme", live="acme-1", live_since="2026-01-02", snapshot_timestamp=5, counts={"labels": {"P": 9}}),
     customer("acme-eu", live="acme-eu-1", standby="acme-eu-0", live_since="2026-01-01", snapshot_timestamp=7,
              counts={"labels": {"P": 1}, "types": {"R": 1}}, paused=True),
-    customer("borealis", trouble="the alias points at nothing"),
+    customer("borealis", trouble="the alias points at nothing", failed={"job": 4}),
 ]  # fmt: skip
 
 
@@ -137,6 +140,7 @@ PEOPLE = [
         ({"states": ["live"]}, "acme acme-eu"),
         ({"states": ["standby"]}, "acme-eu"),
         ({"states": ["none"]}, "borealis"),
+        ({"states": ["failed"]}, "borealis"),
         ({"states": ["paused", "trouble"]}, "acme-eu borealis"),
         ({"text": "acme"}, "acme acme-eu"),
         ({"text": "eu"}, "acme-eu"),

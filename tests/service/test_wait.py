@@ -12,6 +12,8 @@ from bgdeploy.jobs.states import State
 from bgdeploy.service import wait
 from bgdeploy.service.wait import Answer, Verdict, judge
 from bgdeploy.site import Site, open_site
+from bgdeploy.snapshots.generate import write_snapshot
+from bgdeploy.snapshots.readiness import fingerprint
 from tests.house import House
 from tests.jobs.tables import add_customer, add_job
 
@@ -82,7 +84,8 @@ def test_a_newer_one_that_is_on_its_way_will_do() -> None:
 @pytest.mark.parametrize(
     ("owner", "mine", "answer", "said", "helps"),
     [
-        (customer(), job(MINE, State.FAILED, error="no ids", error_code="bad-input"), "failed", "no ids", "bgdeploy retry 20"),
+        (customer(), job(MINE, State.FAILED, error="no ids", error_code="bad-input"), "failed", "no ids", "Mend its folder"),
+        (customer(), job(MINE, State.FAILED, error="no room", error_code="target"), "failed", "no room", "not tried again by itself. When the reason is gone: bgdeploy retry 20"),
         (customer(), job(MINE, State.FAILED, error="x", error_code="cancelled"), "cancelled", "was cancelled", "bgdeploy retry 20"),
         (customer(), job(MINE, State.LOADED, blocked=True, reason="fewer rows"), "blocked", "fewer rows", "bgdeploy jobs show 20"),
         (customer(paused_at=1.0, paused_why="frozen"), job(MINE, State.QUEUED), "blocked", "paused (frozen)", "bgdeploy resume acme"),
@@ -168,6 +171,28 @@ def test_a_worker_that_holds_any_lease_is_at_work(site: Site) -> None:
     add_customer(site.store, "borealis")
     add_job(site.store, "borealis", MINE, State.LOADING, lease_owner="a~1/1/1.0/x", lease_expires=1001.0)
     assert "no worker" not in wait.look(site, "acme", MINE).why
+
+
+def test_a_job_that_waits_its_turn_is_nobodys_idleness(site: Site) -> None:
+    """The older one of its customer is put off, and nothing else could be taken."""
+    add_customer(site.store, "acme")
+    add_job(site.store, "acme", MINE - 5, not_before=1200.0)
+    add_job(site.store, "acme", MINE)
+    assert "no worker" not in wait.look(site, "acme", MINE).why
+    add_customer(site.store, "borealis")
+    add_job(site.store, "borealis", MINE)
+    assert "no worker has touched it" in wait.look(site, "acme", MINE).why, "that one could be taken"
+
+
+def test_a_complete_snapshot_that_nobody_looks_at_is_told(site: Site) -> None:
+    folder = write_snapshot(site.settings.dataset.base_path, "acme", MINE, rows=30, seed=1)
+    look = fingerprint(folder)
+    add_customer(site.store, "acme")
+    seen = {"fingerprint": look.text, "fingerprint_at": 900.0, "reason": "settling"}
+    add_job(site.store, "acme", MINE, State.DISCOVERED, **seen)
+    assert "it is complete by now, and nobody has scanned for 100 s" in wait.look(site, "acme", MINE).why
+    (folder / "nodes/Entity/part-0.parquet").touch()
+    assert "nobody has scanned" not in wait.look(site, "acme", MINE).why, "it changed, and settles anew"
 
 
 def test_the_time_is_over_after_the_last_look(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

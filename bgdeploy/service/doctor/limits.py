@@ -15,7 +15,8 @@ from bgdeploy.finding import Check, Finding, error, many, ok, warning
 from bgdeploy.jobs.rows import Row, jobs, title
 from bgdeploy.pipeline.admit import folder_of, open_folder
 from bgdeploy.pipeline.room import find_needs
-from bgdeploy.service.views import capacity_warning
+from bgdeploy.service.customers import capacity_warning
+from bgdeploy.service.processes import count_workers, find_open
 from bgdeploy.site import Site
 
 SUBJECT = "limits"
@@ -61,7 +62,7 @@ def judge_files(workers: int, limit: int) -> Finding:
 
 def find_capacity(site: Site) -> Iterator[Finding]:
     """All databases that are to be kept fit into ``max_databases``."""
-    said, limit = capacity_warning(site), site.settings.max_databases
+    said, limit = capacity_warning(site, loads=_count_loads(site.settings)), site.settings.max_databases
     if said is not None:
         yield warning(said, "Raise orchestrator.max_databases, or lower keep_databases.")
     elif limit is None:
@@ -82,14 +83,22 @@ def find_address_space() -> Iterator[Finding]:
 
 def find_memory(settings: Settings) -> Iterator[Finding]:
     """The pools of all loads at once, against what this machine or its container has."""
-    yield judge_memory(
-        settings, whole=find_whole(psutil.virtual_memory().total), free=psutil.virtual_memory().available
-    )
+    memory = psutil.virtual_memory()
+    workers = _count_loads(settings)
+    yield judge_memory(settings, workers=workers, whole=find_whole(memory.total), free=memory.available)
 
 
-def judge_memory(settings: Settings, *, whole: int, free: int) -> Finding:
+def _count_loads(settings: Settings) -> int:
+    """Loads there may be at once: of the processes that run now, or of the one that will."""
+    orchestrator = settings.orchestrator
+    _, running = count_workers(find_open(settings.database_path), orchestrator.num_workers)
+    workers = running or orchestrator.num_workers
+    return min(workers, orchestrator.max_concurrent_loads or workers)
+
+
+def judge_memory(settings: Settings, *, workers: int, whole: int, free: int) -> Finding:
     """Compare in bytes; ``whole`` is what may ever be had, ``free`` what is to be had now."""
-    workers, pool = settings.orchestrator.num_workers, settings.ladybug.buffer_pool_mb
+    pool = settings.ladybug.buffer_pool_mb
     needed = workers * pool * _MIB
     what = (
         f"{many(workers, 'worker')} x {pool:,} MiB of buffer_pool_mb = {workers * pool:,} MiB of memory; "

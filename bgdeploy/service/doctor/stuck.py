@@ -11,6 +11,7 @@ from bgdeploy.clock import iso
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, warning
 from bgdeploy.jobs.rows import Row, customers, jobs, select_jobs, title
 from bgdeploy.jobs.states import State
+from bgdeploy.service.hints import after_failure
 from bgdeploy.service.operate import failed_jobs
 from bgdeploy.site import Site
 
@@ -43,12 +44,22 @@ def find_ownerless(site: Site) -> Iterator[Finding]:
 
 
 def find_queued(site: Site) -> Iterator[Finding]:
-    """Jobs that were to be tried again, or that stand in the queue for long, with the reason they have."""
-    rows, now = _select(site, State.QUEUED), site.clock()
+    """Jobs that were to be tried again, or that stand in the queue for long, with the reason they have.
+
+    Those of a paused customer are left out: they are told by its pause.
+    """
+    rows, now = _select_unpaused(site), site.clock()
     found = [_judge_queued(row, now) for row in rows if row["not_before"] > now or _waits_long(row, now)]
     yield from shorten(found, "bgdeploy jobs list --state queued")
     if not found:
         yield ok(f"{many(len(rows), 'job')} queued, none for long")
+
+
+def _select_unpaused(site: Site) -> list[Row]:
+    with site.store.read() as connection:
+        held = sa.select(customers.c.name).where(customers.c.paused_at.is_not(None))
+        wanted = (jobs.c.state == State.QUEUED, jobs.c.customer.not_in(held))
+        return list(select_jobs(connection, *wanted, order=(jobs.c.id,)))
 
 
 def _waits_long(row: Row, now: float) -> bool:
@@ -94,8 +105,9 @@ def find_failed(site: Site) -> Iterator[Finding]:
 
 def _judge_failed(row: Row) -> Finding:
     first = (row["error"] or "no error is known").splitlines()[0]
-    cure = f"bgdeploy jobs show {row['id']} tells all; then bgdeploy retry {row['id']}, or mend the snapshot."
-    return warning(f"{_name(row)} failed: {first}", cure)
+    return warning(
+        f"{_name(row)} failed: {first}", f"{after_failure(row)}. All of it: bgdeploy jobs show {row['id']}"
+    )
 
 
 def find_paused(site: Site) -> Iterator[Finding]:

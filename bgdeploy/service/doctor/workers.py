@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -16,6 +14,7 @@ from bgdeploy.finding import Check, Finding, error, many, ok, shorten, unknown, 
 from bgdeploy.jobs.lease import known_dead, short, this_host
 from bgdeploy.jobs.rows import Row, events, jobs, select_jobs, title
 from bgdeploy.jobs.states import Actor, State
+from bgdeploy.service.processes import count_workers, find_open, is_bgdeploy
 from bgdeploy.site import Site
 
 SUBJECT = "workers"
@@ -35,11 +34,11 @@ def checks(site: Site) -> list[Check]:
 
 def find_processes(site: Site) -> Iterator[Finding]:
     """Processes of this host that have the job table open; others' open files only root may see."""
-    table = os.path.realpath(site.settings.database_path)
-    found = [one for one in psutil.process_iter() if one.pid != os.getpid() and _has_open(one, table)]
+    found = find_open(site.settings.database_path)
     for one in found:
         yield _judge_process(one)
     if found:
+        yield _sum_up(found, site.settings.orchestrator.num_workers)
         return
     with site.store.read() as connection:
         waiting = sum(len(select_jobs(connection, jobs.c.state == state)) for state in _MOVING)
@@ -52,13 +51,6 @@ def find_processes(site: Site) -> Iterator[Finding]:
         yield ok("no process of this host that may be seen has the job table open, and no job waits for one")
 
 
-def _has_open(process: psutil.Process, table: str) -> bool:
-    try:
-        return any(file.path == table for file in process.open_files())
-    except (psutil.Error, OSError):
-        return False  # it ended meanwhile, or is not ours to look into
-
-
 def _judge_process(process: psutil.Process) -> Finding:
     try:
         words, since = process.cmdline(), iso(process.create_time())
@@ -66,21 +58,16 @@ def _judge_process(process: psutil.Process) -> Finding:
         return ok(f"process {process.pid} had the job table open and has ended")
     shown = " ".join([Path(words[0]).name, *words[1:]])[:120] if words else "without a name"
     what = f"process {process.pid} ({shown}) has the job table open, it runs since {since}"
-    if _is_bgdeploy(words):
+    if is_bgdeploy(words):
         return ok(what)
     return warning(
         f"{what}, and is not bgdeploy", "What copies or edits that file can lock or damage it; end it."
     )
 
 
-def _is_bgdeploy(words: list[str]) -> bool:
-    """By the program, script or module that runs: a path among the arguments says nothing (``cp -r /srv/bgdeploy``)."""
-    program = Path(words[0]).name if words else ""
-    if not program.startswith("python"):
-        return program == "bgdeploy"
-    script = next((Path(word).name for word in words[1:] if not word.startswith("-")), "")
-    modules = [after.split(".")[0] for word, after in pairwise(words) if word == "-m"]
-    return "bgdeploy" in (script, *modules)
+def _sum_up(found: list[psutil.Process], configured: int) -> Finding:
+    running, workers = count_workers(found, configured)
+    return ok(f"{many(running, 'process')} that load, with {many(workers, 'worker')} together")
 
 
 def find_leases(site: Site) -> Iterator[Finding]:

@@ -1,0 +1,127 @@
+"""Asking a live database: rows of a read-only query, and for every refusal what to write instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from bgdeploy.errors import BgdeployError, NotFound, TargetError
+from bgdeploy.jobs.rows import customers, databases
+from bgdeploy.site import Site
+from bgdeploy.targets.base import Rows
+
+_MOST = 12  # names of labels or types that are listed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Whose database was asked: its customer, and the rows per label and type that it holds."""
+
+    customer: str
+    counts: Mapping[str, Mapping[str, int]]
+
+    def names(self, kind: str) -> str:
+        """``Address, Entity``, at most a dozen."""
+        names = sorted(self.counts.get(kind, {}))
+        more = f" and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
+        return ", ".join(names[:_MOST]) + more
+
+
+def ask(site: Site, customer: str, cypher: str) -> Rows:
+    """Return the rows of a read-only query; an error says what to write instead, or names the job of what is live."""
+    alias = alias_of(site, customer)
+    try:
+        return site.target.query(alias, cypher)
+    except NotFound:
+        raise
+    except BgdeployError as error:
+        raise _mended(site, customer, alias, error) from error
+
+
+def _mended(site: Site, customer: str, alias: str, error: BgdeployError) -> BgdeployError:
+    live = _find_live(site, alias, error)
+    found = Asked(customer, live.get("counts") or {})
+    cure = next((cure(found) for words, cure in _CURES if re.search(words, error.what, re.IGNORECASE)), None)
+    kept = error.kept or "Nothing was changed."
+    if cure is None:
+        return type(error)(
+            error.what, kept=kept, cure=error.cure.replace("<id>", str(live.get("job_id", "<id>")))
+        )
+    return type(error)(error.what, kept=kept, cure=cure)
+
+
+def _find_live(site: Site, alias: str, error: BgdeployError) -> Mapping[Any, Any]:
+    """The row of the database that was asked, or nothing where it is not known."""
+    try:
+        name = site.target.alias(alias)
+    except TargetError:
+        raise error from None
+    with site.store.read() as connection:
+        of_live = sa.select(databases).where(databases.c.name == name)
+        return connection.execute(of_live).mappings().one_or_none() or {}
+
+
+def _tell_read_only(asked: Asked) -> str:
+    return f"What is live is only read. Its data changes by a new snapshot of {asked.customer}."
+
+
+def _tell_names(asked: Asked) -> str:
+    return f"There are the labels {asked.names('labels') or '(none)'}; the types {asked.names('types') or '(none)'}."
+
+
+def _tell_properties(asked: Asked) -> str:
+    label = next(iter(sorted(asked.counts.get("labels", {}))), None)
+    one = "(n)" if label is None else f"(n:{label})" if label.isidentifier() else f"(n:`{label}`)"
+    return f"What a node has: bgdeploy query {asked.customer} 'MATCH {one} RETURN n LIMIT 1'"
+
+
+def _tell_all(asked: Asked) -> str:
+    return f"{_tell_names(asked)} {_tell_properties(asked)}"
+
+
+def _tell_backticks(asked: Asked) -> str:
+    return (
+        "The mark shows where it could not be read on. A name that is also a word of the language (Order, Group), "
+        "or has other signs than letters, digits and _, is written in backticks, the statement then in single "
+        f"quotes: bgdeploy query {asked.customer} 'MATCH (n:`Order`) RETURN n LIMIT 1'"
+    )
+
+
+def _tell_empty(asked: Asked) -> str:
+    return f"Such as: bgdeploy query {asked.customer} 'MATCH (n) RETURN n LIMIT 5'"
+
+
+# What an engine says, and what helps the one who asked; the first that fits counts.
+_CURES: tuple[tuple[str, Callable[[Asked], str]], ...] = (
+    (r"read-only database|read access mode|writ\w+ .*not allowed", _tell_read_only),
+    (r"table \S+ does not exist", _tell_names),
+    (r"cannot find property", _tell_properties),
+    (r"query is empty|unexpected end of input: expected", _tell_empty),
+    (r"parser exception|invalid input", _tell_backticks),
+    (
+        r"not in scope|variable `?\w+`? not defined",
+        lambda asked: "Name it in a MATCH or WITH before it is used.",
+    ),
+    (r"function \S+ does not exist", lambda asked: "All there are: CALL show_functions() RETURN *"),
+    (r"exception: ", _tell_all),
+)
+
+
+def alias_of(site: Site, customer: str) -> str:
+    """Return the alias of a customer, or raise NotFound naming the customers there are."""
+    with site.store.read() as connection:
+        found = sa.select(customers.c.alias).where(
+            sa.or_(customers.c.name == customer, customers.c.alias == customer)
+        )
+        alias = connection.execute(found).scalars().first()
+        if alias is None:
+            known = connection.execute(sa.select(customers.c.name).limit(10)).scalars().all()
+            raise NotFound(
+                f"There is no customer {customer!r}.",
+                cure=f"There are: {', '.join(known) or 'none yet'}. See: bgdeploy customers",
+            )
+    return str(alias)

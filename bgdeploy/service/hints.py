@@ -1,0 +1,32 @@
+"""Hints: what a person may do next, worded once for every command that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bgdeploy.errors import BadInput
+from bgdeploy.jobs.cancel import CODE
+
+
+def after_failure(job: Mapping[Any, Any]) -> str:
+    """Return what helps after this failed job, be it a row or what is shown of one.
+
+    A snapshot that was found to be bad is looked at again when its folder changes; nothing else comes
+    back by itself.
+    """
+    retry = f"bgdeploy retry {job['id']}"
+    if job["error_code"] == CODE:
+        return f"To load it after all: {retry}"
+    if job["error_code"] == BadInput.code:
+        return (
+            "Mend its folder, and a running bgdeploy serve or the next bgdeploy scan takes it up by itself; "
+            f"or drop a newer snapshot. To try the folder as it is: {retry}"
+        )
+    return f"It is not tried again by itself. When the reason is gone: {retry}"
+
+
+def pause_of(customer: Mapping[Any, Any]) -> str:
+    """Return why nothing of a paused customer goes on, and the command that lets it."""
+    name, why = customer["name"], customer["paused_why"]
+    return f"{name} is paused{f' ({why})' if why else ''}; go on with: bgdeploy resume {name}"

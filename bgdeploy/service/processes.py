@@ -1,0 +1,96 @@
+"""Processes of this host: who has the job table open, and which of them do bgdeploy's work."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+
+WORKS = ("serve", "work", "run")  # load, switch and clean
+SCANS = ("serve", "run", "scan")  # find what is new
+_TAKE_A_VALUE = ("--config", "-c", "--set")  # options before the command
+
+
+def find_open(table: Path) -> list[psutil.Process]:
+    """Return the other processes of this host that have the job table open, as far as this user may see."""
+    path = os.path.realpath(table)
+    return [one for one in psutil.process_iter() if one.pid != os.getpid() and _has_open(one, path)]
+
+
+def _has_open(process: psutil.Process, path: str) -> bool:
+    try:
+        return any(file.path == path for file in process.open_files())
+    except (psutil.Error, OSError):
+        return False  # it ended meanwhile, or is not ours to look into
+
+
+def nobody_works(table: Path) -> bool:
+    """True when no process that scans or loads for this job table is to be seen on this host.
+
+    What another user runs may be for this table too, and is given the benefit of the doubt.
+    """
+    path = os.path.realpath(table)
+    others = (one for one in psutil.process_iter() if one.pid != os.getpid())
+    return not any(find_command(_words(one)) in (*WORKS, *SCANS) and _may_open(one, path) for one in others)
+
+
+def _may_open(process: psutil.Process, path: str) -> bool:
+    try:
+        return any(file.path == path for file in process.open_files())
+    except psutil.AccessDenied:
+        return True
+    except (psutil.Error, OSError):
+        return False
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def is_bgdeploy(words: list[str]) -> bool:
+    """By the program, script or module that runs: a path among the arguments says nothing (``cp -r /srv/bgdeploy``)."""
+    program = Path(words[0]).name if words else ""
+    if not program.startswith("python"):
+        return program == "bgdeploy"
+    script = next((Path(word).name for word in words[1:] if not word.startswith("-")), "")
+    modules = [after.split(".")[0] for word, after in pairwise(words) if word == "-m"]
+    return "bgdeploy" in (script, *modules)
+
+
+def find_command(words: list[str]) -> str | None:
+    """Return the command of a bgdeploy that runs, such as ``serve``; None for every other program."""
+    if not is_bgdeploy(words):
+        return None
+    at = next((place for place, word in enumerate(words) if Path(word).name == "bgdeploy"), len(words))
+    return next(_plain(words[at + 1 :]), None)
+
+
+def _plain(words: list[str]) -> Iterator[str]:
+    """The words that are no option and no option's value."""
+    before = ["", *words]
+    return (
+        word
+        for last, word in zip(before, words, strict=False)
+        if not word.startswith("-") and last not in _TAKE_A_VALUE
+    )
+
+
+def count_workers(processes: Iterable[psutil.Process], configured: int) -> tuple[int, int]:
+    """Return how many processes load, and how many workers they have together.
+
+    What a command line does not say, the configuration says.
+    """
+    lines = [words for words in map(_words, processes) if find_command(words) in WORKS]
+    return len(lines), sum(_workers(" ".join(words), configured) for words in lines)
+
+
+def _workers(line: str, configured: int) -> int:
+    asked = re.search(r" (?:--workers[= ]|-w ?)(\d+)", line)
+    return int(asked[1]) if asked else configured
