@@ -22,6 +22,7 @@ _NEWER = jobs.alias("newer")
 # What failed, was not cancelled, and is the newest of its customer: its latest delivery is not served.
 _FAILED = sa.select(jobs.c.customer, jobs.c.id, jobs.c.timestamp, jobs.c.error, jobs.c.error_code).where(
     jobs.c.state == State.FAILED,
+    jobs.c.state != sa.literal_column("'cleaned'"),  # as the index of what is not over has it
     sa.func.coalesce(jobs.c.error_code, "") != CODE,
     ~sa.exists().where(
         _NEWER.c.customer == jobs.c.customer,

@@ -27,7 +27,9 @@ _OPEN = sa.union_all(
     ),
 )
 _FAILED = sa.select(jobs.c.id, jobs.c.customer, jobs.c.timestamp, jobs.c.error, jobs.c.ended_at).where(
-    jobs.c.state == State.FAILED, sa.func.coalesce(jobs.c.error_code, "") != CODE
+    jobs.c.state == State.FAILED,
+    jobs.c.state != sa.literal_column("'cleaned'"),
+    sa.func.coalesce(jobs.c.error_code, "") != CODE,
 )
 
 
