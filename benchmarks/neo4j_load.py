@@ -1,6 +1,6 @@
 """Time the Bolt loader on a real Neo4j Community server: against a naive one, and without fence and checkpoint.
 
-    python benchmarks/neo4j_load.py            # ratios, three rounds, interleaved
+    python benchmarks/neo4j_load.py            # ratios, ROUNDS=3 rounds, interleaved
     python benchmarks/neo4j_load.py memory     # the loading process at 0.4 M and at 4 M rows
 
 Needs Java 17 or newer and Maven, which fetches the server once.
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,8 +29,9 @@ from bgdeploy.targets.neo4j.names import CYPHER
 from tests.neo4j.loading import Loading, Memory, loading_of
 from tests.neo4j.servers import Community, community
 
-NODES, RELATIONSHIPS, ROUNDS = 200_000, 160_000, 3
+NODES, RELATIONSHIPS, ROUNDS = 200_000, 160_000, int(os.environ.get("ROUNDS", "3"))
 SMALL, LARGE = 400_000, 4_000_000
+Way = Callable[[Community, Loading], None]
 LOAD = "import sys; sys.path.insert(0, sys.argv[1]); from benchmarks.neo4j_load import child; child(*sys.argv[2:])"
 
 
@@ -88,29 +90,41 @@ def unfenced(server: Community, work: Loading) -> None:
         batches._write = write
 
 
-def timed(server: Community, work: Loading, way: Callable[[Community, Loading], None]) -> float:
+def timed(server: Community, work: Loading, way: Way) -> tuple[float, float]:
+    """Seconds it took, and seconds of processor that server and loader took together."""
     server.empty()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), processor(server)
     way(server, work)
-    took = time.perf_counter() - began
+    took, used = time.perf_counter() - began, processor(server) - used
     with server.driver() as driver:
         rows = driver.execute_query("MATCH (n) RETURN count(*) AS n", database_="neo4j").records[0]["n"]
         assert rows == NODES, rows
-    return took
+    return took, used
+
+
+def processor(server: Community) -> float:
+    assert server.process is not None
+    both = [psutil.Process(server.process.pid).cpu_times(), psutil.Process().cpu_times()]
+    return sum(float(one.user + one.system) for one in both)
 
 
 def compare(server: Community, folder: Path) -> None:
     work = make(folder, server.uri, NODES, RELATIONSHIPS)
-    timed(server, work, fenced)  # warm the server up
-    rounds = [[timed(server, work, way) for way in (naive, fenced, unfenced)] for _ in range(ROUNDS)]
-    plain, ours, bare = (statistics.median(column) for column in zip(*rounds, strict=True))
-    ratios = statistics.median(one[0] / one[1] for one in rounds)
-    cost = ours / bare
+    ways = (naive, fenced, unfenced)
+    for way in (*ways, *ways):  # until Java has compiled what it will
+        timed(server, work, way)
+    # By turns in another order, so that none always comes after the same one.
+    orders = [[ways[(turn + place) % 3] for place in range(3)] for turn in range(ROUNDS)]
+    rounds = [{way: timed(server, work, way) for way in order} for order in orders]
     print(
         f"{NODES:,} nodes, {RELATIONSHIPS:,} relationships, Neo4j {server.version}, {ROUNDS} rounds, medians"
     )
-    print(f"naive {plain:.1f} s, bolt loader {ours:.1f} s: {ratios:.2f} x as fast")
-    print(f"without fence and checkpoint {bare:.1f} s: they cost {100 * (cost - 1):+.1f} %")
+    for number, what in enumerate(("s", "s of processor")):
+        plain, ours, bare = (statistics.median(one[way][number] for one in rounds) for way in ways)
+        ratio = statistics.median(one[naive][number] / one[fenced][number] for one in rounds)
+        cost = statistics.median(one[fenced][number] / one[unfenced][number] for one in rounds)
+        print(f"naive {plain:.1f} {what}, bolt loader {ours:.1f} {what}: {ratio:.2f} x as fast")
+        print(f"without fence and checkpoint {bare:.1f} {what}: they cost {100 * (cost - 1):+.1f} %")
 
 
 def child(uri: str, folder: str, rows: str) -> None:
