@@ -69,6 +69,11 @@ class Settings(Section):
         neo4j, orchestrator = self.neo4j, self.orchestrator
         lists = {"indexes": neo4j.indexes, "warm_up": neo4j.warm_up, "reader_roles": neo4j.reader_roles}
         return {
+            "loader": neo4j.loader,
+            "import_tool": None if neo4j.import_tool is None else str(neo4j.import_tool),
+            "import_memory_mb": neo4j.import_memory_mb,
+            "primaries": neo4j.primaries,
+            "secondaries": neo4j.secondaries,
             "concurrency": neo4j.concurrency,
             "batch_rows": neo4j.batch_rows,
             "read_only": neo4j.read_only,

@@ -52,6 +52,7 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.INFO,
         "loading {job} into {database} (run {fence}, attempt {attempt}, {interruptions} interruptions)",
     ),
+    "load.chosen": (logging.INFO, "{job} is loaded by {loader}: {why}"),
     "load.planned": (logging.INFO, "{job}: {groups} groups of files, {rows:,} rows"),
     "load.resumed": (
         logging.INFO,
