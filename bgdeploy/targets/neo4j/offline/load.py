@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bgdeploy.errors import BuildLocked, NameTaken, TargetError
+from bgdeploy.errors import BuildLocked, NameTaken, TargetError, TargetFull
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Snapshot
@@ -19,7 +19,8 @@ from bgdeploy.targets.neo4j import databases, health, schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.keys import create_keys, explain
 from bgdeploy.targets.neo4j.names import CYPHER
-from bgdeploy.targets.neo4j.offline import store
+from bgdeploy.targets.neo4j.offline import empties, store
+from bgdeploy.targets.neo4j.offline.needs import find_needs
 from bgdeploy.targets.neo4j.offline.place import Place, find_place
 from bgdeploy.targets.neo4j.offline.report import TOLERATED, as_misfit, parse, read_report
 from bgdeploy.targets.neo4j.offline.sources import LABELS_APART, check_names, id_type, lay_out, spaces_of
@@ -52,6 +53,7 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
             layout = databases.layout_of(ticket.settings, seeder)
             _mount(server, ticket.database, layout, ledger, folder)
         _confirm(server, ticket.database, groups, ledger)
+        empties.restore(server, ticket.database, folder)
         create_keys(server, ticket.database, snapshot)
     except Misfit as misfit:
         raise explain(ticket.database, snapshot, folder, ledger, misfit) from misfit
@@ -98,7 +100,11 @@ def _make_store(
     tool = _tool(ticket.settings)
     check_version(tool, health.version(server))
     store.discard(folder)
-    words = [*_options(tool, place, snapshot, folder), *lay_out(snapshot, groups, folder), ticket.database]
+    _check_needs(server, ticket.settings, snapshot)
+    ledger.note("looking through the files")
+    given = lay_out(snapshot, groups, folder)
+    empties.keep(folder, given.empties)
+    words = [*_options(tool, place, snapshot, folder), *given.words, ticket.database]
     note = store.open_note(folder, place, ticket.database)
     reach("load.import.before")
     _run(tool, words, snapshot, ledger, folder, note)
@@ -107,6 +113,13 @@ def _make_store(
         raise TargetError(what, kept=_KEPT, cure="Which NEO4J_CONF does neo4j.import_tool set?")
     store.move_on(folder, note, "imported")
     reach("load.import.after")
+
+
+def _check_needs(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> None:
+    """The same look as before the claim, which did not know yet which loader it would be."""
+    for need in find_needs(server, settings, snapshot):
+        if not need.met:
+            raise TargetFull(f"Too little for the import: {need.sum}.", kept=_KEPT)
 
 
 def _options(tool: Tool, place: Place, snapshot: Snapshot, folder: Path) -> list[str]:

@@ -7,21 +7,27 @@ lists, so the files are reached through numbered links in a folder of our own.
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bgdeploy.errors import BadInput
+from bgdeploy.errors import BadInput, TargetFull
+from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.ids import column_of, family
-from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
+from bgdeploy.snapshots.source import Column, Snapshot, Table
 from bgdeploy.targets.base import Group
 from bgdeploy.targets.groups import file_of, find_table, is_split
+from bgdeploy.targets.neo4j.offline.copies import Source, copy, in_place
+from bgdeploy.targets.neo4j.offline.looks import Look, look_at
+from bgdeploy.targets.neo4j.room import MIB
 
 FOLDER = "input"
 LABELS_APART = ","  # between labels in one text, as snapshots have it
 _MARKS = set(':(){}[]"\r\n')  # what has a meaning of its own in a header, or none at all
 _LABEL_MARKS = set(":=,\r\n")
+_GROWN = 2  # a copy may be larger than its file, at the most so many times as far as was seen
 _KEPT = "What is live stays live."
 
 
@@ -40,6 +46,14 @@ class Spaces:
         return self.names[int(space[1:])]
 
 
+@dataclass(frozen=True)
+class Input:
+    """What the tool is told of the data; ``empties`` are (kind, label or type, property) with empty texts among them."""
+
+    words: tuple[str, ...]
+    empties: tuple[tuple[str, str, str], ...]
+
+
 def spaces_of(snapshot: Snapshot) -> Spaces:
     """One space for each node table's name."""
     return Spaces(tuple(dict.fromkeys(table.name for table in snapshot.nodes)))
@@ -51,23 +65,71 @@ def id_type(snapshot: Snapshot) -> str:
     return "integer" if found == {"integer"} else "string"
 
 
-def lay_out(snapshot: Snapshot, groups: Sequence[Group], folder: Path) -> list[str]:
-    """Write headers and links below ``folder`` and return the tool's ``--nodes`` and ``--relationships``.
+def lay_out(snapshot: Snapshot, groups: Sequence[Group], folder: Path) -> Input:
+    """Write headers, links and copies below ``folder`` and return what leads the tool to them.
 
-    Raises BadInput for names that the tool would read as something else.
+    Raises BadInput for what the tool cannot take and Misfit for keys that are null.
     """
     home = folder / FOLDER
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    spaces, words = spaces_of(snapshot), []
-    for number, (group, path) in enumerate(_files(groups)):
-        table = find_table(snapshot, group)
-        real = (folder if is_split(path) else snapshot.path) / path
-        link, header = home / f"{number}.parquet", home / f"{number}.csv"
-        link.symlink_to(real.absolute())
-        header.write_text(_header(table, file_of(table, path), group, spaces), encoding="utf-8")
-        words.append(f"{_option(table)}={header},{link}")
-    return words
+    files = [_look_at(snapshot, group, path, folder) for group in groups for path in group.files]
+    _check_room([file for file in files if file.copied], home)
+    spaces, words, empties = spaces_of(snapshot), [], dict[tuple[str, str, str], None]()
+    for number, file in enumerate(files):
+        sources = (
+            copy(file.path, file.looks, home, str(number))
+            if file.copied
+            else [in_place(file.path, file.looks)]
+        )
+        for place, source in enumerate(sources):
+            pair = _write(source, file.group, spaces, home / f"{number}-{place}")
+            words.append(f"{_option(file.table)}={pair}")
+        named = [look.column.name for look in file.looks if look.empties]
+        empties |= dict.fromkeys((file.table.kind, file.table.name, name) for name in named)
+    return Input(tuple(words), tuple(empties))
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file of the plan with what was seen of its columns."""
+
+    path: Path
+    table: Table
+    group: Group
+    looks: Sequence[Look]
+
+    @property
+    def copied(self) -> bool:
+        return any(look.copied for look in self.looks)
+
+
+def _look_at(snapshot: Snapshot, group: Group, path: str, folder: Path) -> _File:
+    table = find_table(snapshot, group)
+    real = ((folder if is_split(path) else snapshot.path) / path).absolute()
+    try:
+        return _File(real, table, group, look_at(real, table, file_of(table, path)))
+    except Misfit as misfit:
+        raise Misfit(table.kind, table.name, misfit.said) from misfit
+
+
+def _check_room(copied: Sequence[_File], home: Path) -> None:
+    """Raise TargetFull where the copies would not fit; they take about what their files take."""
+    needed = _GROWN * sum(file.path.stat().st_size for file in copied)
+    room = os.statvfs(home)
+    if needed > (free := room.f_bavail * room.f_frsize):
+        what = f"{len(copied)} files are written anew for the import tool, which takes about {needed / MIB:,.0f} MiB, and {home} has {free / MIB:,.0f} MiB."
+        raise TargetFull(what, kept=_KEPT, cure="Make room there.")
+
+
+def _write(source: Source, group: Group, spaces: Spaces, stem: Path) -> str:
+    """The pair of header and file."""
+    link, header = stem.with_name(f"{stem.name}-link.parquet"), stem.with_name(f"{stem.name}.csv")
+    link.symlink_to(source.path)
+    pairs = [(_target(look.column, group, spaces) + suffix, name) for look, name, suffix in source.columns]
+    lines = [",".join(f'"{word}"' for word in line) for line in zip(*pairs, strict=True)]
+    header.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return f"{header},{link}"
 
 
 def check_names(snapshot: Snapshot) -> None:
@@ -79,12 +141,6 @@ def check_names(snapshot: Snapshot) -> None:
                 _safe(column)
 
 
-def _files(groups: Sequence[Group]) -> Iterator[tuple[Group, str]]:
-    for group in groups:
-        for path in group.files:
-            yield group, path
-
-
 def _option(table: Table) -> str:
     names = table.labels if table.kind == "node" else (table.name,)
     for name in names:
@@ -93,18 +149,8 @@ def _option(table: Table) -> str:
     return f"--{'nodes' if table.kind == 'node' else 'relationships'}={':'.join(names)}"
 
 
-def _header(table: Table, file: DataFile, group: Group, spaces: Spaces) -> str:
-    pairs = [
-        (target, own.name)
-        for column in table.columns
-        if (own := file.find(column)) is not None and (target := _target(column, group, spaces)) is not None
-    ]
-    lines = [",".join(_quote(word) for word in line) for line in zip(*pairs, strict=True)]
-    return "\n".join(lines) + "\n"
-
-
-def _target(column: Column, group: Group, spaces: Spaces) -> str | None:
-    """What the tool makes of a column, in its own words; None for one it shall not read."""
+def _target(column: Column, group: Group, spaces: Spaces) -> str:
+    """What the tool makes of a column, in its own words."""
     match column.role:
         case "id":
             return f"{_safe(column)}:ID({spaces.of(group.name)})"
@@ -114,8 +160,6 @@ def _target(column: Column, group: Group, spaces: Spaces) -> str | None:
             return f":START_ID({spaces.of(str(group.source_label))})"
         case "target":
             return f":END_ID({spaces.of(str(group.target_label))})"
-        case "type":
-            return None
         case _:
             return _safe(column)
 
@@ -124,10 +168,6 @@ def _safe(column: Column) -> str:
     if _MARKS & set(column.name) or column.name != column.name.strip():
         raise _refuse(f"the column {column.name!r}", "Rename the column")
     return column.name
-
-
-def _quote(word: str) -> str:
-    return '"' + word + '"'
 
 
 def _refuse(what: str, cure: str) -> BadInput:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from bgdeploy.targets.neo4j.offline import keeper
 from bgdeploy.targets.neo4j.offline.store import MARK, end_marked
 
 _PHASE = re.compile(r"([A-Z][a-z ]+), started 2\d\d\d-|\(\d/\d\) ([A-Z][a-z ]+) 2\d\d\d-")
-_CAUSE = re.compile(r"^Caused by: ([\w.$]+)(?:: (.*))?$")
+_CAUSE = re.compile(r"^(?:Caused by: )?([\w.$]+(?:Exception|Error)\w*)(?:: (.*))?$")
 _WITHIN = 60.0  # seconds the tool gets to tell its version
 _LINES = 400  # of the last that it said are kept
 _KEPT = "What is live stays live."
@@ -80,6 +81,7 @@ def run(tool: Tool, words: Sequence[str], folder: Path, mark: str, tell: Callabl
         encoding="utf-8",
         errors="replace",
     ) as process:
+        threading.Thread(target=_end_with, args=(process, mark), daemon=True).start()
         try:
             said = _follow(process, tell)
             code = process.wait()
@@ -88,6 +90,12 @@ def run(tool: Tool, words: Sequence[str], folder: Path, mark: str, tell: Callabl
     if code:
         raise explain_failure(said, code)
     return "".join(said)
+
+
+def _end_with(keeper: subprocess.Popen[str], mark: str) -> None:
+    """Where the keeper is gone, end what is left of the family, whose open pipe would be waited for."""
+    keeper.wait()
+    end_marked(mark)
 
 
 def _follow(process: subprocess.Popen[str], tell: Callable[[str], None]) -> list[str]:
@@ -107,8 +115,8 @@ class Failed(Exception):
 def explain_failure(said: Sequence[str], code: int) -> Exception:
     """What the tool's last words mean."""
     cause = find_cause(said)
-    if code > 128:
-        what = f"The import tool was killed by signal {code - 128}; probably memory."
+    if code < 0 or code > 128:
+        what = f"The import tool was killed by signal {-code if code < 0 else code - 128}; probably memory."
         return TargetError(what, kept=_KEPT, cure="Lower neo4j.import_memory_mb, or HEAP_SIZE of the tool.")
     if "no space left" in cause.lower() or "disk quota" in cause.lower():
         what = f"The import tool ran out of disk: {cause}"
@@ -126,7 +134,7 @@ def find_cause(said: Sequence[str]) -> str:
     lines = "".join(said).splitlines()
     starts = [number for number, line in enumerate(lines) if _CAUSE.match(line)]
     if not starts:
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return next((line for line in reversed(lines) if _is_text(line)), "")
     first = _CAUSE.match(lines[starts[-1]])
     assert first is not None
     more = itertools.takewhile(_is_text, lines[starts[-1] + 1 :])
