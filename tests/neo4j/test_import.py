@@ -210,12 +210,12 @@ def test_a_store_and_a_database_of_that_name_are_left_as_they_are(enterprise: St
 
 
 BAD = {
-    "double": ({"nodes/A/a.parquet": {"id": [1, 2, 2]}}, "2 rows"),
+    "double": ({"nodes/A/a.parquet": {"id": [1, 2, 2]}}, "repeats an id"),
     "dangling": (
         {"nodes/A/a.parquet": {"id": [1, 2]}, "relationships/R/a.parquet": {"src": [1, 1], "dst": [2, 9]}},
-        "relationships/R",
+        "that no node has",
     ),
-    "null": ({"nodes/A/a.parquet": {"id": [1, None, 2]}}, "null"),
+    "null": ({"nodes/A/a.parquet": {"id": [1, None, 2]}}, "has no id"),
 }
 
 

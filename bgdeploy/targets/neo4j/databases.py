@@ -17,7 +17,6 @@ SHOW = (
     "SHOW DATABASES YIELD name, type, access, address, role, requestedStatus, currentStatus, "
     "statusMessage, default, home"
 )
-CREATE = "CREATE DATABASE $name IF NOT EXISTS{layout} WAIT 60 SECONDS"
 DROP = "DROP DATABASE $name IF EXISTS DESTROY DATA WAIT 60 SECONDS"
 READ_ONLY = "ALTER DATABASE $name SET ACCESS READ ONLY WAIT 60 SECONDS"
 READ_WRITE = "ALTER DATABASE $name SET ACCESS READ WRITE WAIT 60 SECONDS"
@@ -63,6 +62,14 @@ class Layout:
         )
 
 
+def creating(layout: Layout) -> str:
+    """The statement that makes a database, and mounts what lies on disk under its name."""
+    return f"CREATE DATABASE $name IF NOT EXISTS{layout.text} WAIT 60 SECONDS"
+
+
+CREATE = creating(Layout())
+
+
 def layout_of(settings: Mapping[str, Any], seeder: str | None = None) -> Layout:
     """What the configuration asks for."""
     return Layout(settings.get("primaries"), settings.get("secondaries"), seeder)
@@ -79,8 +86,7 @@ def create(server: Server, name: str, layout: Layout = Layout()) -> None:
     on its way for too long.
     """
     if look(server, name).verdict == "absent":
-        text = CREATE.format(layout=layout.text)
-        said = server.ask(text, f"Creating the database {name}", name=name, **layout.given)
+        said = server.ask(creating(layout), f"Creating the database {name}", name=name, **layout.given)
         if look(server, name).verdict == "absent":
             _raise_absent(name, said)
     _await_online(server, name)

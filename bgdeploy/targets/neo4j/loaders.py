@@ -54,13 +54,9 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
 def look(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> Facts:
     """Ask the server and this host for what the choice rests on."""
     edition = health.edition(server)
-    alone = "" if edition != "community" else "the server is Community Edition"
-    return Facts(
-        snapshot.rows,
-        edition,
-        alone or find_arrow(server),
-        alone or _find_import(server, settings, snapshot),
-    )
+    if edition == "community" or snapshot.rows < FEW:
+        return Facts(snapshot.rows, edition, "not asked", "not asked")
+    return Facts(snapshot.rows, edition, find_arrow(server), _find_import(server, settings, snapshot))
 
 
 def choose(facts: Facts) -> Choice:
