@@ -68,6 +68,7 @@ class Dbms:
     lock: threading.RLock = field(default_factory=threading.RLock)
     stuck: list[str] = field(default_factory=list)  # databases that come up offline, as after a crash
     homes: int = 0
+    asked: int = 0  # statements and transactions so far
 
     @property
     def data(self) -> Path:
@@ -140,6 +141,7 @@ class Dbms:
         text = " ".join(text.split())
         if text.startswith("STANDIN"):
             return ["state"], self._control(params)
+        self.lead()
         self.said.append(text)
         for denied in self.users[user]["denied"]:
             if text.startswith(denied):
@@ -150,6 +152,15 @@ class Dbms:
                 rows = act(self, match.groupdict(), params)
                 return _columns(text, rows), rows
         return self._relay(text, params)
+
+    def lead(self) -> None:
+        """Refuse one statement in so many as a test asks for, as a member does that leads no longer."""
+        with self.lock:
+            self.asked += 1
+            refused = self.told.get("another_leads") and self.asked % self.told["another_leads"] == 0
+        if refused:
+            said = "No write operations are allowed directly on this database. Another member leads."
+            raise Refusal("Neo.ClientError.Cluster.NotALeader", said)
 
     def _relay(self, text: str, params: Params) -> tuple[list[str], Rows]:
         with self._server("neo4j").driver() as driver, driver.session(database="system") as session:

@@ -14,7 +14,7 @@ from bgdeploy.targets.neo4j.databases import Layout
 from bgdeploy.targets.neo4j.loaders import FEW, MANY, Facts, choose
 from bgdeploy.targets.neo4j.offline.place import judge_place
 from bgdeploy.targets.neo4j.offline.report import as_misfit, parse, read_report
-from bgdeploy.targets.neo4j.offline.sources import Spaces, check_names
+from bgdeploy.targets.neo4j.offline.sources import Spaces, check_fit
 from bgdeploy.targets.neo4j.offline.tool import Failed, Tool, explain_failure, judge_version
 from tests.neo4j.loading import loading_of
 
@@ -167,4 +167,11 @@ def test_a_database_is_made_on_as_many_servers_as_wanted(layout: Layout, text: s
 def test_names_that_the_tool_reads_as_marks_are_refused(tmp_path: Path, folder: str, column: str) -> None:
     files = {f"nodes/{folder}/a.parquet": pa.table({"id": [1], column: [1]})}
     with pytest.raises(BadInput, match="reads some of its characters as its own marks"):
-        check_names(loading_of(tmp_path, "bolt://none", files).snapshot)
+        check_fit(loading_of(tmp_path, "bolt://none", files).snapshot)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.list_(pa.date32()), pa.list_(pa.timestamp("us"))])
+def test_types_that_the_tool_cannot_be_given_are_refused_by_name(tmp_path: Path, kind: pa.DataType) -> None:
+    files = {"nodes/A/a.parquet": pa.table({"id": [1], "odd": pa.array([None], kind)})}
+    with pytest.raises(BadInput, match=r"A: column 'odd' holds .*, which the import tool cannot take"):
+        check_fit(loading_of(tmp_path, "bolt://none", files).snapshot)

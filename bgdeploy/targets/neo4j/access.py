@@ -195,7 +195,7 @@ def repeat(act: Callable[[], Answer]) -> Answer:
 
 def _read_id(driver: neo4j.Driver) -> str:
     with driver.session(database=_SYSTEM) as session:
-        return str(session.run(IDENTITY).data()[0]["id"])
+        return str(repeat(lambda: session.run(IDENTITY).data())[0]["id"])
 
 
 def open_server(access: Mapping[str, Any]) -> Server:

@@ -91,11 +91,13 @@ def find_arrow(server: Server) -> str:
 
 def _find_import(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> str:
     from bgdeploy.targets.neo4j.offline.load import check
+    from bgdeploy.targets.neo4j.offline.sources import check_fit
 
     if not settings.get("import_tool"):
         return "neo4j.import_tool is not set"
     try:
-        check(server, settings, snapshot)
+        check(server, settings)
+        check_fit(snapshot)
     except BgdeployError as error:
         return error.what.rstrip(".")
     return ""

@@ -23,7 +23,7 @@ from bgdeploy.targets.neo4j.offline import empties, store
 from bgdeploy.targets.neo4j.offline.needs import find_needs
 from bgdeploy.targets.neo4j.offline.place import Place, find_place
 from bgdeploy.targets.neo4j.offline.report import TOLERATED, as_misfit, parse, read_report
-from bgdeploy.targets.neo4j.offline.sources import LABELS_APART, check_names, id_type, lay_out, spaces_of
+from bgdeploy.targets.neo4j.offline.sources import LABELS_APART, id_type, lay_out, spaces_of
 from bgdeploy.targets.neo4j.offline.tool import Failed, Tool, check_version, run
 
 GROUP_ROWS = 100_000_000  # rows a line of the ledger stands for; all of them are committed at once
@@ -62,11 +62,10 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
     ledger.step("closed")
 
 
-def check(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> None:
-    """Raise what speaks against importing this snapshot here: ConfigError, or BadInput."""
+def check(server: Server, settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError where nothing can be imported from here."""
     find_place(server)
     check_version(_tool(settings), health.version(server))
-    check_names(snapshot)
 
 
 def _tool(settings: Mapping[str, Any]) -> Tool:

@@ -53,7 +53,7 @@ def _look(parquet: pq.ParquetFile, file: DataFile, column: Column, own: Column) 
     kind = simple(column.kind)
     form = form_of(kind)
     if form is None:
-        raise _unfit(file, own, f"holds {own.kind}")
+        raise unfit(file.path, own, f"holds {own.kind}")
     if is_.is_timestamp(kind) and form is PLAIN and _is_early(parquet, own):
         form = early(kind)
     empties = is_.is_string(kind) and column.role == "property" and _has_empties(parquet, own)
@@ -71,7 +71,7 @@ def _check_key(parquet: pq.ParquetFile, file: DataFile, column: Column, own: Col
         said = f"{file.path} has a row whose {role} ({own.name!r}) is null."
         raise Misfit("node" if column.role == "id" else "relationship", "", said)
     if is_.is_string(simple(own.kind)) and _has_empties(parquet, own):
-        raise _unfit(file, own, f"is the {role} and holds an empty text")
+        raise unfit(file.path, own, f"is the {role} and holds an empty text")
 
 
 def _is_early(parquet: pq.ParquetFile, own: Column) -> bool:
@@ -111,9 +111,10 @@ def _read(parquet: pq.ParquetFile, name: str) -> Any:
         yield batch.column(batch.schema.names.index(name))
 
 
-def _unfit(file: DataFile, own: Column, why: str) -> BadInput:
+def unfit(where: str, own: Column, why: str) -> BadInput:
+    """The error for a column that has to go another way."""
     return BadInput(
-        f"{file.path}: column {own.name!r} {why}, which the import tool cannot take.",
+        f"{where}: column {own.name!r} {why}, which the import tool cannot take.",
         kept=_KEPT,
         cure="Set neo4j.loader to bolt or auto, or leave the column out.",
     )

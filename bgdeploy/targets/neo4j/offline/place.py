@@ -40,8 +40,12 @@ class Place:
 def find_place(server: Server) -> Place:
     """Return the server's folders on this host; raises ConfigError where they are another host's or user's."""
     told = {row["name"]: row["value"] for row in server.ask(PLACES, "Asking where the data lies")}
-    members = server.ask(MEMBERS, "Asking for the servers")
-    return judge_place(told, members, uid=os.geteuid())
+    return judge_place(told, list_members(server), uid=os.geteuid())
+
+
+def list_members(server: Server) -> Rows:
+    """Id and address of every server that has the ``system`` database."""
+    return server.ask(MEMBERS, "Asking for the servers")
 
 
 def judge_place(told: Mapping[str, Any], members: Rows, *, uid: int) -> Place:

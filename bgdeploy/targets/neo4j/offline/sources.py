@@ -20,7 +20,8 @@ from bgdeploy.snapshots.source import Column, Snapshot, Table
 from bgdeploy.targets.base import Group
 from bgdeploy.targets.groups import file_of, find_table, is_split
 from bgdeploy.targets.neo4j.offline.copies import Source, copy, in_place
-from bgdeploy.targets.neo4j.offline.looks import Look, look_at
+from bgdeploy.targets.neo4j.offline.forms import form_of
+from bgdeploy.targets.neo4j.offline.looks import Look, look_at, unfit
 from bgdeploy.targets.neo4j.room import MIB
 
 FOLDER = "input"
@@ -132,13 +133,15 @@ def _write(source: Source, group: Group, spaces: Spaces, stem: Path) -> str:
     return f"{header},{link}"
 
 
-def check_names(snapshot: Snapshot) -> None:
-    """Raise BadInput for a label, type or column whose name the tool would read as something else."""
+def check_fit(snapshot: Snapshot) -> None:
+    """Raise BadInput for a name that the tool would read as something else, and for a type it cannot be given."""
     for table in snapshot.tables:
         _option(table)
         for column in table.columns:
             if column.role in ("id", "property"):
                 _safe(column)
+            if column.role == "property" and form_of(column.kind) is None:
+                raise unfit(table.name, column, f"holds {column.kind}")
 
 
 def _option(table: Table) -> str:
