@@ -41,6 +41,7 @@ NODES = int(os.environ.get("NODES", "4000000"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 MEMORY_MB = int(os.environ.get("MEMORY_MB", "2048"))
 FILE_ROWS = 1_000_000
+ESTIMATES: set[str] = set()  # what the tool says beforehand of its memory and the store
 
 
 def make(folder: Path) -> Loading:
@@ -100,7 +101,13 @@ def by_hand(work: Loading, tool: Path, folder: Path) -> None:
         f"--relationships=JOINS={folder / 'joins.csv'},{joins}", "bench",
     ]  # fmt: skip
     command = [str(tool), "database", "import", "full", *words]
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    with open(folder / "said", "wb") as said:
+        subprocess.run(command, cwd=folder, check=True, stdout=said)
+    ESTIMATES.update(
+        line.strip()
+        for line in (folder / "said").read_text().splitlines()
+        if "Estimated required" in line or "disk space usage" in line
+    )
 
 
 def timed(way: Callable[[Loading, Path, Path], None], work: Loading, tool: Path, folder: Path) -> float:
@@ -156,6 +163,7 @@ def main() -> None:
         print(
             f"{rows / mean:,.0f} rows/s, store {size >> 20:,} MiB ({size / rows:.0f} B a row), reckoned with {store_bytes(work.snapshot) >> 20:,} MiB"
         )
+        print("; ".join(sorted(ESTIMATES)))
         print(f"tool at most {watch.most:,} MiB resident, allowed {MEMORY_MB:,} MiB beside its heap")
 
 

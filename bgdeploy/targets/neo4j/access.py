@@ -32,13 +32,18 @@ IDENTITY = "CALL dbms.info() YIELD id RETURN id"
 
 @dataclass(frozen=True)
 class Access:
-    """Where the server is and who asks; ``password_file`` is read anew at each login."""
+    """Where the server is and who asks; ``password_file`` is read anew at each login.
+
+    ``import_tool`` is the server's ``neo4j-admin`` where it runs on this host, ``import_memory_mb`` what it may take.
+    """
 
     uri: str
     user: str
     password: str = field(default="", repr=False)
     password_file: str | None = None
     ca_file: str | None = None
+    import_tool: str | None = None
+    import_memory_mb: int | None = None
 
     def secret(self) -> str:
         """The password as it is now; raises ConfigError when its file cannot be read."""

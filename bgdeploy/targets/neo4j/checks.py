@@ -125,16 +125,15 @@ def find_loader(server: Server, settings: Mapping[str, Any]) -> Iterator[Finding
     """Whether the import tool can be used, where somebody means to."""
     from bgdeploy.targets.neo4j.offline.load import check
 
-    if settings["loader"] not in ("auto", "import") or not (
-        settings["import_tool"] or settings["loader"] == "import"
-    ):
+    tool = server.access.import_tool
+    if settings["loader"] != "import" and (settings["loader"] != "auto" or tool is None):
         return
     try:
-        check(server, settings)
+        check(server)
     except ConfigError as failure:
         yield error(failure.what, failure.cure)
         return
-    yield ok(f"the import tool {settings['import_tool']} is of its release, and its data folder is here")
+    yield ok(f"the import tool {tool} is of its release, and its data folder is here")
 
 
 def find_clock(server: Server) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
     """Load by the job's loader; where that is ``auto``, choose one and store it with the job first."""
     loader = ticket.settings.get("loader", "bolt")
     if loader == "auto":
-        choice = choose(look(server, ticket.settings, snapshot))
+        choice = choose(look(server, snapshot))
         ledger.chosen(choice.loader, choice.why)
         loader = choice.loader
     settings = {**ticket.settings, "loader": loader}
@@ -51,12 +51,12 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
     package.load(server, replace(ticket, settings=settings), snapshot, ledger, folder)
 
 
-def look(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> Facts:
+def look(server: Server, snapshot: Snapshot) -> Facts:
     """Ask the server and this host for what the choice rests on."""
     edition = health.edition(server)
     if edition == "community" or snapshot.rows < FEW:
         return Facts(snapshot.rows, edition, "not asked", "not asked")
-    return Facts(snapshot.rows, edition, find_arrow(server), _find_import(server, settings, snapshot))
+    return Facts(snapshot.rows, edition, find_arrow(server), _find_import(server, snapshot))
 
 
 def choose(facts: Facts) -> Choice:
@@ -89,14 +89,14 @@ def find_arrow(server: Server) -> str:
     return "" if rows and rows[0]["running"] else "switched off (gds.arrow.enabled)"
 
 
-def _find_import(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> str:
+def _find_import(server: Server, snapshot: Snapshot) -> str:
     from bgdeploy.targets.neo4j.offline.load import check
     from bgdeploy.targets.neo4j.offline.sources import check_fit
 
-    if not settings.get("import_tool"):
+    if server.access.import_tool is None:
         return "neo4j.import_tool is not set"
     try:
-        check(server, settings)
+        check(server)
         check_fit(snapshot)
     except BgdeployError as error:
         return error.what.rstrip(".")
@@ -111,4 +111,4 @@ def find_needs(
     if settings.get("loader") == "import":
         from bgdeploy.targets.neo4j.offline.needs import find_needs as find_more
 
-        yield from find_more(server, settings, snapshot)
+        yield from find_more(server, snapshot)

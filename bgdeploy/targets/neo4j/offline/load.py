@@ -5,9 +5,8 @@ The tool cannot resume. What can is everything after it: a store that is whole i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bgdeploy.errors import BuildLocked, NameTaken, TargetError, TargetFull
 from bgdeploy.failpoints import reach
@@ -62,14 +61,14 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
     ledger.step("closed")
 
 
-def check(server: Server, settings: Mapping[str, Any]) -> None:
+def check(server: Server) -> None:
     """Raise ConfigError where nothing can be imported from here."""
     find_place(server)
-    check_version(_tool(settings), health.version(server))
+    check_version(_tool(server), health.version(server))
 
 
-def _tool(settings: Mapping[str, Any]) -> Tool:
-    return Tool(str(settings.get("import_tool") or "neo4j-admin"), settings.get("import_memory_mb"))
+def _tool(server: Server) -> Tool:
+    return Tool(server.access.import_tool or "neo4j-admin", server.access.import_memory_mb)
 
 
 def _is_mounted(server: Server, database: str, groups: Sequence[Group], ledger: Ledger, folder: Path) -> bool:
@@ -96,10 +95,10 @@ def _make_store(
     note = store.read_note(folder)
     if note is not None and note.phase != "importing" and all(one.is_dir() for one in note.folders):
         return
-    tool = _tool(ticket.settings)
+    tool = _tool(server)
     check_version(tool, health.version(server))
     store.discard(folder)
-    _check_needs(server, ticket.settings, snapshot)
+    _check_needs(server, snapshot)
     ledger.note("looking through the files")
     given = lay_out(snapshot, groups, folder)
     empties.keep(folder, given.empties)
@@ -114,9 +113,9 @@ def _make_store(
     reach("load.import.after")
 
 
-def _check_needs(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> None:
+def _check_needs(server: Server, snapshot: Snapshot) -> None:
     """The same look as before the claim, which did not know yet which loader it would be."""
-    for need in find_needs(server, settings, snapshot):
+    for need in find_needs(server, snapshot):
         if not need.met:
             raise TargetFull(f"Too little for the import: {need.sum}.", kept=_KEPT)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import psutil
 
@@ -20,12 +19,12 @@ BASE = 1024 * MIB  # of the tool itself, as it tells of an import of five rows
 _ID = {"integer": 12, "string": 24}  # bytes a node's id takes while relationships look for it
 
 
-def find_needs(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Need]:
+def find_needs(server: Server, snapshot: Snapshot) -> Iterator[Need]:
     """Memory outside of Java's heap, against what the configuration allows or the host has free."""
     nodes, kind = sum(table.rows for table in snapshot.nodes), id_type(snapshot)
     needed = BASE + _ID[kind] * nodes
-    limit = settings.get("import_memory_mb")
-    free = psutil.virtual_memory().available if limit is None else int(limit) * MIB
+    limit = server.access.import_memory_mb
+    free = psutil.virtual_memory().available if limit is None else limit * MIB
     whose = "free" if limit is None else "allowed by neo4j.import_memory_mb"
     words = f"memory of the import tool: {needed / MIB:,.0f} MiB for {nodes:,} {kind} ids, {free / MIB:,.0f} MiB {whose}"
     yield Need("memory of the import tool", needed, free, words)
