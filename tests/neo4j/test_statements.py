@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from neo4j.exceptions import ClientError
 
-from bgdeploy.targets.neo4j import access, aliases, databases, health, loaders, rights, room, schema
+from bgdeploy.targets.neo4j import access, aliases, databases, health, rights, room, schema
 from bgdeploy.targets.neo4j.names import CYPHER, quote
 from bgdeploy.targets.neo4j.offline import place
 from tests.house import make_house
@@ -71,10 +71,6 @@ def refused(real: Community, statement: str) -> str | None:
 @pytest.mark.parametrize("statement", ENTERPRISE)
 def test_community_knows_the_statement_and_lacks_the_edition(real: Community, statement: str) -> None:
     assert refused(real, statement) in UNSUPPORTED
-
-
-def test_a_server_without_graph_data_science_knows_no_arrow(real: Community) -> None:
-    assert refused(real, loaders.ARROW) == "Neo.ClientError.Procedure.ProcedureNotFound"
 
 
 def test_a_misspelled_statement_would_be_noticed(real: Community) -> None:

@@ -8,16 +8,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bgdeploy.errors import BgdeployError, TargetError
+from bgdeploy.errors import BgdeployError
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Ledger, Need, Ticket
 from bgdeploy.targets.neo4j import health, room
 from bgdeploy.targets.neo4j.access import Server
-from bgdeploy.targets.neo4j.refusals import EditionLacks
 
 FEW = 5_000_000  # rows that Bolt loads in a minute or two, and continues after any crash
 MANY = 1_000_000_000  # rows from which the import tool's offline way is worth what it asks for
-ARROW = "CALL gds.debug.arrow() YIELD running RETURN running"
 _PLACES = {"bolt": "bolt", "arrow": "arrow", "import": "offline"}
 
 
@@ -80,13 +78,12 @@ def choose(facts: Facts) -> Choice:
 
 def find_arrow(server: Server) -> str:
     """Why the server takes no Arrow, in one clause; empty where it does."""
+    address = import_module("bgdeploy.targets.neo4j.arrow.address")
     try:
-        rows = server.ask(ARROW, "Asking for Arrow")
-    except EditionLacks:
-        return "its edition has none"
-    except TargetError as error:
-        return "no Graph Data Science there" if "ProcedureNotFound" in error.what else error.what
-    return "" if rows and rows[0]["running"] else "switched off (gds.arrow.enabled)"
+        address.find_address(server)
+    except BgdeployError as error:
+        return error.what.rstrip(".")
+    return ""
 
 
 def _find_import(server: Server, snapshot: Snapshot) -> str:
