@@ -11,7 +11,7 @@ from pathlib import Path
 from bgdeploy.errors import BuildLocked, NameTaken, TargetError, TargetFull
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.ends import Misfit
-from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import Group, Ledger, Ticket
 from bgdeploy.targets.groups import Doubt, keep_plan
 from bgdeploy.targets.neo4j import databases, health, schema
@@ -29,7 +29,11 @@ GROUP_ROWS = 100_000_000  # rows a line of the ledger stands for; all of them ar
 REPORT = "report"
 SETTINGS = "tool.conf"
 _KEPT = "What is live stays live."
-_COUNTS = f"{CYPHER}MATCH (n) WITH count(*) AS nodes OPTIONAL MATCH ()-[r]->() RETURN nodes, count(r) AS relationships"
+# Each alone, so that the server answers from its count store and reads nothing.
+_COUNTS: dict[Kind, str] = {
+    "node": f"{CYPHER}MATCH (n) RETURN count(*) AS rows",
+    "relationship": f"{CYPHER}MATCH ()-[r]->() RETURN count(*) AS rows",
+}
 
 
 def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, folder: Path) -> None:
@@ -184,13 +188,11 @@ def _foreign(database: str) -> NameTaken:
 
 def _confirm(server: Server, database: str, groups: Sequence[Group], ledger: Ledger) -> None:
     """Count what is there before saying that it is; all groups are committed at once."""
-    found = server.read(database, _COUNTS, f"Counting what is in {database}")[0]
-    for kind, column in (("node", "nodes"), ("relationship", "relationships")):
+    for kind, counted in _COUNTS.items():
+        found = server.read(database, counted, f"Counting what is in {database}")[0]["rows"]
         expected = sum(group.rows for group in groups if group.kind == kind)
-        if found[column] != expected:
-            what = (
-                f"{database} holds {found[column]:,} {column} after the import, and the files {expected:,}."
-            )
+        if found != expected:
+            what = f"{database} holds {found:,} {kind}s after the import, and the files {expected:,}."
             raise BuildLocked(what, kept=_KEPT)
     known = ledger.done()
     for group in groups:

@@ -1,6 +1,6 @@
-"""Sources: the snapshot's files as the tool takes them, each with a header of its own, most of them where they lie.
+"""Sources: the snapshot's files as the tool takes them, under headers of our own, most of them where they lie.
 
-The tool reads ``<header>.csv,<file>`` pairs: the header's first line says what its second line's
+The tool reads ``<header>.csv,<file>,<file>``: the header's first line says what its second line's
 columns become, and columns it leaves out are not read. It takes paths for patterns and labels for
 lists, so the files are reached through numbered links in a folder of our own.
 """
@@ -25,6 +25,7 @@ from bgdeploy.targets.neo4j.offline.looks import Look, look_at, unfit
 from bgdeploy.targets.neo4j.room import MIB
 
 FOLDER = "input"
+COPIES = "copies"  # below it
 LABELS_APART = ","  # between labels in one text, as snapshots have it
 _MARKS = set(':(){}[]"\r\n')  # what has a meaning of its own in a header, or none at all
 _LABEL_MARKS = set(":=,\r\n")
@@ -76,19 +77,31 @@ def lay_out(snapshot: Snapshot, groups: Sequence[Group], folder: Path) -> Input:
     home.mkdir(parents=True)
     files = [_look_at(snapshot, group, path, folder) for group in groups for path in group.files]
     _check_room([file for file in files if file.copied], home)
-    spaces, words, empties = spaces_of(snapshot), [], dict[tuple[str, str, str], None]()
+    spaces, alike = spaces_of(snapshot), dict[tuple[str, str], list[Path]]()
     for number, file in enumerate(files):
-        sources = (
-            copy(file.path, file.looks, home, str(number))
-            if file.copied
-            else [in_place(file.path, file.looks)]
-        )
-        for place, source in enumerate(sources):
-            pair = _write(source, file.group, spaces, home / f"{number}-{place}")
-            words.append(f"{_option(file.table)}={pair}")
-        named = [look.column.name for look in file.looks if look.empties]
-        empties |= dict.fromkeys((file.table.kind, file.table.name, name) for name in named)
-    return Input(tuple(words), tuple(empties))
+        for source in _sources(file, home / COPIES, str(number)):
+            alike.setdefault((_option(file.table), _header(source, file.group, spaces)), []).append(
+                source.path
+            )
+    words = [_word(home, number, *key, paths) for number, (key, paths) in enumerate(alike.items())]
+    return Input(tuple(words), tuple(dict.fromkeys(empty for file in files for empty in file.empties)))
+
+
+def _sources(file: _File, folder: Path, stem: str) -> list[Source]:
+    if not file.copied:
+        return [in_place(file.path, file.looks)]
+    folder.mkdir(exist_ok=True)
+    return copy(file.path, file.looks, folder, stem)
+
+
+def _word(home: Path, number: int, option: str, header: str, paths: Sequence[Path]) -> str:
+    """One option for all files with one header; paths count from the folder the tool runs in, so that many fit."""
+    first = home / f"{number}.csv"
+    first.write_text(header, encoding="utf-8")
+    links = [home / f"{number}-{place}.parquet" for place in range(len(paths))]
+    for link, path in zip(links, paths, strict=True):
+        link.symlink_to(path)
+    return f"{option}={','.join(f'{FOLDER}/{one.name}' for one in (first, *links))}"
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,11 @@ class _File:
     @property
     def copied(self) -> bool:
         return any(look.copied for look in self.looks)
+
+    @property
+    def empties(self) -> list[tuple[str, str, str]]:
+        names = [look.column.name for look in self.looks if look.empties]
+        return [(self.table.kind, self.table.name, name) for name in names]
 
 
 def _look_at(snapshot: Snapshot, group: Group, path: str, folder: Path) -> _File:
@@ -123,14 +141,11 @@ def _check_room(copied: Sequence[_File], home: Path) -> None:
         raise TargetFull(what, kept=_KEPT, cure="Make room there.")
 
 
-def _write(source: Source, group: Group, spaces: Spaces, stem: Path) -> str:
-    """The pair of header and file."""
-    link, header = stem.with_name(f"{stem.name}-link.parquet"), stem.with_name(f"{stem.name}.csv")
-    link.symlink_to(source.path)
+def _header(source: Source, group: Group, spaces: Spaces) -> str:
+    """Two lines: what the columns become, and what they are called in the file."""
     pairs = [(_target(look.column, group, spaces) + suffix, name) for look, name, suffix in source.columns]
     lines = [",".join(f'"{word}"' for word in line) for line in zip(*pairs, strict=True)]
-    header.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return f"{header},{link}"
+    return "\n".join(lines) + "\n"
 
 
 def check_fit(snapshot: Snapshot) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ from bgdeploy.targets.neo4j.offline.store import MARK, end_marked
 
 _PHASE = re.compile(r"([A-Z][a-z ]+), started 2\d\d\d-|\(\d/\d\) ([A-Z][a-z ]+) 2\d\d\d-")
 _CAUSE = re.compile(r"^(?:Caused by: )?([\w.$]+(?:Exception|Error)\w*)(?:: (.*))?$")
+# Newer ones keep a log of each run below the server's data.
+_KEEPS = re.compile(r"saved in the directory: (/.*/neo4j-admin-import-[\d.-]+)$")
 _WITHIN = 60.0  # seconds the tool gets to tell its version
 _LINES = 400  # of the last that it said are kept
 _KEPT = "What is live stays live."
@@ -63,8 +67,8 @@ def _unusable(tool: Tool, why: str) -> ConfigError:
     )
 
 
-def run(tool: Tool, words: Sequence[str], folder: Path, mark: str, tell: Callable[[str], None]) -> str:
-    """Run the tool in ``folder`` and return what it said last; raises TargetFull or TargetError, or Failed.
+def run(tool: Tool, words: Sequence[str], folder: Path, mark: str, tell: Callable[[str], None]) -> None:
+    """Run the tool in ``folder``; raises TargetFull or TargetError, or Failed.
 
     It ends with this process, however that goes; every process of it carries ``mark``.
     """
@@ -89,7 +93,6 @@ def run(tool: Tool, words: Sequence[str], folder: Path, mark: str, tell: Callabl
             end_marked(mark)
     if code:
         raise explain_failure(said, code)
-    return "".join(said)
 
 
 def _end_with(keeper: subprocess.Popen[str], mark: str) -> None:
@@ -99,13 +102,17 @@ def _end_with(keeper: subprocess.Popen[str], mark: str) -> None:
 
 
 def _follow(process: subprocess.Popen[str], tell: Callable[[str], None]) -> list[str]:
-    said: list[str] = []
+    said: deque[str] = deque(maxlen=_LINES)
     assert process.stdout is not None
+    kept = None
     for line in process.stdout:
-        said = [*said[-_LINES:], line]
+        said.append(line)
+        kept = kept or _KEEPS.search(line)
         if phase := _PHASE.search(line):
             tell((phase[1] or phase[2]).strip().lower())
-    return said
+    if kept is not None:  # what it says it wrote there was said here too
+        shutil.rmtree(kept[1], ignore_errors=True)
+    return list(said)
 
 
 class Failed(Exception):
