@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from neo4j.exceptions import Neo4jError
 
 from bgdeploy.errors import BadInput, ConfigError, TargetError, TargetFull
+from bgdeploy.targets.neo4j import access
 from bgdeploy.targets.neo4j.databases import Layout
 from bgdeploy.targets.neo4j.loaders import FEW, MANY, Facts, choose
 from bgdeploy.targets.neo4j.offline.place import judge_place
@@ -175,3 +178,26 @@ def test_types_that_the_tool_cannot_be_given_are_refused_by_name(tmp_path: Path,
     files = {"nodes/A/a.parquet": pa.table({"id": [1], "odd": pa.array([None], kind)})}
     with pytest.raises(BadInput, match=r"A: column 'odd' holds .*, which the import tool cannot take"):
         check_fit(loading_of(tmp_path, "bolt://none", files).snapshot)
+
+
+def refusing(times: int, code: str) -> Callable[[], str]:
+    """An answer that comes after so many refusals."""
+    left = iter(range(times))
+
+    def act() -> str:
+        if next(left, None) is None:
+            return "done"
+        raise Neo4jError._hydrate_neo4j(code=code, message="no")
+
+    return act
+
+
+def test_what_a_member_refuses_that_leads_no_longer_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "_PAUSE", 0.001)
+    for code in ("Neo.ClientError.Cluster.NotALeader", "Neo.TransientError.General.DatabaseUnavailable"):
+        assert access.repeat(refusing(3, code)) == "done"
+    with pytest.raises(Neo4jError):
+        access.repeat(refusing(1, "Neo.ClientError.Statement.SyntaxError"))
+    monkeypatch.setattr(access, "_RETRY", 0.01)
+    with pytest.raises(Neo4jError):
+        access.repeat(refusing(10_000, "Neo.ClientError.Cluster.NotALeader"))
