@@ -75,7 +75,7 @@ def ours(work: Loading, tool: Path, folder: Path) -> None:
     note = store.open_note(build, place, "bench")
     run(
         mine,
-        [*_options(mine, place, work.snapshot, build), *given.words, "bench"],
+        [*_options(mine, place, "bench", work.snapshot, build), *given.words],
         build,
         note.mark,
         ledger.note,
@@ -98,9 +98,9 @@ def by_hand(work: Loading, tool: Path, folder: Path) -> None:
     words = [
         "--input-type=parquet", "--id-type=integer", f"--max-off-heap-memory={MEMORY_MB}m",
         f"--additional-config={conf}", f"--nodes=Thing={folder / 'nodes.csv'},{nodes}",
-        f"--relationships=JOINS={folder / 'joins.csv'},{joins}", "bench",
+        f"--relationships=JOINS={folder / 'joins.csv'},{joins}",
     ]  # fmt: skip
-    command = [str(tool), "database", "import", "full", *words]
+    command = [str(tool), "database", "import", "full", "bench", *words]
     with open(folder / "said", "wb") as said:
         subprocess.run(command, cwd=folder, check=True, stdout=said)
     ESTIMATES.update(

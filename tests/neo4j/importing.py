@@ -30,7 +30,7 @@ def imported(folder: Path, version: str, files: dict[str, Any]) -> Iterator[tupl
     given = lay_out(one.snapshot, groups, work)
     place = Place(server.home / "data/databases", server.home / "data/transactions", "", "", ())
     tool = Tool(str(server.write_tool(folder / "neo4j-admin")), 512)
-    words = [*_options(tool, place, one.snapshot, work), *given.words, "neo4j"]
+    words = [*_options(tool, place, "neo4j", one.snapshot, work), *given.words]
     run(tool, words, work, "a-mark-of-the-tests", lambda phase: None)
     empties.keep(work, given.empties)
     server.start()

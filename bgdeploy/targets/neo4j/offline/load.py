@@ -106,7 +106,7 @@ def _make_store(
     ledger.note("looking through the files")
     given = lay_out(snapshot, groups, folder)
     empties.keep(folder, given.empties)
-    words = [*_options(tool, place, snapshot, folder), *given.words, ticket.database]
+    words = [*_options(tool, place, ticket.database, snapshot, folder), *given.words]
     note = store.open_note(folder, place, ticket.database)
     reach("load.import.before")
     _run(tool, words, snapshot, ledger, folder, note)
@@ -124,8 +124,8 @@ def _check_needs(server: Server, snapshot: Snapshot) -> None:
             raise TargetFull(f"Too little for the import: {need.sum}.", kept=_KEPT)
 
 
-def _options(tool: Tool, place: Place, snapshot: Snapshot, folder: Path) -> list[str]:
-    """Everything but the files: where to write, what to call an id, when to give up."""
+def _options(tool: Tool, place: Place, database: str, snapshot: Snapshot, folder: Path) -> list[str]:
+    """Everything but the files, which must come last: where to write, what to call an id, when to give up."""
     lines = {
         "server.directories.data": place.stores.parent,
         "server.directories.transaction.logs.root": place.logs,
@@ -134,7 +134,7 @@ def _options(tool: Tool, place: Place, snapshot: Snapshot, folder: Path) -> list
     (folder / SETTINGS).write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
     memory = [] if tool.memory_mb is None else [f"--max-off-heap-memory={tool.memory_mb}m"]
     return [
-        "database", "import", "full", "--verbose", "--input-type=parquet", f"--id-type={id_type(snapshot)}",
+        "database", "import", "full", database, "--verbose", "--input-type=parquet", f"--id-type={id_type(snapshot)}",
         f"--array-delimiter={LABELS_APART}", f"--additional-config={folder / SETTINGS}",
         f"--report-file={folder / REPORT}", f"--bad-tolerance={TOLERATED}", "--skip-duplicate-nodes=true",
         "--skip-bad-relationships=true", *memory,
