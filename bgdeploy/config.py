@@ -69,6 +69,9 @@ class Settings(Section):
         neo4j, orchestrator = self.neo4j, self.orchestrator
         lists = {"indexes": neo4j.indexes, "warm_up": neo4j.warm_up, "reader_roles": neo4j.reader_roles}
         return {
+            "loader": neo4j.loader,
+            "primaries": neo4j.primaries,
+            "secondaries": neo4j.secondaries,
             "concurrency": neo4j.concurrency,
             "batch_rows": neo4j.batch_rows,
             "read_only": neo4j.read_only,
@@ -84,11 +87,13 @@ class Settings(Section):
             return {}
         neo4j = self.neo4j
         given = neo4j.password.get_secret_value() if neo4j.password else os.environ.get("NEO4J_PASSWORD", "")
-        files = {"password_file": neo4j.password_file, "ca_file": neo4j.ca_file}
+        names = ("password_file", "ca_file", "import_tool")
+        files = {name: getattr(neo4j, name) for name in names}
         return {
             "uri": neo4j.address(),
             "user": neo4j.user,
             "password": given,
+            "import_memory_mb": neo4j.import_memory_mb,
             **{name: None if path is None else str(path) for name, path in files.items()},
         }
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -77,13 +76,6 @@ def _json_list(text: str) -> Any:
 def to_none(value: Any) -> Any:
     """Turn the words for nothing into None, where nothing is a value."""
     return None if isinstance(value, str) and value.strip().lower() in ("", "null", "none", "~") else value
-
-
-def only_bolt(loader: str) -> str:
-    """Refuse the ways of loading that this version does not have."""
-    if loader not in ("auto", "bolt"):
-        raise ValueError("this version loads over bolt; use auto or bolt")
-    return loader
 
 
 def split_lines(value: Any) -> Any:
@@ -168,7 +160,11 @@ class Neo4j(Section):
     user: str = "neo4j"
     password: Annotated[SecretStr | None, Nothing] = None
     password_file: Annotated[Place | None, Nothing] = None
-    loader: Annotated[str, AfterValidator(only_bolt)] = "auto"
+    loader: Literal["auto", "bolt", "arrow", "import"] = "auto"
+    import_tool: Annotated[Place | None, Nothing] = None
+    import_memory_mb: Annotated[int | None, Field(ge=64, le=16_777_216), Nothing] = None
+    primaries: Annotated[int | None, Field(ge=1, le=11), Nothing] = None
+    secondaries: Annotated[int | None, Field(ge=0, le=20), Nothing] = None
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 5_000
     indexes: Lines = ()

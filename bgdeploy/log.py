@@ -52,6 +52,7 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.INFO,
         "loading {job} into {database} (run {fence}; runs that failed without progress: {attempt}, that were cut off: {interruptions})",
     ),
+    "load.chosen": (logging.INFO, "{job} is loaded by {loader}: {why}"),
     "load.planned": (logging.INFO, "{job}: {rows:,} rows to load, in {groups} group(s) of files"),
     "load.resumed": (
         logging.INFO,

@@ -73,6 +73,10 @@ class PipeLedger:
         self.known.clear()
         self.line.ask("restart", reason=reason)
 
+    def chosen(self, loader: str, why: str) -> None:
+        """Make the choice durable."""
+        self.line.ask("chosen", loader=loader, why=why)
+
     def started(self, group: int) -> None:
         """Say that a group is about to be committed."""
         self.line.ask("started", group=group)

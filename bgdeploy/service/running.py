@@ -17,7 +17,7 @@ from bgdeploy.errors import (
 )
 from bgdeploy.jobs import ledger
 from bgdeploy.jobs.lease import Lease
-from bgdeploy.jobs.rows import Row, Tx, title, write
+from bgdeploy.jobs.rows import Row, Tx, rewrite, title, write
 from bgdeploy.pipeline import admit, load
 from bgdeploy.service import child as children
 from bgdeploy.service.heartbeat import Heartbeat
@@ -171,6 +171,10 @@ def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
             ledger.store_plan(tx, job, database, groups)
         case "restart":
             ledger.restart(tx, job, database, message["reason"])
+        case "chosen":
+            settings = {**job["settings"], "loader": message["loader"]}
+            run.job = rewrite(tx, job, settings=settings)
+            tx.say("load.chosen", job, loader=message["loader"], why=message["why"])
         case "started":
             ledger.started(tx, job, database, message["group"])
         case "advanced":

@@ -86,6 +86,9 @@ class Ledger(Protocol):
     def restart(self, reason: str) -> None:
         """Forget all confirmed groups: the build was deleted and starts again."""
 
+    def chosen(self, loader: str, why: str) -> None:
+        """Store with the job by which of several ways it is loaded, so that a later run goes on with it."""
+
     def started(self, group: int) -> None:
         """A group is about to be committed; refused for one that is confirmed already."""
 

@@ -160,6 +160,7 @@ class Client:
 
     def _begin(self, extra: dict[str, Any]) -> None:
         self._enter(extra.get("db"))
+        self.dbms.lead()
         self.in_transaction = True
         if self.database is None:
             self._success()

@@ -39,6 +39,9 @@ class Memory:
     def restart(self, reason: str) -> None:
         raise AssertionError(f"nothing is started again: {reason}")
 
+    def chosen(self, loader: str, why: str) -> None:
+        self.events.append(("chosen", loader))
+
     def started(self, group: int) -> None:
         assert group not in self.rows
         self.events.append(("started", group))

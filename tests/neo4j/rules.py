@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -68,14 +69,28 @@ class Dbms:
     lock: threading.RLock = field(default_factory=threading.RLock)
     stuck: list[str] = field(default_factory=list)  # databases that come up offline, as after a crash
     homes: int = 0
+    asked: int = 0  # statements and transactions so far
+
+    @property
+    def data(self) -> Path:
+        """The folder of the server that this stands for; a store that lies in it is mounted by CREATE DATABASE."""
+        return self.root / "data"
+
+    @property
+    def id(self) -> str:
+        """What ``SHOW DATABASES`` calls the server."""
+        return str(uuid.UUID(bytes=(self.data / "server_id").read_bytes()[1:]))
 
     def open(self) -> None:
         """Start the process behind the default database."""
+        (self.data / "databases").mkdir(parents=True)
+        (self.data / "server_id").write_bytes(b"\1" + uuid.uuid4().bytes)
         self.databases["neo4j"] = Database("neo4j", self._new_server(), "online")
         self._server("neo4j").wait()
         self.spare = [self._new_server(), self._new_server()]
 
-    def _new_server(self) -> Community:
+    def _new_server(self, mounted: str = "") -> Community:
+        """A process of its own; ``mounted`` names a store on disk that it takes over, as its one database."""
         with self.lock:
             self.homes += 1
             server = Community(self.root / f"db-{self.homes}", self.version, heap=self.memory)
@@ -85,6 +100,11 @@ class Dbms:
             made.prepare()
             (self.root / "template.new").rename(first)
         shutil.copytree(first, server.home)
+        for folder in _folders(self.data, mounted) if mounted else ():
+            inside = server.home / "data" / folder.parent.name / "neo4j"
+            inside.parent.mkdir(exist_ok=True)
+            folder.rename(inside)
+            folder.symlink_to(inside)
         server.start()
         return server
 
@@ -122,6 +142,7 @@ class Dbms:
         text = " ".join(text.split())
         if text.startswith("STANDIN"):
             return ["state"], self._control(params)
+        self.lead()
         self.said.append(text)
         for denied in self.users[user]["denied"]:
             if text.startswith(denied):
@@ -132,6 +153,15 @@ class Dbms:
                 rows = act(self, match.groupdict(), params)
                 return _columns(text, rows), rows
         return self._relay(text, params)
+
+    def lead(self) -> None:
+        """Refuse one statement in so many as a test asks for, as a member does that leads no longer."""
+        with self.lock:
+            self.asked += 1
+            refused = self.told.get("another_leads") and self.asked % self.told["another_leads"] == 0
+        if refused:
+            said = "No write operations are allowed directly on this database. Another member leads."
+            raise Refusal("Neo.ClientError.Cluster.NotALeader", said)
 
     def _relay(self, text: str, params: Params) -> tuple[list[str], Rows]:
         with self._server("neo4j").driver() as driver, driver.session(database="system") as session:
@@ -169,6 +199,9 @@ class Dbms:
             self.databases = {"neo4j": self.databases["neo4j"]}
             self.aliases, self.granted, self.said, self.told, self.limit, self.stuck = {}, [], [], {}, 100, []
             self.users = {"neo4j": {"password": PASSWORD, "denied": []}}
+        for name in ("databases", "transactions"):
+            shutil.rmtree(self.data / name, ignore_errors=True)
+        (self.data / "databases").mkdir()
         for one in gone:
             if one.server is not None:
                 self._recycle(one.server)
@@ -206,9 +239,10 @@ class Dbms:
 
     def _make(self, database: Database) -> None:
         database.status = "starting"
+        lies_there = (self.data / "databases" / database.name).exists()
         with self.lock:
-            server = self.spare.pop() if self.spare else None
-        database.server = server or self._new_server()
+            server = self.spare.pop() if self.spare and not lies_there else None
+        database.server = server or self._new_server(database.name if lies_there else "")
         self._come_online(database)
 
     def _come_online(self, database: Database) -> None:
@@ -262,6 +296,8 @@ class Dbms:
         _await(lambda: not self.busy(database.name), _STARTING)
         with self.lock:
             self.databases.pop(database.name, None)
+        for folder in _folders(self.data, database.name):
+            folder.unlink(missing_ok=True)
         if database.server is not None:
             self._recycle(database.server)
 
@@ -298,6 +334,16 @@ class Dbms:
             raise Refusal("Neo.ClientError.Database.DatabaseNotFound", f"Database '{name}' does not exist.")
         return self.databases[name.lower()]
 
+    def places(self, found: dict[str, str], params: Params) -> Rows:
+        """Where this stand-in says that its data lies; a test may say otherwise."""
+        data = self.told.get("data", str(self.data))
+        told = {"server.directories.data": data, "db.tx_log.preallocate": "false"}
+        return [{"name": name, "value": value} for name, value in told.items()]
+
+    def members(self, found: dict[str, str], params: Params) -> Rows:
+        ids = self.told.get("members", [self.id])
+        return [{"id": one, "address": self.address} for one in ids]
+
     def show(self, found: dict[str, str], params: Params) -> Rows:
         with self.lock:
             rows = [self._row(one) for one in self.databases.values()]
@@ -308,7 +354,7 @@ class Dbms:
         first = one.name == "neo4j"
         pointing = [alias for alias, found in self.aliases.items() if found["database"] == one.name]
         return {
-            "name": one.name, "type": "standard", "aliases": pointing, "access": one.access,
+            "name": one.name, "serverID": self.id, "type": "standard", "aliases": pointing, "access": one.access,
             "address": self.address, "role": "primary", "writer": True, "requestedStatus": one.requested,
             "currentStatus": one.status, "statusMessage": one.message, "default": first, "home": first,
             "constituents": [],
@@ -393,6 +439,10 @@ class Dbms:
         return [{"most": self.limit}]
 
 
+def _folders(data: Path, name: str) -> tuple[Path, Path]:
+    return data / "databases" / name, data / "transactions" / name
+
+
 def _value(text: str, params: Params) -> str:
     return str(params[text[1:]]) if text.startswith("$") else text.strip("`")
 
@@ -423,13 +473,15 @@ def _columns(text: str, rows: Rows) -> list[str]:
 
 _N, _A = r"(?P<name>\$\w+|`[^`]+`|[\w.-]+)", r"(?P<alias>\$\w+|`[^`]+`|[\w.-]+)"
 _WAIT = r"(?P<wait> WAIT(?: (?P<seconds>\d+) SECONDS)?)?"
+_LAYOUT = r"(?P<topology> TOPOLOGY \d+ PRIMARIES(?: \d+ SECONDARIES)?)?(?P<options> OPTIONS \$options)?"
 _STATEMENTS: list[tuple[re.Pattern[str], Callable[[Dbms, dict[str, str], Params], Rows]]] = [
     (re.compile(text), act)
     for text, act in (
-        (rf"CREATE DATABASE {_N}(?P<quiet> IF NOT EXISTS)?{_WAIT}", Dbms.create),
+        (rf"CREATE DATABASE {_N}(?P<quiet> IF NOT EXISTS)?{_LAYOUT}{_WAIT}", Dbms.create),
         (rf"DROP DATABASE {_N}(?P<quiet> IF EXISTS)?(?: DESTROY DATA)?{_WAIT}", Dbms.drop),
         (rf"ALTER DATABASE {_N} SET ACCESS (?P<access>READ ONLY|READ WRITE){_WAIT}", Dbms.alter),
         (rf"(?P<verb>START|STOP) DATABASE {_N}{_WAIT}", Dbms.stop),
+        (r"SHOW DATABASES YIELD .* RETURN serverID AS id, address", Dbms.members),
         (r"SHOW DATABASES(?: YIELD .*)?", Dbms.show),
         (
             rf"CREATE ALIAS {_A}(?P<quiet> IF NOT EXISTS)? FOR DATABASE {_N}(?: PROPERTIES (?P<properties>.*))?",
@@ -451,5 +503,6 @@ _STATEMENTS: list[tuple[re.Pattern[str], Callable[[Dbms, dict[str, str], Params]
         (r"(?P<all>CALL dbms\.queryJmx\('java\.lang:type=Memory'\).*)", Dbms.heap),
         (r"CALL dbms\.queryJmx\('neo4j\.metrics:\*'\).*", Dbms.page_cache),
         (r"SHOW SETTINGS .*max_databases.*", Dbms.max_databases),
+        (r"SHOW SETTINGS .*server\.directories\.data.*", Dbms.places),
     )
 ]

@@ -159,6 +159,16 @@ class Community:
     def _environ(self) -> dict[str, str]:
         return {**os.environ, "NEO4J_HOME": str(self.home), "NEO4J_CONF": str(self.home / "conf")}
 
+    def write_tool(self, path: Path) -> Path:
+        """A ``neo4j-admin`` of this version, with a home of its own, as an installation has one."""
+        home = path.with_suffix(".home")
+        (home / "conf").mkdir(parents=True, exist_ok=True)
+        words = " ".join(f"'{word}'" for word in self._java("org.neo4j.cli.AdminTool", heap="512m"))
+        lines = ["#!/bin/sh", f"NEO4J_HOME='{home}' NEO4J_CONF='{home}/conf' exec {words} \"$@\"", ""]
+        path.write_text("\n".join(lines))
+        path.chmod(0o755)
+        return path
+
     def start(self) -> None:
         """Start the process; it is ready when ``wait`` returns."""
         self._configure()

@@ -7,6 +7,7 @@ from neo4j.exceptions import ClientError
 
 from bgdeploy.targets.neo4j import access, aliases, databases, health, rights, room, schema
 from bgdeploy.targets.neo4j.names import CYPHER, quote
+from bgdeploy.targets.neo4j.offline import place
 from tests.house import make_house
 from tests.neo4j.servers import Community
 from tests.neo4j.standin import StandIn
@@ -14,6 +15,8 @@ from tests.neo4j.standin import StandIn
 # Community knows these words and says that only Enterprise carries them out.
 ENTERPRISE = (
     databases.CREATE,
+    databases.creating(databases.Layout(1)),
+    databases.creating(databases.Layout(3, 2, "an id")),
     databases.DROP,
     databases.READ_ONLY,
     databases.READ_WRITE,
@@ -37,8 +40,17 @@ EVERYWHERE = (
     rights.OTHERS,
     room.FILES,
     room.PLACES,
+    place.PLACES,
+    place.MEMBERS,
 )
-GIVEN = {"name": "acme-1", "alias": "acme", "database": "acme-1", "generation": 7, "role": "analyst"}
+GIVEN = {
+    "name": "acme-1",
+    "alias": "acme",
+    "database": "acme-1",
+    "generation": 7,
+    "role": "analyst",
+    "options": {},
+}
 UNSUPPORTED = (
     "Neo.ClientError.Statement.UnsupportedAdministrationCommand",
     "Neo.ClientError.Statement.NotSystemDatabaseError",  # 5.26 says this of SHOW ALIASES

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import neo4j
 from neo4j.exceptions import ConfigurationError, DriverError, Neo4jError, ServiceUnavailable
 
+from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ConfigError, other_place
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j.refusals import explain
@@ -23,19 +24,26 @@ logging.getLogger("neo4j").addHandler(logging.NullHandler())
 
 _CONNECT = 10.0  # seconds to wait for a connection
 _RETRY = 20.0  # seconds the driver repeats what it calls retryable
+_PAUSE = 0.2  # seconds before a refused statement is sent again
 _SYSTEM = "system"
+Answer = TypeVar("Answer")
 IDENTITY = "CALL dbms.info() YIELD id RETURN id"
 
 
 @dataclass(frozen=True)
 class Access:
-    """Where the server is and who asks; ``password_file`` is read anew at each login."""
+    """Where the server is and who asks; ``password_file`` is read anew at each login.
+
+    ``import_tool`` is the server's ``neo4j-admin`` where it runs on this host, ``import_memory_mb`` what it may take.
+    """
 
     uri: str
     user: str
     password: str = field(default="", repr=False)
     password_file: str | None = None
     ca_file: str | None = None
+    import_tool: str | None = None
+    import_memory_mb: int | None = None
 
     def secret(self) -> str:
         """The password as it is now; raises ConfigError when its file cannot be read."""
@@ -141,11 +149,13 @@ class Server:
     def ask(self, cypher: str, doing: str, **params: Any) -> Rows:
         """Run one administration statement on ``system``, alone in its transaction, and return its rows."""
         marks = self._bookmarks
-        with (
-            self.asking(doing) as driver,
-            driver.session(database=_SYSTEM, bookmark_manager=marks) as session,
-        ):
-            return session.run(cast(Any, cypher), params).data()
+
+        def run(driver: neo4j.Driver) -> Rows:
+            with driver.session(database=_SYSTEM, bookmark_manager=marks) as session:
+                return session.run(cast(Any, cypher), params).data()
+
+        with self.asking(doing) as driver:
+            return repeat(partial(run, driver))
 
     def read(self, database: str, cypher: str, doing: str, **params: Any) -> Rows:
         """Rows of a read-only query; repeated by the driver where the server asks for it."""
@@ -161,15 +171,36 @@ class Server:
         with self.asking(doing) as driver, driver.session(database=database) as session:
             return session.execute_write(lambda tx: tx.run(cast(Any, cypher), params).data())
 
-    def change(self, database: str, cypher: str, doing: str) -> neo4j.ResultSummary:
-        """Run one statement that changes a schema, alone in its transaction."""
-        with self.asking(doing) as driver, driver.session(database=database) as session:
-            return session.run(cast(Any, cypher)).consume()
+    def change(self, database: str, cypher: str, doing: str, **params: Any) -> neo4j.ResultSummary:
+        """Run one statement that changes a schema, or makes transactions of its own, alone in its transaction."""
+
+        def run(driver: neo4j.Driver) -> neo4j.ResultSummary:
+            with driver.session(database=database) as session:
+                return session.run(cast(Any, cypher), params).consume()
+
+        with self.asking(doing) as driver:
+            return repeat(partial(run, driver))
+
+
+def repeat(act: Callable[[], Answer]) -> Answer:
+    """Do it again while the server refuses it for the moment, as a member does that leads no longer.
+
+    The driver does so for transactions of its own, not for statements that stand alone. A broken
+    connection is no refusal: what was done by then is for the caller to look at.
+    """
+    deadline = monotonic() + _RETRY
+    while True:
+        try:
+            return act()
+        except Neo4jError as error:
+            if not error.is_retryable() or monotonic() > deadline:
+                raise
+        threading.Event().wait(_PAUSE)
 
 
 def _read_id(driver: neo4j.Driver) -> str:
     with driver.session(database=_SYSTEM) as session:
-        return str(session.run(IDENTITY).data()[0]["id"])
+        return str(repeat(lambda: session.run(IDENTITY).data())[0]["id"])
 
 
 def open_server(access: Mapping[str, Any]) -> Server:

@@ -15,6 +15,7 @@ from bgdeploy.finding import Check, Finding, error, many, ok, shorten, unknown, 
 from bgdeploy.targets.base import Owned
 from bgdeploy.targets.neo4j import databases, health, rights, standbys
 from bgdeploy.targets.neo4j.access import Access, Server
+from bgdeploy.targets.neo4j.offline.place import list_members
 from bgdeploy.targets.neo4j.refusals import COMMUNITY, place
 from bgdeploy.targets.neo4j.room import HERE
 from bgdeploy.targets.neo4j.statuses import gather
@@ -39,6 +40,8 @@ def checks(server: Server, settings: Mapping[str, Any], owned: Owned, *, try_rig
         Check(SUBJECT, "edition", partial(find_edition, server), needs=reached, opens="target", limit=30.0),
         Check(SUBJECT, "version", partial(find_version, server), needs=reached, limit=30.0),
         Check(SUBJECT, "clock", partial(find_clock, server), needs=reached, limit=30.0),
+        Check(SUBJECT, "members", partial(find_members, server), needs=reached, limit=30.0),
+        Check(SUBJECT, "loader", partial(find_loader, server, settings), needs=reached, limit=90.0),
         Check(SUBJECT, "figures", partial(find_figures, server, settings), needs=reached, limit=30.0),
         Check(SUBJECT, "states of databases", partial(find_unwell, server, owned), needs=known, limit=30.0),
         Check(SUBJECT, "standbys", partial(find_unprotected, settings)),
@@ -104,6 +107,35 @@ def find_version(server: Server) -> Iterator[Finding]:
         yield warning(f"it is Neo4j {found}; bgdeploy is tested from 5.26 on", "Upgrade the server.")
     else:
         yield ok(f"it is Neo4j {found}")
+
+
+def find_members(server: Server) -> Iterator[Finding]:
+    """Commands reach a cluster's leaders only where the driver is let to look for them."""
+    found = list_members(server)
+    if len(found) < 2:
+        return
+    if server.access.uri.startswith("bolt"):
+        what = (
+            f"it is one of {len(found)} members of a cluster, and bolt:// asks this one alone, whoever leads"
+        )
+        yield warning(what, "neo4j.uri: neo4j://...")
+    else:
+        yield ok(f"it is a cluster of {len(found)} members, and the driver finds who leads")
+
+
+def find_loader(server: Server, settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether the import tool can be used, where somebody means to."""
+    from bgdeploy.targets.neo4j.offline.load import check
+
+    tool = server.access.import_tool
+    if settings["loader"] != "import" and (settings["loader"] != "auto" or tool is None):
+        return
+    try:
+        check(server)
+    except ConfigError as failure:
+        yield error(failure.what, failure.cure)
+        return
+    yield ok(f"the import tool {tool} is of its release, and its data folder is here")
 
 
 def find_clock(server: Server) -> Iterator[Finding]:

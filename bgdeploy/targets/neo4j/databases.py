@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BuildLocked, NameTaken, Refused, TargetAway, TargetError
@@ -15,7 +17,6 @@ SHOW = (
     "SHOW DATABASES YIELD name, type, access, address, role, requestedStatus, currentStatus, "
     "statusMessage, default, home"
 )
-CREATE = "CREATE DATABASE $name IF NOT EXISTS WAIT 60 SECONDS"
 DROP = "DROP DATABASE $name IF EXISTS DESTROY DATA WAIT 60 SECONDS"
 READ_ONLY = "ALTER DATABASE $name SET ACCESS READ ONLY WAIT 60 SECONDS"
 READ_WRITE = "ALTER DATABASE $name SET ACCESS READ WRITE WAIT 60 SECONDS"
@@ -36,15 +37,56 @@ def look(server: Server, name: str) -> Found:
     return find(show(server), name)
 
 
-def create(server: Server, name: str) -> None:
+@dataclass(frozen=True)
+class Layout:
+    """On how many servers a database lies, None for the server's default, and which of them has its store already."""
+
+    primaries: int | None = None
+    secondaries: int | None = None
+    seeder: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The clauses of the statement; what ``given`` holds is named in them."""
+        copies = ""
+        if self.primaries is not None:
+            copies = f" TOPOLOGY {self.primaries} PRIMARIES"
+            copies += f" {self.secondaries} SECONDARIES" if self.secondaries else ""
+        return copies + (" OPTIONS $options" if self.seeder else "")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The parameters of those clauses."""
+        return (
+            {"options": {"existingData": "use", "existingDataSeedServer": self.seeder}} if self.seeder else {}
+        )
+
+
+def creating(layout: Layout) -> str:
+    """The statement that makes a database, and mounts what lies on disk under its name."""
+    return f"CREATE DATABASE $name IF NOT EXISTS{layout.text} WAIT 60 SECONDS"
+
+
+CREATE = creating(Layout())
+
+
+def layout_of(settings: Mapping[str, Any], seeder: str | None = None) -> Layout:
+    """What the configuration asks for."""
+    return Layout(settings.get("primaries"), settings.get("secondaries"), seeder)
+
+
+def create(server: Server, name: str, layout: Layout = Layout()) -> None:
     """Make the database, or find that it is there, and wait until it is online on every server.
+
+    A store of that name on the server's disk becomes the database, on one server by itself, in a
+    cluster as the store of ``layout.seeder``, from which the other members copy it.
 
     Raises NameTaken when the name belongs to an alias, BuildLocked when the database is stuck (both
     are stepped around by another name), TargetFull at the server's limit, TargetAway when it stays
     on its way for too long.
     """
     if look(server, name).verdict == "absent":
-        said = server.ask(CREATE, f"Creating the database {name}", name=name)
+        said = server.ask(creating(layout), f"Creating the database {name}", name=name, **layout.given)
         if look(server, name).verdict == "absent":
             _raise_absent(name, said)
     _await_online(server, name)

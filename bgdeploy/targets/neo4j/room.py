@@ -23,7 +23,7 @@ PLACES = (
 )
 MIB = 1 << 20
 FILES_EACH = 39  # file descriptors of an empty database, as measured
-_LOG = 257 * MIB  # transaction log of an empty database where it is preallocated, as measured
+LOG = 257 * MIB  # transaction log of an empty database where it is preallocated, as measured
 _ROW = 120  # bytes of a node or relationship with its key and its part of the log
 HERE = ("localhost", "127.0.0.1", "::1")
 
@@ -58,7 +58,7 @@ def _disk(server: Server, snapshot: Snapshot) -> Iterator[Need]:
         room = os.statvfs(told.get("server.directories.data") or "")
     except OSError:
         return
-    log = _LOG if told.get("db.tx_log.preallocate") != "false" else 0
+    log = LOG if told.get("db.tx_log.preallocate") != "false" else 0
     raw = sum(file.raw_size for table in snapshot.tables for file in table.files)
     needed, free = log + 2 * raw + _ROW * snapshot.rows, room.f_bavail * room.f_frsize
     words = (

@@ -13,7 +13,7 @@ from neo4j.exceptions import ClientError, Neo4jError
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BadInput, TargetError
 from bgdeploy.targets.base import Rows
-from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.access import Server, repeat
 from bgdeploy.targets.neo4j.names import quote
 from bgdeploy.targets.neo4j.refusals import explain
 
@@ -93,7 +93,7 @@ def create(server: Server, database: str, statement: str) -> None:
         driver.session(database=database) as session,
     ):
         try:
-            session.run(statement).consume()
+            repeat(lambda: session.run(statement).consume())
         except ClientError as error:
             _judge(error, statement)
         except Neo4jError as error:
@@ -168,7 +168,8 @@ def find_troubles(server: Server, database: str, statements: Sequence[str]) -> l
             driver.session(database=database) as session,
         ):
             try:
-                if session.run(statement).consume().counters.contains_updates:
+                done = repeat(lambda statement=statement: session.run(statement).consume())  # type: ignore[misc]
+                if done.counters.contains_updates:
                     troubles.append(f"was missing: {statement}")
             except ClientError as error:
                 if not _is_as_good(error.code or "", statement):

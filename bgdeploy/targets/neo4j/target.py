@@ -22,6 +22,7 @@ from bgdeploy.targets.neo4j.community import (
     place_of,
     refuse_to_switch,
 )
+from bgdeploy.targets.neo4j.offline.store import discard
 from bgdeploy.targets.neo4j.statuses import list_databases
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ class Neo4j:
 
     def plan(self, snapshot: Snapshot, running: Sequence[str]) -> tuple[Need, ...]:
         """Databases, file descriptors and disk, as far as the server tells."""
-        from bgdeploy.targets.neo4j.room import find_needs
+        from bgdeploy.targets.neo4j.loaders import find_needs
 
-        return tuple(find_needs(self._server, snapshot, running))
+        return tuple(find_needs(self._server, self._settings, snapshot, running))
 
     def load(self, ticket: Ticket, snapshot: Snapshot, ledger: Ledger) -> None:
-        """Fill the database over Bolt; an earlier run's work is continued at its next batch."""
-        from bgdeploy.targets.neo4j.bolt.load import load
+        """Fill the database by the loader that was chosen for it; an earlier run's work is continued where it can be."""
+        from bgdeploy.targets.neo4j.loaders import load
 
         folder, place = self._folder(ticket.database), place_of(self._server, ticket.database)
         with only_where_empty(ticket.database, place):
@@ -170,6 +171,7 @@ class Neo4j:
         pointing = [one.name for one in aliases.list_aliases(self._server) if one.database == database]
         databases.drop(self._server, database, pointing)
         reach("drop.moved")
+        discard(self._folder(database))
         shutil.rmtree(self._folder(database), ignore_errors=True)
 
     def query(self, alias: str, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:

@@ -22,7 +22,7 @@ from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.bolt.batches import Work, run_stream
 from bgdeploy.targets.neo4j.bolt.streams import Stream, close_streams, open_streams
-from bgdeploy.targets.neo4j.databases import create
+from bgdeploy.targets.neo4j.databases import create, layout_of
 from bgdeploy.targets.neo4j.keys import create_keys, explain
 
 GROUP_ROWS = 1_000_000  # rows a line of the ledger stands for; batches are much smaller
@@ -35,7 +35,7 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
     Raises BadInput, TargetFull, TargetAway, BuildLocked, NameTaken or TargetError.
     """
     declared = schema.declared(ticket.settings, snapshot.path)
-    create(server, ticket.database)
+    create(server, ticket.database, layout_of(ticket.settings))
     reach("load.created")
     folder.mkdir(parents=True, exist_ok=True)
     try:

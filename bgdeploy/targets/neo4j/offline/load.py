@@ -1,0 +1,201 @@
+"""Load: the import tool writes the store, ``CREATE DATABASE`` mounts it, and it ends as the Bolt loader's would.
+
+The tool cannot resume. What can is everything after it: a store that is whole is mounted, not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bgdeploy.errors import BuildLocked, NameTaken, TargetError, TargetFull
+from bgdeploy.failpoints import reach
+from bgdeploy.snapshots.ends import Misfit
+from bgdeploy.snapshots.source import Kind, Snapshot
+from bgdeploy.targets.base import Group, Ledger, Ticket
+from bgdeploy.targets.groups import Doubt, keep_plan
+from bgdeploy.targets.neo4j import databases, health, schema
+from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.keys import create_keys, explain
+from bgdeploy.targets.neo4j.names import CYPHER
+from bgdeploy.targets.neo4j.offline import empties, store
+from bgdeploy.targets.neo4j.offline.needs import find_needs
+from bgdeploy.targets.neo4j.offline.place import Place, find_place
+from bgdeploy.targets.neo4j.offline.report import TOLERATED, as_misfit, parse, read_report
+from bgdeploy.targets.neo4j.offline.sources import LABELS_APART, id_type, lay_out, spaces_of
+from bgdeploy.targets.neo4j.offline.tool import Failed, Tool, check_version, run
+
+GROUP_ROWS = 100_000_000  # rows a line of the ledger stands for; all of them are committed at once
+REPORT = "report"
+SETTINGS = "tool.conf"
+_KEPT = "What is live stays live."
+# Each alone, so that the server answers from its count store and reads nothing.
+_COUNTS: dict[Kind, str] = {
+    "node": f"{CYPHER}MATCH (n) RETURN count(*) AS rows",
+    "relationship": f"{CYPHER}MATCH ()-[r]->() RETURN count(*) AS rows",
+}
+
+
+def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, folder: Path) -> None:
+    """Import the snapshot and mount it; ``folder`` holds headers, the report and the note of whose the store is.
+
+    Raises BadInput, ConfigError (no tool, another version, another host), TargetFull, TargetAway,
+    BuildLocked, NameTaken or TargetError.
+    """
+    declared = schema.declared(ticket.settings, snapshot.path)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        groups = keep_plan(snapshot, ledger, GROUP_ROWS, folder)
+    except Doubt as doubt:
+        raise BuildLocked(f"{ticket.database} cannot be continued: {doubt}.") from doubt
+    try:
+        if not _is_mounted(server, ticket.database, groups, ledger, folder):
+            place = find_place(server)
+            _make_store(server, place, ticket, snapshot, groups, ledger, folder)
+            seeder = place.server_id if len(place.members) > 1 else None
+            layout = databases.layout_of(ticket.settings, seeder)
+            _mount(server, ticket.database, layout, ledger, folder)
+        _confirm(server, ticket.database, groups, ledger)
+        empties.restore(server, ticket.database, folder)
+        create_keys(server, ticket.database, snapshot)
+    except Misfit as misfit:
+        raise explain(ticket.database, snapshot, folder, ledger, misfit) from misfit
+    schema.apply(server, ticket.database, declared)
+    reach("load.closing")
+    ledger.step("closed")
+
+
+def check(server: Server) -> None:
+    """Raise ConfigError where nothing can be imported from here."""
+    find_place(server)
+    check_version(_tool(server), health.version(server))
+
+
+def _tool(server: Server) -> Tool:
+    return Tool(server.access.import_tool or "neo4j-admin", server.access.import_memory_mb)
+
+
+def _is_mounted(server: Server, database: str, groups: Sequence[Group], ledger: Ledger, folder: Path) -> bool:
+    """Whether the server has the database, by us; raises NameTaken or BuildLocked where that is not so."""
+    note, there = store.read_note(folder), databases.look(server, database).verdict != "absent"
+    complete = ledger.done() == {group.number for group in groups}
+    if there and not complete and (note is None or note.phase != "mounting"):
+        raise _foreign(database)
+    if not there and ledger.done():
+        raise BuildLocked(f"{database} was imported and is gone: somebody dropped it.")
+    return there
+
+
+def _make_store(
+    server: Server,
+    place: Place,
+    ticket: Ticket,
+    snapshot: Snapshot,
+    groups: Sequence[Group],
+    ledger: Ledger,
+    folder: Path,
+) -> None:
+    """Let the tool write the store, unless an earlier run got so far."""
+    note = store.read_note(folder)
+    if note is not None and note.phase != "importing" and all(one.is_dir() for one in note.folders):
+        return
+    tool = _tool(server)
+    check_version(tool, health.version(server))
+    store.discard(folder)
+    _check_needs(server, snapshot)
+    ledger.note("looking through the files")
+    given = lay_out(snapshot, groups, folder)
+    empties.keep(folder, given.empties)
+    words = [*_options(tool, place, ticket.database, snapshot, folder), *given.words]
+    note = store.open_note(folder, place, ticket.database)
+    reach("load.import.before")
+    _run(tool, words, snapshot, ledger, folder, note)
+    if not all(one.is_dir() for one in note.folders):
+        what = f"The import tool ended well, but {note.store} is not there: it wrote somewhere else."
+        raise TargetError(what, kept=_KEPT, cure="Which NEO4J_CONF does neo4j.import_tool set?")
+    store.move_on(folder, note, "imported")
+    reach("load.import.after")
+
+
+def _check_needs(server: Server, snapshot: Snapshot) -> None:
+    """The same look as before the claim, which did not know yet which loader it would be."""
+    for need in find_needs(server, snapshot):
+        if not need.met:
+            raise TargetFull(f"Too little for the import: {need.sum}.", kept=_KEPT)
+
+
+def _options(tool: Tool, place: Place, database: str, snapshot: Snapshot, folder: Path) -> list[str]:
+    """Everything but the files, which must come last: where to write, what to call an id, when to give up."""
+    lines = {
+        "server.directories.data": place.stores.parent,
+        "server.directories.transaction.logs.root": place.logs,
+        **({"db.format": place.format} if place.format else {}),
+    }
+    (folder / SETTINGS).write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    memory = [] if tool.memory_mb is None else [f"--max-off-heap-memory={tool.memory_mb}m"]
+    return [
+        "database", "import", "full", database, "--verbose", "--input-type=parquet", f"--id-type={id_type(snapshot)}",
+        f"--array-delimiter={LABELS_APART}", f"--additional-config={folder / SETTINGS}",
+        f"--report-file={folder / REPORT}", f"--bad-tolerance={TOLERATED}", "--skip-duplicate-nodes=true",
+        "--skip-bad-relationships=true", *memory,
+    ]  # fmt: skip
+
+
+def _run(
+    tool: Tool, words: Sequence[str], snapshot: Snapshot, ledger: Ledger, folder: Path, note: store.Note
+) -> None:
+    report, spaces = folder / REPORT, spaces_of(snapshot)
+    report.unlink(missing_ok=True)
+    try:
+        run(tool, words, folder, note.mark, lambda phase: ledger.note(f"importing: {phase}"))
+    except Failed as failed:
+        bad = read_report(report, spaces) or [one for one in [parse(str(failed), spaces)] if one]
+        store.discard(folder)
+        if bad:
+            raise as_misfit(bad) from failed
+        what = f"The import tool gave up: {failed}"
+        raise TargetError(what, kept=f"What it wrote was removed. {_KEPT}") from failed
+    except TargetError:
+        store.discard(folder)
+        raise
+    if bad := read_report(report, spaces):
+        store.discard(folder)
+        raise as_misfit(bad)
+
+
+def _mount(server: Server, database: str, layout: databases.Layout, ledger: Ledger, folder: Path) -> None:
+    """Have the server make a database of the store; one that came up meanwhile is somebody else's."""
+    note = store.read_note(folder)
+    assert note is not None
+    if databases.look(server, database).verdict != "absent":
+        raise _foreign(database)
+    ledger.note("mounting the store")
+    store.move_on(folder, note, "mounting")
+    try:
+        databases.create(server, database, layout)
+    except NameTaken:
+        store.discard(folder)  # the name is an alias's: no server knows our files
+        raise
+    reach("load.created")
+
+
+def _foreign(database: str) -> NameTaken:
+    return NameTaken(
+        f"{database} is a database that bgdeploy did not import.",
+        kept="It was left as it is; the load goes on under another name.",
+    )
+
+
+def _confirm(server: Server, database: str, groups: Sequence[Group], ledger: Ledger) -> None:
+    """Count what is there before saying that it is; all groups are committed at once."""
+    for kind, counted in _COUNTS.items():
+        found = server.read(database, counted, f"Counting what is in {database}")[0]["rows"]
+        expected = sum(group.rows for group in groups if group.kind == kind)
+        if found != expected:
+            what = f"{database} holds {found:,} {kind}s after the import, and the files {expected:,}."
+            raise BuildLocked(what, kept=_KEPT)
+    known = ledger.done()
+    for group in groups:
+        if group.number not in known:
+            ledger.confirmed(group.number, group.rows)
+    reach("load.group.confirmed")

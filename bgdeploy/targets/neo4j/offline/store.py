@@ -1,0 +1,103 @@
+"""Store: the files of a database that no server knows yet, whose they are, and how they go again.
+
+A note beside the build says that they are ours, durably, before the first of them exists. So a store
+without one is somebody else's, and is never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+import psutil
+
+from bgdeploy.durable import write_durably
+from bgdeploy.errors import NameTaken, TargetError
+from bgdeploy.targets.neo4j.offline.place import Place
+
+FILE = "import.json"
+MARK = "BGDEPLOY_IMPORT"  # in the environment of every process that writes the store
+Phase = Literal["importing", "imported", "mounting"]
+_PATIENCE = 10.0  # seconds a killed process gets to disappear
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is being made, where, and by processes with which mark."""
+
+    database: str
+    store: str
+    logs: str
+    mark: str
+    phase: Phase
+
+    @property
+    def folders(self) -> tuple[Path, Path]:
+        """Where the store and its log lie."""
+        return Path(self.store), Path(self.logs)
+
+
+def read_note(folder: Path) -> Note | None:
+    """What an earlier run noted, or None."""
+    try:
+        told: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return Note(**told)
+
+
+def open_note(folder: Path, place: Place, database: str) -> Note:
+    """Note that a store is made now; raises NameTaken where one lies there already that is not ours."""
+    store, logs = place.folders(database)
+    if there := next((one for one in (store, logs) if one.exists()), None):
+        raise NameTaken(
+            f"{there} lies there already, and bgdeploy did not make it.",
+            kept="It was not touched; the load goes on under another name.",
+        )
+    note = Note(database, str(store), str(logs), uuid4().hex, "importing")
+    return _write(folder, note)
+
+
+def move_on(folder: Path, note: Note, phase: Phase) -> Note:
+    """Note that the store is whole, or that the server is told of it."""
+    return _write(folder, replace(note, phase=phase))
+
+
+def _write(folder: Path, note: Note) -> Note:
+    write_durably(folder / FILE, json.dumps(asdict(note)))
+    return note
+
+
+def discard(folder: Path) -> None:
+    """Remove what a run that ended early left: its processes, then its files. Call it for databases no server knows."""
+    note = read_note(folder)
+    if note is None:
+        return
+    end_marked(note.mark)
+    for one in note.folders:
+        shutil.rmtree(one, ignore_errors=True)
+        if one.exists():
+            raise TargetError(f"{one} cannot be removed.", kept="What is live stays live.")
+    (folder / FILE).unlink()
+
+
+def end_marked(mark: str) -> None:
+    """Kill every process that carries this mark and see it gone; raises TargetError for one that stays."""
+    found = [one for one in psutil.process_iter() if _carries(one, mark)]
+    for one in found:
+        one.kill()
+    _, alive = psutil.wait_procs(found, _PATIENCE)
+    if alive:
+        what = f"The import tool of an earlier run (process {alive[0].pid}) does not end."
+        raise TargetError(what, kept="What it writes was left as it is.")
+
+
+def _carries(process: psutil.Process, mark: str) -> bool:
+    try:
+        return bool(process.environ().get(MARK) == mark)
+    except (psutil.Error, OSError):
+        return False  # gone by now, or another user's
