@@ -69,6 +69,7 @@ class Settings(Section):
         neo4j, orchestrator = self.neo4j, self.orchestrator
         lists = {"indexes": neo4j.indexes, "warm_up": neo4j.warm_up, "reader_roles": neo4j.reader_roles}
         return {
+            "loader": neo4j.loader,
             "concurrency": neo4j.concurrency,
             "batch_rows": neo4j.batch_rows,
             "read_only": neo4j.read_only,
@@ -89,6 +90,7 @@ class Settings(Section):
             "uri": neo4j.address(),
             "user": neo4j.user,
             "password": given,
+            "arrow_port": neo4j.arrow_port,
             **{name: None if path is None else str(path) for name, path in files.items()},
         }
 

@@ -79,10 +79,10 @@ def to_none(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() in ("", "null", "none", "~") else value
 
 
-def only_bolt(loader: str) -> str:
+def known_loader(loader: str) -> str:
     """Refuse the ways of loading that this version does not have."""
-    if loader not in ("auto", "bolt"):
-        raise ValueError("this version loads over bolt; use auto or bolt")
+    if loader not in ("auto", "bolt", "arrow"):
+        raise ValueError("this version loads over bolt or arrow; use auto, bolt or arrow")
     return loader
 
 
@@ -168,7 +168,7 @@ class Neo4j(Section):
     user: str = "neo4j"
     password: Annotated[SecretStr | None, Nothing] = None
     password_file: Annotated[Place | None, Nothing] = None
-    loader: Annotated[str, AfterValidator(only_bolt)] = "auto"
+    loader: Annotated[str, AfterValidator(known_loader)] = "auto"
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 5_000
     indexes: Lines = ()

@@ -25,7 +25,7 @@ IN_THE_FILE = [
     ("dataset:\n  columns:\n    source: [x]\n    target: [x]", 4, "'x' is already a name for source"),
     ("dataset: 7", 1, "must be a section with keys of its own"),
     ("datasets: {}", 1, "did you mean dataset?"),
-    ("neo4j: {loader: arrow}", 1, "this version loads over bolt; use auto or bolt"),
+    ("neo4j: {loader: import}", 1, "this version loads over bolt or arrow; use auto, bolt or arrow"),
     ("neo4j: {uri: https://host}", 1, "must be neo4j://host:port or bolt://host:port"),
     ("neo4j: {uri: bolt://me:pw@host}", 1, "must be neo4j://host:port or bolt://host:port"),
     ("target: ladybird", 1, "did you mean ladybug?"),

@@ -134,10 +134,13 @@ class Community:
         for name in ("conf", "data", "logs", "run"):
             (self.home / name).mkdir(parents=True, exist_ok=True)
         self._configure()
-        tool = ["org.neo4j.cli.AdminTool", "dbms", "set-initial-password", PASSWORD]
-        subprocess.run(
-            self._java(*tool, heap="128m"), env=self._environ(), capture_output=True, check=True, timeout=120
-        )
+        self.administer("dbms", "set-initial-password", PASSWORD)
+
+    def administer(self, *words: str, heap: str = "128m") -> None:
+        """Run neo4j-admin on this home, while its server does not run."""
+        command = self._java("org.neo4j.cli.AdminTool", *words, heap=heap)
+        done = subprocess.run(command, env=self._environ(), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"neo4j-admin {words[1]}:\n{(done.stdout + done.stderr)[-3000:]}"
 
     def _configure(self) -> None:
         settings = {**_SETTINGS, "server.bolt.listen_address": f"127.0.0.1:{self.port}", **self.settings}

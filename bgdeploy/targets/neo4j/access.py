@@ -36,6 +36,7 @@ class Access:
     password: str = field(default="", repr=False)
     password_file: str | None = None
     ca_file: str | None = None
+    arrow_port: int | None = None  # None: the one that the server tells
 
     def secret(self) -> str:
         """The password as it is now; raises ConfigError when its file cannot be read."""

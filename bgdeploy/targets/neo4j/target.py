@@ -63,8 +63,11 @@ class Neo4j:
         return tuple(find_needs(self._server, snapshot, running))
 
     def load(self, ticket: Ticket, snapshot: Snapshot, ledger: Ledger) -> None:
-        """Fill the database over Bolt; an earlier run's work is continued at its next batch."""
-        from bgdeploy.targets.neo4j.bolt.load import load
+        """Fill the database over Bolt, or have the server build it from Arrow streams."""
+        if ticket.settings.get("loader") == "arrow":
+            from bgdeploy.targets.neo4j.arrow.load import load
+        else:
+            from bgdeploy.targets.neo4j.bolt.load import load
 
         folder, place = self._folder(ticket.database), place_of(self._server, ticket.database)
         with only_where_empty(ticket.database, place):
