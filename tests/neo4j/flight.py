@@ -12,7 +12,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Imports:
         self.lock = threading.RLock()
         self.numbers = itertools.count(1)
         self.batches = 0
+        self.over = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def fault(self, name: str) -> Any:
@@ -71,6 +72,11 @@ class Imports:
                 for one in list(self.running.values()):
                     if time.monotonic() - one.heard > limit:
                         self._forget(one)
+
+    def _hang(self) -> None:
+        """Answer nothing any more, until the test is over."""
+        self.over.wait(3600)
+        raise flight.FlightServerError("hung up")
 
     def _forget(self, one: Import) -> None:
         one.gone = True
@@ -103,7 +109,7 @@ class Imports:
     def act(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
         self.dbms.imports.append(f"{kind} {body.get('name')}")
         if kind == self.fault("hang_in"):
-            threading.Event().wait(3600)
+            self._hang()
         if kind == self.fault("refuse_in"):
             raise flight.FlightServerError(self.fault("saying"))
         match kind:
@@ -206,14 +212,12 @@ class Imports:
                 one.open -= 1
 
     def _take_batch(self, one: Import, kind: str, batch: pa.RecordBatch) -> None:
+        if self.fault("hang_after") is not None and one.rows[kind] >= self.fault("hang_after"):
+            self._hang()
         with self.lock:
             self.batches += 1
             if self.fault("die_after") is not None and one.rows[kind] >= self.fault("die_after"):
                 raise flight.FlightServerError("The import failed: java.lang.OutOfMemoryError")
-            if self.fault("hang_after") is not None and one.rows[kind] >= self.fault("hang_after"):
-                one.heard += 3600
-                self.lock.release()
-                threading.Event().wait(3600)
             if one.gone:
                 raise flight.FlightServerError(f"The import process for {one.name} was aborted")
             one.heard = time.monotonic()
@@ -249,7 +253,7 @@ def _renamed(one: Import, kind: str, schema: pa.Schema) -> pa.Schema:
             raise flight.FlightServerError(f"{name} holds {found}")
         if name not in (*keys, mark) and not _is_property(found):
             raise flight.FlightServerError(f"The property {name} has the unsupported type {found}")
-        fields.append((_tool_name(one, name), pa.list_(pa.string()) if name == "labels" else found))
+        fields.append((_tool_name(one, name), pa.string() if name == "labels" else found))
     return pa.schema(fields)
 
 
@@ -272,10 +276,13 @@ def _tool_name(one: Import, name: str) -> str:
     return special.get(name, name)
 
 
-def _stored(batch: pa.RecordBatch) -> Iterator[pa.Array]:
+def _stored(batch: pa.RecordBatch) -> list[pa.Array]:
+    """The tool takes a node's labels as one text."""
+    stored = []
     for name, values in zip(batch.schema.names, batch.columns, strict=True):
-        single = name == "labels" and is_.is_string(values.type)
-        yield pa.array([[one] for one in values.to_pylist()], pa.list_(pa.string())) if single else values
+        several = name == "labels" and is_.is_list(values.type)
+        stored.append(pa.array([";".join(one) for one in values.to_pylist()]) if several else values)
+    return stored
 
 
 class Keeper(flight.ServerMiddlewareFactory):  # type: ignore[misc]

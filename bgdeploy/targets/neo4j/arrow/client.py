@@ -6,7 +6,6 @@ The official client brings pandas and more, and takes no notice of a stream that
 from __future__ import annotations
 
 import json
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,13 +19,13 @@ from bgdeploy.errors import BgdeployError
 from bgdeploy.snapshots.source import Kind
 from bgdeploy.targets.neo4j.access import Access
 from bgdeploy.targets.neo4j.arrow.address import VERSION, Address
+from bgdeploy.targets.neo4j.arrow.login import Listening, Login
 from bgdeploy.targets.neo4j.arrow.refusals import FAILURES, explain
 
 _ANSWER = 60.0  # seconds an action may take that only begins or ends something
 _WORK = 24 * 3600.0  # and one that has the server work on all that was sent
 _STALL = 300.0  # seconds without an acknowledgement; the server gives an import up after 600 without a batch
 RENEW = 60.0  # seconds after which a stream is ended and another begun, so that a call may have a deadline
-_TOKEN = 300.0  # seconds a token is used; the official client holds on to it for 600
 _AHEAD = 4  # batches sent and not yet acknowledged
 # A peer that has gone is noticed though nothing is sent; Java's servers take more frequent questions amiss.
 _KEEPALIVE = [("grpc.keepalive_time_ms", 310_000), ("grpc.keepalive_timeout_ms", 20_000)]
@@ -37,15 +36,13 @@ class Client:
     """One endpoint and one user; may be used from several threads. What fails becomes a sentence."""
 
     def __init__(self, access: Access, address: Address) -> None:
-        self.address, self._access = address, access
-        self._token: tuple[bytes, bytes] | None = None
-        self._since = 0.0
-        self._login = threading.Lock()
+        self.address, self._login = address, Login(access)
         scheme = "grpc+tls" if address.tls else "grpc"
         trust = {"disable_server_verification": True} if address.tls and not address.verified else {}
         self._flight = flight.FlightClient(
             f"{scheme}://{address.host}:{address.port}",
             tls_root_certs=address.roots,
+            middleware=[Listening(self._login)],
             generic_options=_KEEPALIVE,
             **trust,
         )
@@ -111,20 +108,12 @@ class Client:
             return call(self.options(seconds))
 
     def options(self, seconds: float) -> Any:
-        """Deadline and token of a call; logs in where there is no fresh token."""
-        with self._login:
-            if self._token is None or monotonic() - self._since > _TOKEN:
-                deadline = flight.FlightCallOptions(timeout=_ANSWER)
-                self._token = self._flight.authenticate_basic_token(
-                    self._access.user, self._access.secret(), deadline
-                )
-                self._since = monotonic()
-            return flight.FlightCallOptions(timeout=seconds, headers=[self._token])
+        """Deadline and login of a call."""
+        return flight.FlightCallOptions(timeout=seconds, headers=[self._login.header()])
 
     def forget(self) -> None:
-        """Log in anew before the next call."""
-        with self._login:
-            self._token = None
+        """Log in anew at the next call."""
+        self._login.forget()
 
     def put(self, database: str, kind: Kind, schema: pa.Schema, doing: str) -> Put:
         """Open a stream of batches with this schema."""
