@@ -25,8 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import flight
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.targets.groups import plan_groups
@@ -38,6 +37,7 @@ from bgdeploy.targets.neo4j.arrow.proof import prove
 from bgdeploy.targets.neo4j.arrow.wire import find_identity
 from tests.neo4j.loading import Memory
 
+ROOT = Path(__file__).parent.parent
 ROWS, ROUNDS, STREAMS = 2_000_000, 5, 2
 SIZES = (2_000_000, 20_000_000)
 FILE = 500_000

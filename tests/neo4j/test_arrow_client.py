@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bgdeploy.errors import BadInput, BgdeployError, NameTaken, TargetAway, TargetError
+from bgdeploy.errors import BadInput, BgdeployError, ConfigError, NameTaken, TargetAway, TargetError
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.groups import plan_groups
-from bgdeploy.targets.neo4j.access import Access
+from bgdeploy.targets.neo4j.access import Access, open_server
+from bgdeploy.targets.neo4j.arrow import address as address_module
 from bgdeploy.targets.neo4j.arrow import client as client_module
 from bgdeploy.targets.neo4j.arrow.address import Address, tls_of
 from bgdeploy.targets.neo4j.arrow.client import Client
@@ -283,6 +284,13 @@ def test_arrow_is_encrypted_where_bolt_is(
     found = tls_of(Access(uri, "neo4j", "", None, str(file) if ca_file else None))
     assert found[:2] == (tls, verified)
     assert not ca_file or found[2] == b"mine"
+
+
+def test_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"name": "neo4j", "default": True, "address": address} for address in ("a:7687", "b:7687")]
+    monkeypatch.setattr(address_module, "show", lambda server: rows)
+    with pytest.raises(ConfigError, match="on one server only, and this is a cluster"):
+        address_module.find_address(open_server({"uri": "neo4j://h", "user": "u", "password": "p"}))
 
 
 # What is proven of the ids before anything is sent
