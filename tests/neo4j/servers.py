@@ -139,7 +139,8 @@ class Community:
     def administer(self, *words: str, heap: str = "128m") -> None:
         """Run neo4j-admin on this home, while its server does not run."""
         command = self._java("org.neo4j.cli.AdminTool", *words, heap=heap)
-        done = subprocess.run(command, env=self._environ(), capture_output=True, text=True, timeout=300)
+        asked = {"cwd": self.home, "env": self._environ(), "capture_output": True, "text": True}
+        done = subprocess.run(command, **asked, timeout=300)  # type: ignore[call-overload]
         assert done.returncode == 0, f"neo4j-admin {words[1]}:\n{(done.stdout + done.stderr)[-3000:]}"
 
     def _configure(self) -> None:
