@@ -28,7 +28,11 @@ _STALL = 300.0  # seconds without an acknowledgement; the server gives an import
 RENEW = 60.0  # seconds after which a stream is ended and another begun, so that a call may have a deadline
 _AHEAD = 4  # batches sent and not yet acknowledged
 # A peer that has gone is noticed though nothing is sent; Java's servers take more frequent questions amiss.
-_KEEPALIVE = [("grpc.keepalive_time_ms", 310_000), ("grpc.keepalive_timeout_ms", 20_000)]
+_OPTIONS = [
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.enable_http_proxy", 0),  # Bolt asks no proxy either
+]
 Answer = TypeVar("Answer")
 
 
@@ -43,7 +47,7 @@ class Client:
             f"{scheme}://{address.host}:{address.port}",
             tls_root_certs=address.roots,
             middleware=[Listening(self._login)],
-            generic_options=_KEEPALIVE,
+            generic_options=_OPTIONS,
             **trust,
         )
 
