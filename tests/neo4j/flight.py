@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import flight
 from pyarrow import types as is_
 
+from bgdeploy.targets.neo4j.names import quote
 from tests.neo4j.rules import Dbms
+from tests.neo4j.servers import Community
 
 SILENCE = 600.0  # seconds without a command or batch after which an import is given up
 _IDS = {"INTEGER": pa.int64(), "STRING": pa.string()}
@@ -45,6 +48,7 @@ class Import:
     files: dict[str, list[Path]] = field(default_factory=lambda: {"node": [], "relationship": []})
     open: int = 0  # streams that are not at their end
     gone: bool = False
+    empty: dict[str, list[Any]] = field(default_factory=dict)  # property -> ids of nodes whose list is empty
 
 
 class Imports:
@@ -182,6 +186,7 @@ class Imports:
         shutil.rmtree(one.folder)
         if not one.gone:
             self.dbms.adopt(one.name, server)
+            _fill_in(one, server)
 
     # What comes
 
@@ -224,6 +229,24 @@ class Imports:
             one.rows[kind] += batch.num_rows
             for name in _KEYS[kind]:
                 _check_ids(one, kind, batch.column(name).to_pylist())
+            _note_empty(one, batch)
+
+
+def _note_empty(one: Import, batch: pa.RecordBatch) -> None:
+    """The tool makes an empty list in Parquet an array of bytes, so these are left out and set afterwards."""
+    for name, values in zip(batch.schema.names, batch.columns, strict=True):
+        if is_.is_list(values.type) and name != "labels":
+            empty = pc.equal(pc.list_value_length(values), 0).fill_null(False)
+            if pc.any(empty).as_py():
+                one.empty.setdefault(name, []).extend(batch.column("nodeId").filter(empty).to_pylist())
+
+
+def _fill_in(one: Import, server: Community) -> None:
+    key = quote(one.id_property)
+    with server.driver() as driver:
+        for name, ids in one.empty.items():
+            text = f"MATCH (n) WHERE n.{key} IN $ids SET n.{quote(name)} = []"
+            driver.execute_query(text, ids=ids, database_="neo4j")  # type: ignore[arg-type]
 
 
 def _check_ids(one: Import, kind: str, ids: Sequence[Any]) -> None:
@@ -281,7 +304,11 @@ def _stored(batch: pa.RecordBatch) -> list[pa.Array]:
     stored = []
     for name, values in zip(batch.schema.names, batch.columns, strict=True):
         several = name == "labels" and is_.is_list(values.type)
-        stored.append(pa.array([";".join(one) for one in values.to_pylist()]) if several else values)
+        if several:
+            values = pa.array([";".join(one) for one in values.to_pylist()])
+        elif is_.is_list(values.type):
+            values = pa.array([one or None for one in values.to_pylist()], values.type)
+        stored.append(values)
     return stored
 
 

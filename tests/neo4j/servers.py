@@ -138,7 +138,8 @@ class Community:
 
     def administer(self, *words: str, heap: str = "128m") -> None:
         """Run neo4j-admin on this home, while its server does not run."""
-        command = self._java("org.neo4j.cli.AdminTool", *words, heap=heap)
+        quick = ("-XX:TieredStopAtLevel=1", "-Xshare:auto")  # it lives for seconds
+        command = self._java("org.neo4j.cli.AdminTool", *words, heap=heap, more=quick)
         asked = {"cwd": self.home, "env": self._environ(), "capture_output": True, "text": True}
         done = subprocess.run(command, **asked, timeout=300)  # type: ignore[call-overload]
         assert done.returncode == 0, f"neo4j-admin {words[1]}:\n{(done.stdout + done.stderr)[-3000:]}"
@@ -148,9 +149,9 @@ class Community:
         text = "".join(f"{name}={value}\n" for name, value in settings.items())
         (self.home / "conf/neo4j.conf").write_text(text)
 
-    def _java(self, *words: str, heap: str) -> list[str]:
+    def _java(self, *words: str, heap: str, more: tuple[str, ...] = ()) -> list[str]:
         opened = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED]
-        flags = ["-Dio.netty.tryReflectionSetAccessible=true", *self.flags]
+        flags = ["-Dio.netty.tryReflectionSetAccessible=true", *self.flags, *more]
         return [
             find_java(self.version),
             *opened,

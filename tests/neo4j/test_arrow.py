@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,14 @@ def test_it_leaves_what_the_bolt_loader_leaves(enterprise: StandIn, tmp_path: Pa
     assert found[0] == found[1]
 
 
-KILLS = [
-    ("load.proof:1", ""), ("load.creating:1", "-f2"), ("load.created:1", "-f2"), ("load.batch.sent:2", "-f2"),
-    ("load.nodes.done:1", "-f2"), ("load.batch.sent:3", "-f2"), ("load.relationships.sent:1", "-f2"),
-    ("load.relationships.done:1", "-f2"), ("load.group.confirmed:1", ""), ("load.closing:1", ""), ("publish.before:1", ""),
-]  # fmt: skip
+KILLS = [("load.batch.sent:2", "-f2"), ("load.relationships.done:1", "-f2"), ("load.group.confirmed:1", "")]
+if "BGDEPLOY_KILLS" in os.environ:  # every moment there is: an import takes many seconds
+    KILLS = [
+        ("load.proof:1", ""), ("load.creating:1", "-f2"), ("load.created:1", "-f2"), ("load.batch.sent:2", "-f2"),
+        ("load.nodes.done:1", "-f2"), ("load.batch.sent:3", "-f2"), ("load.relationships.sent:1", "-f2"),
+        ("load.relationships.done:1", "-f2"), ("load.group.confirmed:1", ""), ("load.closing:1", ""),
+        ("publish.before:1", ""),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("moment", "mark"), KILLS, ids=[one[0] for one in KILLS])
