@@ -35,7 +35,7 @@ from bgdeploy.config_sections import (
 from bgdeploy.errors import ConfigError
 
 # Accepted because files have them; read by no code of this version.
-UNUSED = ("neo4j.arrow_port", "web.")
+UNUSED = ("web.",)
 
 
 class Settings(Section):
@@ -94,6 +94,7 @@ class Settings(Section):
             "user": neo4j.user,
             "password": given,
             "import_memory_mb": neo4j.import_memory_mb,
+            "arrow_port": neo4j.arrow_port,
             **{name: None if path is None else str(path) for name, path in files.items()},
         }
 

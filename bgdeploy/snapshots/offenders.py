@@ -135,15 +135,15 @@ def _pile_doubles(index: Index, ids: Ids) -> tuple[_Pile, int]:
     """Every row whose id is there more than once, and how many of them are one too many."""
     doubles = _Pile(index.listing(ids.places))
     for part in ids.rows.parts():
-        again = _repeated(ids.rows.windows(part))
+        again = repeated(ids.rows.windows(part))
         if len(again):
             doubles.take(ids.rows.windows(part), partial(pc.is_in, value_set=again))
     doubles.listing.spill.close()
     return doubles, doubles.listing.spill.rows - doubles.ids
 
 
-def _repeated(windows: Windows) -> pa.Array:
-    """The ids that come more than once; memory grows with distinct ids, not with rows."""
+def repeated(windows: Windows) -> pa.Array:
+    """Return the ids that come more than once; memory grows with distinct ids, not with rows."""
     seen, again = _NONE, _NONE
     for rows in windows:
         counts = pc.value_counts(rows["id"])

@@ -1,7 +1,8 @@
 """A gateway that speaks Bolt: administration by the rules, data by real Community processes.
 
 One process of its own, so that a test's Python does not slow it down: ``python -m tests.neo4j.gateway
-<port> <folder> [<TLS port> <certificate> <key>]``. Prints ``ready`` when it takes connections.
+<port> <Arrow port> <folder> [<TLS port> <Arrow TLS port> <certificate> <key>]``. Prints ``ready`` when it takes
+connections.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from neo4j.exceptions import Neo4jError
 
-from tests.neo4j import bolt
+from tests.neo4j import bolt, flight
 from tests.neo4j.bolt import Closed, Wire, pack_message, unpack_message
 from tests.neo4j.rules import Database, Dbms, Refusal
 from tests.neo4j.servers import PASSWORD
@@ -170,6 +171,9 @@ class Client:
     def _run(self, text: str, params: dict[str, Any], extra: dict[str, Any]) -> None:
         if not self.in_transaction:
             self._enter(extra.get("db"))
+        if text.startswith("CALL gds."):
+            self._leave()
+            self.database = None  # answered here, whatever database it is asked of
         if self.database is None:
             columns, rows = self.dbms.administer(self.user, text, params)
             self.rows = [[row.get(name) for name in columns] for row in rows]
@@ -225,16 +229,19 @@ class Client:
 
 
 def main() -> None:
-    port, root = int(sys.argv[1]), Path(sys.argv[2])
+    port, arrow_port, root, tls = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
     root.mkdir(parents=True, exist_ok=True)
-    dbms = Dbms(root, f"127.0.0.1:{port}")
+    dbms = Dbms(root, f"127.0.0.1:{port}", arrow_address=f"127.0.0.1:{arrow_port}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         dbms.open()
-        if sys.argv[3:]:
+        endpoint = flight.Imports(dbms)
+        flight.listen(endpoint, arrow_port)
+        if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*sys.argv[4:])
-            threading.Thread(target=_listen, args=(dbms, int(sys.argv[3]), context), daemon=True).start()
+            context.load_cert_chain(*tls[2:])
+            threading.Thread(target=_listen, args=(dbms, int(tls[0]), context), daemon=True).start()
+            flight.listen(endpoint, int(tls[1]), tls[2:])
         _listen(dbms, port, None, "ready")
     finally:
         dbms.close()

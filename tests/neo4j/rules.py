@@ -70,6 +70,8 @@ class Dbms:
     stuck: list[str] = field(default_factory=list)  # databases that come up offline, as after a crash
     homes: int = 0
     asked: int = 0  # statements and transactions so far
+    arrow_address: str = ""
+    imports: list[str] = field(default_factory=list)  # what the Arrow endpoint was asked, in order
 
     @property
     def data(self) -> Path:
@@ -91,6 +93,17 @@ class Dbms:
 
     def _new_server(self, mounted: str = "") -> Community:
         """A process of its own; ``mounted`` names a store on disk that it takes over, as its one database."""
+        server = self.new_home()
+        for folder in _folders(self.data, mounted) if mounted else ():
+            inside = server.home / "data" / folder.parent.name / "neo4j"
+            inside.parent.mkdir(exist_ok=True)
+            folder.rename(inside)
+            folder.symlink_to(inside)
+        server.start()
+        return server
+
+    def new_home(self) -> Community:
+        """A home with the tests' password, whose server does not run yet."""
         with self.lock:
             self.homes += 1
             server = Community(self.root / f"db-{self.homes}", self.version, heap=self.memory)
@@ -100,13 +113,15 @@ class Dbms:
             made.prepare()
             (self.root / "template.new").rename(first)
         shutil.copytree(first, server.home)
-        for folder in _folders(self.data, mounted) if mounted else ():
-            inside = server.home / "data" / folder.parent.name / "neo4j"
-            inside.parent.mkdir(exist_ok=True)
-            folder.rename(inside)
-            folder.symlink_to(inside)
-        server.start()
         return server
+
+    def adopt(self, name: str, server: Community) -> None:
+        """Mount a database that was built beside: its process is started and awaited."""
+        database = Database(name, server, "starting")
+        with self.lock:
+            self.databases[name] = database
+        server.start()
+        self._come_online(database)
 
     def _server(self, name: str) -> Community:
         server = self.databases[name].server
@@ -191,13 +206,20 @@ class Dbms:
                     self._reset()
                 case "kill":
                     self._crash(self.databases[value])
-        return [{"state": json.dumps({"granted": self.granted, "said": self.said, "homes": self.homes})}]
+        return [
+            {
+                "state": json.dumps(
+                    {"granted": self.granted, "said": self.said, "homes": self.homes, "imports": self.imports}
+                )
+            }
+        ]
 
     def _reset(self) -> None:
         with self.lock:
             gone = [one for name, one in self.databases.items() if name != "neo4j"]
             self.databases = {"neo4j": self.databases["neo4j"]}
             self.aliases, self.granted, self.said, self.told, self.limit, self.stuck = {}, [], [], {}, 100, []
+            self.imports.clear()
             self.users = {"neo4j": {"password": PASSWORD, "denied": []}}
         for name in ("databases", "transactions"):
             shutil.rmtree(self.data / name, ignore_errors=True)
@@ -404,6 +426,15 @@ class Dbms:
 
     # Figures
 
+    def arrow(self, found: dict[str, str], params: Params) -> Rows:
+        if self.told.get("arrow", {}) is None:
+            said = (
+                "There is no procedure with the name `gds.debug.arrow` registered for this database instance."
+            )
+            raise Refusal("Neo.ClientError.Procedure.ProcedureNotFound", said)
+        plain = {"listenAddress": self.arrow_address, "enabled": True, "running": True, "versions": ["v1"]}
+        return [{**plain, **self.told.get("arrow", {})}]
+
     def components(self, found: dict[str, str], params: Params) -> Rows:
         return [
             {
@@ -498,6 +529,7 @@ _STATEMENTS: list[tuple[re.Pattern[str], Callable[[Dbms, dict[str, str], Params]
             Dbms.grant,
         ),
         (r"CALL dbms\.components\(\).*", Dbms.components),
+        (r"CALL gds\.debug\.arrow\(\).*", Dbms.arrow),
         (r"SHOW TRANSACTIONS YIELD startTime RETURN max\(startTime\) AS now", Dbms.clock),
         (r"SHOW TRANSACTIONS .*", Dbms.show_transactions),
         (r"(?P<all>CALL dbms\.queryJmx\('java\.lang:type=Memory'\).*)", Dbms.heap),

@@ -133,19 +133,24 @@ class Community:
         for name in ("conf", "data", "logs", "run"):
             (self.home / name).mkdir(parents=True, exist_ok=True)
         self._configure()
-        tool = ["org.neo4j.cli.AdminTool", "dbms", "set-initial-password", PASSWORD]
-        subprocess.run(
-            self._java(*tool, heap="128m"), env=self._environ(), capture_output=True, check=True, timeout=120
-        )
+        self.administer("dbms", "set-initial-password", PASSWORD)
+
+    def administer(self, *words: str, heap: str = "128m") -> None:
+        """Run neo4j-admin on this home, while its server does not run."""
+        quick = ("-XX:TieredStopAtLevel=1", "-Xshare:auto")  # it lives for seconds
+        command = self._java("org.neo4j.cli.AdminTool", *words, heap=heap, more=quick)
+        asked = {"cwd": self.home, "env": self._environ(), "capture_output": True, "text": True}
+        done = subprocess.run(command, **asked, timeout=300)  # type: ignore[call-overload]
+        assert done.returncode == 0, f"neo4j-admin {words[1]}:\n{(done.stdout + done.stderr)[-3000:]}"
 
     def _configure(self) -> None:
         settings = {**_SETTINGS, "server.bolt.listen_address": f"127.0.0.1:{self.port}", **self.settings}
         text = "".join(f"{name}={value}\n" for name, value in settings.items())
         (self.home / "conf/neo4j.conf").write_text(text)
 
-    def _java(self, *words: str, heap: str) -> list[str]:
+    def _java(self, *words: str, heap: str, more: tuple[str, ...] = ()) -> list[str]:
         opened = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED]
-        flags = ["-Dio.netty.tryReflectionSetAccessible=true", *self.flags]
+        flags = ["-Dio.netty.tryReflectionSetAccessible=true", *self.flags, *more]
         return [
             find_java(self.version),
             *opened,

@@ -26,6 +26,8 @@ class StandIn:
     folder: Path
     port: int = field(default_factory=free_port)
     tls_port: int = field(default_factory=free_port)
+    arrow_port: int = field(default_factory=free_port)
+    arrow_tls_port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
 
     @property
@@ -44,6 +46,7 @@ class StandIn:
             "-m",
             "tests.neo4j.gateway",
             str(self.port),
+            str(self.arrow_port),
             str(self.folder),
             *self._tls(),
         ]
@@ -73,7 +76,7 @@ class StandIn:
         made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=bgdeploy tests"]
         where = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(self.certificate)]
         subprocess.run([openssl, *made, *where], check=True, capture_output=True)
-        return [str(self.tls_port), str(self.certificate), str(key)]
+        return [str(self.tls_port), str(self.arrow_tls_port), str(self.certificate), str(key)]
 
     def stop(self) -> None:
         """End the gateway and every server behind it."""

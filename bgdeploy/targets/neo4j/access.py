@@ -44,6 +44,7 @@ class Access:
     ca_file: str | None = None
     import_tool: str | None = None
     import_memory_mb: int | None = None
+    arrow_port: int | None = None  # None: the one that the server tells
 
     def secret(self) -> str:
         """The password as it is now; raises ConfigError when its file cannot be read."""

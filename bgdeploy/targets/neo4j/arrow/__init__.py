@@ -1,0 +1,1 @@
+"""Loading over Arrow: GDS builds the database from streams of Arrow batches."""
