@@ -18,6 +18,7 @@ from bgdeploy.jobs import lease
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_database, title
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor
+from bgdeploy.pipeline.floor import raise_floor
 from bgdeploy.pipeline.moves import NO_INTENT, Move, check, switches, write_move
 from bgdeploy.site import Site
 
@@ -94,6 +95,8 @@ def settle(site: Site, name: str) -> str:
     foreign = customer["intent"] is None and found != customer["live"] and _is_whole(site, name, found)
     if foreign and not _is_void(site, customer):
         _accept(site, customer, str(found))
+    elif customer["live"] is None:
+        raise_floor(site, customer, found)
     return str(customer["alias"])
 
 
