@@ -158,6 +158,10 @@ EVENTS: dict[str, tuple[int, str]] = {
         "{path} held no job table and was made anew, though there are {count} aliases: the old one is lost. "
         "What is live stays live, and the newest snapshots are loaded again",
     ),
+    "store.lost": (
+        logging.ERROR,
+        "the job table {path} was deleted, replaced or moved under this process, which ends; running loads were ended",
+    ),
     "store.log_grows": (
         logging.ERROR,
         "the write-ahead log of the job table has {size} MiB and cannot be folded in; look for a long reader",

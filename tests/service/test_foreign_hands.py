@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.house import House, stop
@@ -124,6 +126,35 @@ def test_without_its_job_table_what_is_live_stays_live_and_the_newest_are_loaded
     assert len(names) == 4, "what is older than live is not loaded anew"
     assert [row["target"] for row in lived_in.json("switches", "acme")] == [lived_in.live("acme")]
     assert lived_in.json("query", "acme", "MATCH (n) RETURN count(*) AS n") == [{"n": 300}]
+
+
+@pytest.mark.parametrize("command", [("serve",), ("run", "--timeout", "60")])
+def test_who_works_ends_when_the_job_table_goes_away(house: House, command: tuple[str, ...]) -> None:
+    house.drop("acme", FIRST)
+    process = house.start(*command, failpoint="load.group.before:1:stop")
+    children = psutil.Process(process.pid).children
+    house.await_("it loads", lambda: any(one.status() == "stopped" for one in children()))
+    loading = children()
+    (house.folder / "state").rename(house.folder / "gone")
+    assert process.wait(60) == 6
+    log = (house.folder / "log").read_text()
+    assert "was deleted, replaced or moved" in log
+    assert "Traceback" not in log
+    assert not [one for one in loading if one.is_running()], "no load goes on"
+    assert not (house.folder / "state/jobs.db").exists(), "there are never two"
+
+
+def test_a_frozen_service_with_a_deleted_job_table_is_named_by_the_doctor(lived_in: House) -> None:
+    service = lived_in.start("serve")
+    lived_in.await_("it is up", lambda: "is up" in (lived_in.folder / "log").read_text())
+    service.send_signal(signal.SIGSTOP)
+    for path in (lived_in.folder / "state").glob("jobs.db*"):
+        path.unlink()
+    lived_in.run("scan", "--once")
+    found = lived_in.run("doctor", ok=False).stdout
+    assert f"process {service.pid} " in found
+    assert "works with a job table that was deleted" in found
+    assert f"kill {service.pid}" in found
 
 
 def put_back(house: House, copy: Path) -> None:
