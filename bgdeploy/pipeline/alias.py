@@ -38,7 +38,7 @@ def move_alias(site: Site, wish: Move, *, leased: Row | None = None) -> float:
 
 
 def _check_engine(site: Site, wish: Move) -> None:
-    """No wish leads to what the installed engine may not read; what is live already is left alone."""
+    """No wish leads to what is damaged or the installed engine may not read; what is live already is left alone."""
     outdated = site.target.outdated(wish.database)
     if outdated is None or wish.kind == "repair":
         return

@@ -45,7 +45,7 @@ def list_customers(site: Site) -> list[View]:
         {
             **_show_customer(owner, mine.get(owner["name"], []), site),
             "failed": failed.get(owner["name"]),
-            "trouble": _find_trouble(owner, look),
+            "trouble": _find_trouble(site, owner, look),
         }
         for owner in owners
     ]
@@ -77,14 +77,16 @@ def _look_at_target(site: Site) -> _Look:
         return _Look(unknown=f"unknown: {error.what}")
 
 
-def _find_trouble(owner: Row, look: _Look) -> str | None:
+def _find_trouble(site: Site, owner: Row, look: _Look) -> str | None:
     """What keeps readers from what is live, or None; asked of the target, not of memory."""
     if look.unknown is not None:
         return look.unknown
     found = look.aliases.get(owner["alias"])
     if found != owner["live"] and owner["intent"] is None:
         return f"the alias points at {found or 'nothing'}"
-    return f"{found} is gone" if found is not None and found not in look.online else None
+    if found is None:
+        return None
+    return site.target.outdated(found) if found in look.online else f"{found} is gone"
 
 
 def _show_customer(owner: Row, kept: Sequence[Row], site: Site) -> View:

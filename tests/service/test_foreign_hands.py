@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -155,6 +157,43 @@ def test_a_frozen_service_with_a_deleted_job_table_is_named_by_the_doctor(lived_
     assert f"process {service.pid} " in found
     assert "works with a job table that was deleted" in found
     assert f"kill {service.pid}" in found
+
+
+def overwrite(folder: Path) -> None:
+    graph = folder / "graph.lbug"
+    graph.chmod(0o644)
+    with open(graph, "r+b") as file:
+        file.write(os.urandom(8192))
+    graph.chmod(0o444)
+
+
+def leave_a_log(folder: Path) -> None:
+    folder.chmod(0o755)
+    (folder / "graph.lbug.wal").write_bytes(b"left by a client")
+    folder.chmod(0o555)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [(overwrite, "does not begin as a database of ladybug does"), (leave_a_log, "was opened for writing")],
+)
+def test_a_damaged_database_is_told_where_it_is_live_and_gets_no_alias(
+    lived_in: House, damage: Callable[[Path], None], said: str
+) -> None:
+    for timestamp in (FIRST, SECOND):
+        damage(lived_in.folder / f"state/databases/acme-{timestamp}")
+    assert said in lived_in.json("customers")[0]["trouble"]
+    found = [one for one in examine(lived_in) if one["subject"] == "aliases"]
+    assert [one["verdict"] for one in found if said in one["what"]] == ["error"]
+    done = lived_in.run("switch", "acme", "--to", f"acme-{FIRST}", ok=False)
+    assert done.returncode == 5
+    assert said in done.stderr
+    assert "bgdeploy retry 1 --reload" in done.stderr
+    assert os.readlink(alias(lived_in)) == f"../databases/acme-{SECOND}"
+
+
+def examine(house: House) -> list[dict[str, str]]:
+    return list(json.loads(house.run("doctor", "--json", ok=False).stdout))
 
 
 def put_back(house: House, copy: Path) -> None:
