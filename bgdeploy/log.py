@@ -115,6 +115,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     "database.bad": (logging.WARNING, "{database} is marked bad: {why}"),
     "database.cleared": (logging.INFO, "{database} is no longer marked bad"),
+    "database.unreadable": (
+        logging.ERROR,
+        "what {alias} points at cannot be read, and readers get errors: {reason}",
+    ),
     "database.pinned": (
         logging.INFO,
         "{database} is pinned by {by}: it is never dropped until it is unpinned",

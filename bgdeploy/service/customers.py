@@ -43,7 +43,7 @@ def list_customers(site: Site) -> list[View]:
     look = _look_at_target(site)
     return [
         {
-            **_show_customer(owner, mine.get(owner["name"], []), site),
+            **_show_customer(owner, mine.get(owner["name"], []), site, look),
             "failed": failed.get(owner["name"]),
             "trouble": _find_trouble(site, owner, look),
         }
@@ -89,10 +89,11 @@ def _find_trouble(site: Site, owner: Row, look: _Look) -> str | None:
     return site.target.outdated(found) if found in look.online else f"{found} is gone"
 
 
-def _show_customer(owner: Row, kept: Sequence[Row], site: Site) -> View:
+def _show_customer(owner: Row, kept: Sequence[Row], site: Site, look: _Look) -> View:
     by_name = {row["name"]: row for row in kept}
     live = by_name.get(owner["live"] or "")
-    standby, candidate = lineage.standby(owner, kept), lineage.candidate(kept)
+    there = look.online if look.unknown is None else None
+    standby, candidate = lineage.standby(owner, kept, there), lineage.candidate(kept)
     bad = [row["name"] for row in kept if row["bad_at"] is not None]
     return {
         "customer": owner["name"],
@@ -133,8 +134,14 @@ def choices(site: Site, name: str) -> list[tuple[str, str]]:
         kept = lineage.kept_databases(connection, name)
     if owner is None:
         return []
-    way_back = _name(lineage.standby(owner, kept))
-    whole = [row for row in kept if row["verified_at"] is not None and row["drop_at"] is None]
+    look = _look_at_target(site)
+    there = look.online if look.unknown is None else {row["name"] for row in kept}
+    way_back = _name(lineage.standby(owner, kept, there))
+    whole = [
+        row
+        for row in kept
+        if row["verified_at"] is not None and row["drop_at"] is None and row["name"] in there
+    ]
     return [(row["name"], _role(row, way_back)) for row in whole if row["name"] != owner["live"]]
 
 

@@ -178,6 +178,12 @@ def _fold(site: Site) -> None:
 
 def _watch_target(house: House) -> None:
     _say_each(house, "keeping the alias", repair.watch_aliases(house.site))
+    unreadable = {f"unreadable {alias}": (alias, what) for alias, what in repair.find_unreadable(house.site)}
+    for key, (alias, what) in unreadable.items():
+        if house.told.get(key) != what:
+            house.told[key] = what
+            log.emit("database.unreadable", alias=alias, reason=what)
+    _forget_others(house, "unreadable ", unreadable)
     for name in clean.orphans(house.site):
         if house.told.get(name) != "orphan":
             house.told[name] = "orphan"

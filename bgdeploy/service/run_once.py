@@ -9,11 +9,12 @@ from contextlib import suppress
 import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import StoreLost
+from bgdeploy.errors import StoreLost, TargetError
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.rows import Row, age, customers, jobs
 from bgdeploy.jobs.states import State
+from bgdeploy.pipeline.clean import find_doomed, find_there
 from bgdeploy.service.serve import serve
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
@@ -117,6 +118,7 @@ def _moves(customer: Row, open_jobs: Sequence[Row]) -> bool:
 
 
 def _drops(site: Site, customer: Row, kept: Sequence[Row]) -> bool:
-    orchestrator = site.settings.orchestrator
-    keep, grace = orchestrator.keep_databases, orchestrator.drop_grace_seconds
-    return bool(lineage.doomed(customer, kept, keep=keep, grace=grace, now=site.clock()))
+    try:
+        return bool(find_doomed(site, customer, kept, lambda: find_there(site)))
+    except TargetError:
+        return True  # it is dropped once the target can be asked again
