@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import LeaseLost, Refused, StaleGeneration, TargetError
+from bgdeploy.errors import LeaseLost, Refused, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lease
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_database, title
@@ -57,8 +57,6 @@ def carry_out(site: Site, alias: str, wish: Move, generation: int) -> float:
     reach("switch.intended")
     try:
         took = _act(site, alias, wish, generation)
-    except StaleGeneration:
-        raise
     except (TargetError, Refused) as error:
         raise _take_back(site, wish, generation, error) from error
     reach("switch.moved")
@@ -78,6 +76,8 @@ def _take_back(
         return error
     forget_intent(site, customer)
     stays = f"{customer['alias']} stays at {found or 'nothing'}."
+    if wish.pause:
+        stays += f" {wish.customer} is paused; to go on: bgdeploy resume {wish.customer}."
     kept = " ".join(part for part in (error.kept, stays) if part)
     return type(error)(error.what, kept=kept, cure=error.cure.replace("<id>", str(job)))
 

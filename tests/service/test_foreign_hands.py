@@ -196,6 +196,30 @@ def examine(house: House) -> list[dict[str, str]]:
     return list(json.loads(house.run("doctor", "--json", ok=False).stdout))
 
 
+@pytest.mark.parametrize("place", [".lock", ".acme.generation.new"])
+def test_a_rollback_that_the_disk_refused_is_not_carried_out_later(lived_in: House, place: str) -> None:
+    (lived_in.folder / "state/aliases" / place).unlink(missing_ok=True)
+    (lived_in.folder / "state/aliases" / place).mkdir()  # what even root cannot open as a file
+    done = lived_in.run("rollback", "acme", "--reason", "wrong", ok=False)
+    assert done.returncode == 6
+    assert f"aliases/{place}" in done.stderr
+    assert f"acme stays at acme-{SECOND}." in done.stderr
+    (lived_in.folder / "state/aliases" / place).rmdir()
+    lived_in.run("run", "--timeout", "60")
+    assert lived_in.live("acme") == f"acme-{SECOND}"
+    assert os.readlink(alias(lived_in)) == f"../databases/acme-{SECOND}"
+    assert [row["kind"] for row in lived_in.json("switches", "acme")] == ["deploy", "deploy"]
+
+
+def test_a_generation_that_is_no_number_is_told_with_its_cure(lived_in: House) -> None:
+    (lived_in.folder / "state/aliases/.acme.generation").write_text("seven")
+    done = lived_in.run("rollback", "acme", "--reason", "wrong", ok=False)
+    assert done.returncode == 6
+    assert ".acme.generation does not hold a number" in done.stderr
+    assert "bgdeploy switches acme" in done.stderr
+    assert lived_in.live("acme") == f"acme-{SECOND}"
+
+
 def put_back(house: House, copy: Path) -> None:
     """Restore a copy of the job table as docs/operations.md says."""
     for path in (house.folder / "state").glob("jobs.db*"):
