@@ -89,6 +89,12 @@ class StoreFull(StoreError):
     code = "job-table-full"
 
 
+class StoreLost(StoreError):
+    """The file was deleted, replaced or moved under this process, which must end: there may be another by now."""
+
+    code = "job-table-lost"
+
+
 class TargetError(BgdeployError):
     """The target did not do what was asked; trying again may help (counts as an attempt)."""
 

@@ -116,6 +116,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     "database.bad": (logging.WARNING, "{database} is marked bad: {why}"),
     "database.cleared": (logging.INFO, "{database} is no longer marked bad"),
+    "database.unreadable": (
+        logging.ERROR,
+        "what {alias} points at cannot be read, and readers get errors: {reason}",
+    ),
     "database.pinned": (
         logging.INFO,
         "{database} is pinned by {by}: it is never dropped until it is unpinned",
@@ -158,6 +162,10 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "{path} held no job table and was made anew, though there are {count} aliases: the old one is lost. "
         "What is live stays live, and the newest snapshots are loaded again",
+    ),
+    "store.lost": (
+        logging.ERROR,
+        "the job table {path} was deleted, replaced or moved under this process, which ends; running loads were ended",
     ),
     "store.log_grows": (
         logging.ERROR,

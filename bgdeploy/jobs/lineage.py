@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -72,9 +72,10 @@ def good(customer: Row, kept: Sequence[Row]) -> list[Row]:
     ]
 
 
-def standby(customer: Row, kept: Sequence[Row]) -> Row | None:
-    """The newest good database older than live: the way back."""
-    return next((row for row in good(customer, kept) if row["name"] != customer["live"]), None)
+def standby(customer: Row, kept: Sequence[Row], there: Collection[str] | None = None) -> Row | None:
+    """The newest good database older than live: the way back; of those that are ``there``, where that is known."""
+    others = (row for row in good(customer, kept) if row["name"] != customer["live"])
+    return next((row for row in others if there is None or row["name"] in there), None)
 
 
 def candidate(kept: Sequence[Row]) -> Row | None:
@@ -85,13 +86,27 @@ def candidate(kept: Sequence[Row]) -> Row | None:
     return max(waiting, key=lambda row: (row["state"] == State.LOADING, age(row)), default=None)
 
 
-def doomed(customer: Row, kept: Sequence[Row], *, keep: int, grace: float, now: float) -> list[Doomed]:
+def doomed(
+    customer: Row,
+    kept: Sequence[Row],
+    *,
+    keep: int,
+    grace: float,
+    now: float,
+    there: Collection[str] | None = None,
+) -> list[Doomed]:
     """Decide what may be dropped; pure, so that every rule has a test.
 
     Never the live database, the newest ``keep`` good ones, a pinned one, one an intent names, one
-    that is being built, the newest that waits, or anything newer than live.
+    that is being built, the newest that waits, or anything newer than live. With ``there``, what the
+    target has, the newest ``keep`` of those stay too: one that is gone takes nobody's place.
     """
-    stays = {customer["live"], customer["intent"], *(row["name"] for row in good(customer, kept)[:keep])}
+    names = [row["name"] for row in good(customer, kept)]
+    stays = {customer["live"], customer["intent"], *names[:keep]}
+    if there is not None:
+        present = [name for name in names if name in there]
+        # Where what is live is gone, a whole disk may be: nothing good is given up until it is back.
+        stays |= set(present[:keep] if customer["live"] in there else names)
     free = [row for row in kept if row["name"] not in stays and row["pinned_at"] is None]
     return [Doomed(row, why) for row in free if (why := _reason(customer, kept, row, grace=grace, now=now))]
 

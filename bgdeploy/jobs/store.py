@@ -17,7 +17,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from bgdeploy.errors import StoreError, StoreFull
+from bgdeploy.errors import StoreError, StoreFull, StoreLost
 
 LOCK_DEADLINE = 30.0  # seconds a writer waits for its turn before it says so
 PAUSE = 0.001  # seconds, on average, between two tries to begin
@@ -35,11 +35,16 @@ _PRAGMAS = (
 
 @dataclass(frozen=True)
 class Store:
-    """An open job table: ``write`` begins immediately, ``read`` never blocks a writer."""
+    """An open job table: ``write`` begins immediately, ``read`` never blocks a writer.
+
+    Every transaction first looks whether the path still leads to the file that was opened, and raises
+    StoreLost where it does not. ``_opened`` is None for a short look, which asks nothing.
+    """
 
     path: Path
     _writer: sa.Engine
     _reader: sa.Engine
+    _opened: tuple[int, int] | None = None
 
     @contextmanager
     def write(self, *, urgent: bool = False) -> Iterator[sa.Connection]:
@@ -47,6 +52,7 @@ class Store:
 
         An ``urgent`` one asks for the lock ten times as often as others, so that it hardly ever loses.
         """
+        self._check_file()
         pause = PAUSE / 10 if urgent else PAUSE
         with _translated(self.path), self._writer.connect() as connection:
             _patiently(lambda: _driver(connection).execute("BEGIN IMMEDIATE"), pause)
@@ -56,6 +62,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """One consistent look; keep it short and never hand its cursor to anybody."""
+        self._check_file()
         with _translated(self.path), self._reader.connect() as connection:
             _driver(connection).execute("BEGIN")
             with connection.begin():
@@ -63,12 +70,22 @@ class Store:
 
     def truncate_log(self) -> int:
         """Fold the write-ahead log into the file; return the bytes of it that a reader or writer held back."""
+        self._check_file()
         with _translated(self.path), self._reader.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
         try:
             return os.stat(f"{self.path}-wal").st_size
         except FileNotFoundError:
             return 0
+
+    def _check_file(self) -> None:
+        # SQLite goes on with a file that has no name any more; the next process would make another.
+        if self._opened is not None and _identify(self.path) != self._opened:
+            raise StoreLost(
+                f"The job table {self.path} was deleted, replaced or moved while it was open here.",
+                kept="Nothing more was written to either; what is live stays live.",
+                cure="Put it back if you can, then start again. It is moved or restored only while nothing runs.",
+            )
 
     def close(self) -> None:
         """Close every connection of this process."""
@@ -77,11 +94,22 @@ class Store:
 
 
 def open_store(path: Path) -> Store:
-    """Open the job table of an existing or new file; the schema is ``migrate.ensure``'s duty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Open the job table in a file that ``migrate.ensure`` has made."""
+    opened = _identify(path)
+    if opened is None:
+        raise shut(path, "it is not there any more")
     writer = _engine(path, timeout=0.0)
     reader = _engine(path, timeout=LOCK_DEADLINE)
-    return Store(path, writer, reader)
+    return Store(path, writer, reader, opened)
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what lies there; None where nothing does, or nobody can tell."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _engine(path: Path, *, timeout: float) -> sa.Engine:

@@ -38,7 +38,7 @@ def admit(
     ``judged`` are those that were looked at when they were found; their rows say what was seen.
     """
     floor = (customer["floor_timestamp"], customer["floor_build"])
-    for job in waiting:
+    for job in [*waiting, *(one.job for one in judged)]:
         if _is_overtaken(job, floor):
             notes.act(partial(_overtake, job=job, floor=floor))
     current = [job for job in waiting if not _is_overtaken(job, floor)]

@@ -12,12 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import LeaseLost, Refused, StaleGeneration, TargetError
+from bgdeploy.errors import LeaseLost, Refused, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lease
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_database, title
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor
+from bgdeploy.pipeline.floor import raise_floor
 from bgdeploy.pipeline.moves import NO_INTENT, Move, check, switches, write_move
 from bgdeploy.site import Site
 
@@ -37,7 +38,7 @@ def move_alias(site: Site, wish: Move, *, leased: Row | None = None) -> float:
 
 
 def _check_engine(site: Site, wish: Move) -> None:
-    """No wish leads to what the installed engine may not read; what is live already is left alone."""
+    """No wish leads to what is damaged or the installed engine may not read; what is live already is left alone."""
     outdated = site.target.outdated(wish.database)
     if outdated is None or wish.kind == "repair":
         return
@@ -56,8 +57,6 @@ def carry_out(site: Site, alias: str, wish: Move, generation: int) -> float:
     reach("switch.intended")
     try:
         took = _act(site, alias, wish, generation)
-    except StaleGeneration:
-        raise
     except (TargetError, Refused) as error:
         raise _take_back(site, wish, generation, error) from error
     reach("switch.moved")
@@ -77,6 +76,8 @@ def _take_back(
         return error
     forget_intent(site, customer)
     stays = f"{customer['alias']} stays at {found or 'nothing'}."
+    if wish.pause:
+        stays += f" {wish.customer} is paused; to go on: bgdeploy resume {wish.customer}."
     kept = " ".join(part for part in (error.kept, stays) if part)
     return type(error)(error.what, kept=kept, cure=error.cure.replace("<id>", str(job)))
 
@@ -94,6 +95,8 @@ def settle(site: Site, name: str) -> str:
     foreign = customer["intent"] is None and found != customer["live"] and _is_whole(site, name, found)
     if foreign and not _is_void(site, customer):
         _accept(site, customer, str(found))
+    elif customer["live"] is None:
+        raise_floor(site, customer, found)
     return str(customer["alias"])
 
 

@@ -46,7 +46,7 @@ WHERE {of} AND j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NU
   AND (SELECT count(*) FROM jobs AS l WHERE l.state = 'loading') < :slots
   AND NOT EXISTS (SELECT 1 FROM jobs AS l WHERE l.state = 'loading' AND l.customer = j.customer)
   AND (j.requested = 1 OR (
-    j.timestamp > c.floor_timestamp
+    (j.timestamp, j.build) > (c.floor_timestamp, c.floor_build)
     AND NOT EXISTS (
       SELECT 1 FROM jobs AS d WHERE d.state = 'discovered' AND d.customer = j.customer
         AND d.timestamp < j.timestamp AND d.fingerprint_at > :settling_since)
@@ -59,7 +59,7 @@ WHERE {of} AND j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NU
     ) < CASE WHEN c.live IS NULL THEN :keep WHEN :latest THEN 1 ELSE :no_limit END
     AND NOT EXISTS (
       SELECT 1 FROM jobs AS o WHERE o.state = 'queued' AND o.customer = j.customer
-        AND o.timestamp < j.timestamp AND o.requested = 0 AND o.timestamp > c.floor_timestamp
+        AND o.timestamp < j.timestamp AND o.requested = 0 AND (o.timestamp, o.build) > (c.floor_timestamp, c.floor_build)
         AND NOT EXISTS (
           SELECT 1 FROM jobs AS w WHERE w.state = 'loaded' AND w.customer = j.customer
             AND w.timestamp > o.timestamp)

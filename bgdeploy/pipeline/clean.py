@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -41,17 +42,33 @@ def clean(site: Site) -> int:
 
 
 def _doomed(site: Site) -> Iterable[tuple[Row, Doomed]]:
-    orchestrator = site.settings.orchestrator
-    rules: dict[str, Any] = {"keep": orchestrator.keep_databases, "grace": orchestrator.drop_grace_seconds}
+    keep = site.settings.orchestrator.keep_databases
     with site.store.read() as connection:
-        crowded = lineage.crowded(connection, keep=orchestrator.keep_databases)
+        crowded = lineage.crowded(connection, keep=keep)
         seen = [
             (get_customer(connection, name), lineage.kept_databases(connection, name)) for name in crowded
         ]
+    there = cache(lambda: find_there(site))  # asked at most once, and only where anything may go
     for customer, kept in seen:
-        for one in lineage.doomed(customer, kept, now=site.clock(), **rules):
+        for one in find_doomed(site, customer, kept, there):
             if one.database["not_before"] <= site.clock() or one.database["state"] == State.QUEUED:
                 yield customer, one
+
+
+def find_there(site: Site) -> frozenset[str]:
+    """Every database that the target has, but not those on their way out."""
+    return frozenset(found.name for found in site.target.databases() if found.status != "dropping")
+
+
+def find_doomed(
+    site: Site, customer: Row, kept: Sequence[Row], there: Callable[[], Collection[str]]
+) -> list[Doomed]:
+    """What of a customer may be dropped now; the target is asked only where the job table would drop anything."""
+    keep, grace = site.settings.orchestrator.keep_databases, site.settings.orchestrator.drop_grace_seconds
+    rules: dict[str, Any] = {"keep": keep, "grace": grace, "now": site.clock()}
+    if not lineage.doomed(customer, kept, **rules):
+        return []
+    return lineage.doomed(customer, kept, there=there(), **rules)
 
 
 def _drop(site: Site, customer: Row, doomed: Doomed) -> bool:

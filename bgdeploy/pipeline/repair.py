@@ -7,12 +7,18 @@ import sqlalchemy as sa
 from bgdeploy import log
 from bgdeploy.errors import BgdeployError, TargetAway
 from bgdeploy.jobs.lease import known_dead
-from bgdeploy.jobs.rows import Row, customers, get_customer
+from bgdeploy.jobs.rows import Row, customers, databases, get_customer
 from bgdeploy.pipeline.alias import carry_out, forget_intent, intend, move_alias, settle
+from bgdeploy.pipeline.clean import find_there
 from bgdeploy.pipeline.moves import Move
 from bgdeploy.site import Site
 
 _INTENDED = sa.select(customers).where(customers.c.intent.is_not(None))
+_LIVE = (
+    sa.select(customers, databases.c.job_id)
+    .join(databases, databases.c.name == customers.c.live)
+    .where(customers.c.intent.is_(None), customers.c.removed_at.is_(None))
+)
 INTENT_TRUST = 10.0  # seconds a living mover is left alone with its intent
 
 
@@ -35,6 +41,25 @@ def watch_aliases(site: Site) -> list[tuple[str, str]]:
         except BgdeployError as error:
             troubles.append((customer["alias"], str(error)))
     return troubles
+
+
+def find_unreadable(site: Site) -> list[tuple[str, str]]:
+    """Return (alias, trouble) where an alias points at what is gone or damaged; nothing is written of it.
+
+    A disk that was not mounted must cost no database its owner.
+    """
+    there = find_there(site)
+    with site.store.read() as connection:
+        owners = connection.execute(_LIVE).mappings().all()
+    found = []
+    for owner in owners:
+        live = owner["live"]
+        what = site.target.outdated(live) if live in there else f"{live} is gone"
+        if what is not None:
+            back = f"bgdeploy rollback {owner['name']} --reason '...'"
+            cure = f"Go back: {back}, or load it again: bgdeploy retry {owner['job_id']} --reload"
+            found.append((owner["alias"], f"{what}. {cure}"))
+    return found
 
 
 def _put_back(site: Site, name: str) -> None:

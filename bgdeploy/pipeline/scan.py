@@ -16,6 +16,7 @@ from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_jobs, move,
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.naming import alias_name
 from bgdeploy.pipeline.admit import Judged, admit, judge, look_at, look_into
+from bgdeploy.pipeline.floor import ask_aliases, inherited
 from bgdeploy.pipeline.known import Known, read_known
 from bgdeploy.pipeline.notes import BATCH, Notes, Report, standing_alone
 from bgdeploy.site import Site
@@ -134,8 +135,10 @@ def _discover(
     found: dict[str, list[Judged]] = {}
     for start in range(0, len(new), BATCH):
         batch = new[start : start + BATCH]
+        is_known = all(one.customer in known.customers for one in batch)
+        there = {} if is_known else ask_aliases(site)  # before the lock: a server may take its time
         with site.transaction(Actor.SCAN) as tx:
-            owned = _add_customers(tx, batch, known, report)
+            owned = _add_customers(tx, batch, known, there, report)
             rows = insert_jobs(tx, State.DISCOVERED, "scan.discovered", [_born(tx, one) for one in owned])
         seen = {(one.customer, one.timestamp): one for one in owned}
         for row in rows:
@@ -151,18 +154,20 @@ def _born(tx: Tx, new: Newcomer) -> tuple[dict[str, object], dict[str, object]]:
     return {"customer": new.customer, "timestamp": new.timestamp, **seen}, {"reason": reason}
 
 
-def _add_customers(tx: Tx, batch: Sequence[Newcomer], known: Known, report: Report) -> list[Newcomer]:
+def _add_customers(
+    tx: Tx, batch: Sequence[Newcomer], known: Known, there: Mapping[str, str], report: Report
+) -> list[Newcomer]:
     """Make the customers that are not known yet; return the newcomers of all that could be made."""
     for name in dict.fromkeys(one.customer for one in batch):
         if name not in known.customers:
             try:
-                known.customers[name] = _add_customer(tx, name)
+                known.customers[name] = _add_customer(tx, name, there)
             except BadInput as error:
                 report.skipped.append((name, str(error)))
     return [one for one in batch if one.customer in known.customers]
 
 
-def _add_customer(tx: Tx, name: str) -> Row:
+def _add_customer(tx: Tx, name: str, there: Mapping[str, str]) -> Row:
     of_name = sa.select(customers).where(customers.c.name == name)
     row = tx.connection.execute(of_name).mappings().one_or_none()
     if row is not None:
@@ -178,6 +183,7 @@ def _add_customer(tx: Tx, name: str) -> Row:
         raise BadInput(what, kept="Nothing of it was loaded.", cure="Rename the folder.")
     # Begun with the time, so that an alias moved by a job table that was lost obeys this one too.
     born = {"created_at": tx.now, "generation": int(tx.now)}
+    born["floor_timestamp"] = inherited(alias, there.get(alias), now=tx.now)
     tx.connection.execute(sa.insert(customers), {"name": name, "alias": alias, **born})
     tx.say("customer.added", customer=name, alias=alias)
     return tx.connection.execute(of_name).mappings().one()

@@ -23,6 +23,7 @@ from bgdeploy.jobs.rows import (
 )
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.alias import move_alias, settle
+from bgdeploy.pipeline.clean import find_there
 from bgdeploy.pipeline.moves import Move
 from bgdeploy.pipeline.repair import repeat_cut_off_moves
 from bgdeploy.site import Site
@@ -174,7 +175,8 @@ def roll_back(
     settle(site, name)
     with site.store.read() as connection:
         customer = get_customer(connection, name)
-        way_back = lineage.standby(customer, lineage.kept_databases(connection, name))
+        kept = lineage.kept_databases(connection, name)
+    way_back = None if to else lineage.standby(customer, kept, find_there(site))
     goal = to or (way_back["name"] if way_back is not None else None)
     if goal is None or goal == customer["live"]:
         raise Refused(

@@ -43,9 +43,9 @@ def list_customers(site: Site) -> list[View]:
     look = _look_at_target(site)
     return [
         {
-            **_show_customer(owner, mine.get(owner["name"], []), site),
+            **_show_customer(owner, mine.get(owner["name"], []), site, look),
             "failed": failed.get(owner["name"]),
-            "trouble": _find_trouble(owner, look),
+            "trouble": _find_trouble(site, owner, look),
         }
         for owner in owners
     ]
@@ -77,20 +77,23 @@ def _look_at_target(site: Site) -> _Look:
         return _Look(unknown=f"unknown: {error.what}")
 
 
-def _find_trouble(owner: Row, look: _Look) -> str | None:
+def _find_trouble(site: Site, owner: Row, look: _Look) -> str | None:
     """What keeps readers from what is live, or None; asked of the target, not of memory."""
     if look.unknown is not None:
         return look.unknown
     found = look.aliases.get(owner["alias"])
     if found != owner["live"] and owner["intent"] is None:
         return f"the alias points at {found or 'nothing'}"
-    return f"{found} is gone" if found is not None and found not in look.online else None
+    if found is None:
+        return None
+    return site.target.outdated(found) if found in look.online else f"{found} is gone"
 
 
-def _show_customer(owner: Row, kept: Sequence[Row], site: Site) -> View:
+def _show_customer(owner: Row, kept: Sequence[Row], site: Site, look: _Look) -> View:
     by_name = {row["name"]: row for row in kept}
     live = by_name.get(owner["live"] or "")
-    standby, candidate = lineage.standby(owner, kept), lineage.candidate(kept)
+    there = look.online if look.unknown is None else None
+    standby, candidate = lineage.standby(owner, kept, there), lineage.candidate(kept)
     bad = [row["name"] for row in kept if row["bad_at"] is not None]
     return {
         "customer": owner["name"],
@@ -131,8 +134,14 @@ def choices(site: Site, name: str) -> list[tuple[str, str]]:
         kept = lineage.kept_databases(connection, name)
     if owner is None:
         return []
-    way_back = _name(lineage.standby(owner, kept))
-    whole = [row for row in kept if row["verified_at"] is not None and row["drop_at"] is None]
+    look = _look_at_target(site)
+    there = look.online if look.unknown is None else {row["name"] for row in kept}
+    way_back = _name(lineage.standby(owner, kept, there))
+    whole = [
+        row
+        for row in kept
+        if row["verified_at"] is not None and row["drop_at"] is None and row["name"] in there
+    ]
     return [(row["name"], _role(row, way_back)) for row in whole if row["name"] != owner["live"]]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from bgdeploy import log
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BgdeployError
+from bgdeploy.errors import BgdeployError, StoreLost
 from bgdeploy.jobs.ballast import keep_ballast
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.pipeline import clean, leave, repair, scan, switch, watch
@@ -111,6 +111,8 @@ def _duty(house: House, name: str, act: Callable[[], object]) -> None:
     try:
         act()
         house.told.pop(name, None)
+    except StoreLost as error:
+        house.stop.fail(error)
     except BgdeployError as error:
         _say_once(house, name, str(error))
     except Exception as error:  # the thread's edge: housekeeping must outlive any single surprise
@@ -176,6 +178,12 @@ def _fold(site: Site) -> None:
 
 def _watch_target(house: House) -> None:
     _say_each(house, "keeping the alias", repair.watch_aliases(house.site))
+    unreadable = {f"unreadable {alias}": (alias, what) for alias, what in repair.find_unreadable(house.site)}
+    for key, (alias, what) in unreadable.items():
+        if house.told.get(key) != what:
+            house.told[key] = what
+            log.emit("database.unreadable", alias=alias, reason=what)
+    _forget_others(house, "unreadable ", unreadable)
     for name in clean.orphans(house.site):
         if house.told.get(name) != "orphan":
             house.told[name] = "orphan"

@@ -28,6 +28,18 @@ def _has_open(process: psutil.Process, path: str) -> bool:
         return False  # it ended meanwhile, or is not ours to look into
 
 
+def has_lost(process: psutil.Process, table: Path) -> bool:
+    """True for a process whose open job table had this name once, and is another file than what lies there now."""
+    path, here = os.path.realpath(table), os.stat(table)
+    try:
+        held = [
+            os.stat(f"/proc/{process.pid}/fd/{file.fd}") for file in process.open_files() if file.path == path
+        ]
+    except (psutil.Error, OSError):
+        return False  # it ended meanwhile, or this is no Linux
+    return bool(held) and not any(os.path.samestat(one, here) for one in held)
+
+
 def nobody_works(table: Path) -> bool:
     """True when no process that scans or loads for this job table is to be seen on this host.
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
+from bgdeploy.errors import StoreLost, TargetError
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.rows import Row, age, customers, jobs
 from bgdeploy.jobs.states import State
+from bgdeploy.pipeline.clean import find_doomed, find_there
 from bgdeploy.service.serve import serve
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
@@ -37,21 +40,35 @@ def run(site: Site, stop: Stop, *, workers: int, timeout: float) -> bool:
     """Work until nothing is left that could move by itself; False when the time ran out first.
 
     Loads that run when the time is over are given back at once, and resume at the next start. Call it
-    after a scan: what nobody has found yet is not waited for.
+    after a scan: what nobody has found yet is not waited for. Raises StoreLost as ``serve`` does.
     """
-    deadline = monotonic() + timeout
-    service = threading.Thread(target=serve, args=(site, stop), kwargs={"workers": workers}, name="serve")
+    service = threading.Thread(target=_serve, args=(site, stop, workers), name="serve")
     service.start()
-    done = False
-    while not done and monotonic() < deadline and service.is_alive():
-        stop.asked.wait(0.1)
-        done = stop.asked.is_set() or _is_finished(site)
-    finished = _is_finished(site)
+    finished = False
+    try:
+        finished = _await_end(site, stop, service, monotonic() + timeout)
+    except StoreLost as error:
+        stop.fail(error)
     if not finished and not stop.asked.is_set():
         stop.timeout = 0.0  # the time that running loads get at a stop was theirs already
     stop.ask()
     service.join()
+    if stop.failure is not None:
+        raise stop.failure
     return finished
+
+
+def _serve(site: Site, stop: Stop, workers: int) -> None:
+    with suppress(StoreLost):  # it is the stop's failure, which is raised where people see it
+        serve(site, stop, workers=workers)
+
+
+def _await_end(site: Site, stop: Stop, service: threading.Thread, deadline: float) -> bool:
+    done = False
+    while not done and monotonic() < deadline and service.is_alive():
+        stop.asked.wait(0.1)
+        done = stop.asked.is_set() or _is_finished(site)
+    return _is_finished(site)
 
 
 def list_failed(site: Site) -> dict[tuple[int, float], Row]:
@@ -101,6 +118,7 @@ def _moves(customer: Row, open_jobs: Sequence[Row]) -> bool:
 
 
 def _drops(site: Site, customer: Row, kept: Sequence[Row]) -> bool:
-    orchestrator = site.settings.orchestrator
-    keep, grace = orchestrator.keep_databases, orchestrator.drop_grace_seconds
-    return bool(lineage.doomed(customer, kept, keep=keep, grace=grace, now=site.clock()))
+    try:
+        return bool(find_doomed(site, customer, kept, lambda: find_there(site)))
+    except TargetError:
+        return True  # it is dropped once the target can be asked again

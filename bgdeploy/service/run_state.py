@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bgdeploy import log
-from bgdeploy.errors import LeaseLost, StoreError, StoreFull
+from bgdeploy.errors import LeaseLost, StoreError, StoreFull, StoreLost
 from bgdeploy.jobs.ballast import free_ballast
 from bgdeploy.jobs.lease import KILL_CHILD
 from bgdeploy.jobs.rows import Row, Tx
@@ -33,6 +33,8 @@ def persist(run: Run, act: Callable[[Tx], None]) -> None:
             with run.site.transaction(Actor.WORKER) as tx:
                 act(tx)
             return
+        except StoreLost:
+            raise  # waiting brings nothing back
         except StoreError as error:
             if isinstance(error, StoreFull) and free_ballast(run.site.settings.database_path.parent):
                 log.emit("store.full")

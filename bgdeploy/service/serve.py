@@ -13,7 +13,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from bgdeploy import log
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BgdeployError, ExitCode, StoreError
+from bgdeploy.errors import BgdeployError, ExitCode, StoreError, StoreLost
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import jobs
 from bgdeploy.service.doctor import disks
@@ -34,7 +34,10 @@ LAST_WAIT = 10.0  # seconds a thread gets after everything was told to end
 
 
 def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
-    """Run until the stop is asked for, and then end whatever runs; leaves no process behind."""
+    """Run until the stop is asked for, and then end whatever runs; leaves no process behind.
+
+    Raises StoreLost when the job table was deleted, replaced or moved meanwhile.
+    """
     orchestrator = site.settings.orchestrator
     house = House(site, stop, scans=scans)
     house.scan_due.set()
@@ -75,6 +78,8 @@ def work(house: House) -> None:
 def _try_work(house: House) -> bool:
     try:
         return work_once(house.site, house.stop)
+    except StoreLost as error:
+        house.stop.fail(error)
     except BgdeployError as error:
         log.emit("service.trouble", what="looking for work", error=error)
     except Exception as error:  # the thread's edge: one surprise must not end a worker for good
@@ -112,6 +117,9 @@ def _end(house: House, scheduler: BackgroundScheduler | None, threads: list[thre
         scheduler.shutdown(wait=False)  # waiting can deadlock; it only pokes anyway
     house.poke()
     _join(stop, threads)
+    if stop.failure is not None:
+        log.emit("store.lost", path=house.site.store.path)
+        raise stop.failure
     _release(house.site)
     log.emit("service.stopped")
 

@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass, field
 
 from bgdeploy.clock import monotonic
+from bgdeploy.errors import StoreLost
 
 
 @dataclass
@@ -17,12 +18,19 @@ class Stop:
     hurry: threading.Event = field(default_factory=threading.Event)
     timeout: float = 300.0
     deadline: float = float("inf")
+    failure: StoreLost | None = None  # why nobody here may go on
 
     def ask(self) -> None:
         """The first time: no new claims, running loads get ``timeout`` s. The second: end at once."""
         if self.asked.is_set():
             self.hurry.set()
         self.deadline = min(self.deadline, monotonic() + self.timeout)
+        self.asked.set()
+
+    def fail(self, failure: StoreLost) -> None:
+        """End at once and for good; who waits for the end raises it."""
+        self.failure = failure
+        self.hurry.set()
         self.asked.set()
 
     def must_end(self) -> bool:

@@ -238,7 +238,10 @@ class Target(Protocol):
         """Do what an earlier call had to leave, so that it did not fail for it; idempotent, at each scan."""
 
     def outdated(self, database: str) -> str | None:
-        """Say why the installed engine should not read a database that is whole, or None; no alias moves to one."""
+        """Say why no reader should be led to a database that was whole, or None; no alias moves to one.
+
+        It is damaged as far as can be seen at once, or the installed engine should not read it.
+        """
 
     def remove_alias(self, name: str, generation: int) -> None:
         """Take an alias away, because its customer leaves; idempotent, and never one that bgdeploy did not make.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from bgdeploy.errors import StoreError, StoreFull
+from bgdeploy.errors import StoreError, StoreFull, StoreLost
 from bgdeploy.jobs import migrate
 from bgdeploy.jobs import store as store_module
 from bgdeploy.jobs.models import metadata
@@ -88,6 +90,30 @@ def test_a_lock_that_never_ends_is_an_error_that_names_the_file(
     rival.close()
 
 
+@pytest.mark.parametrize("how", ["deleted", "replaced", "moved", "its folder moved"])
+def test_a_file_that_went_away_is_never_gone_on_with(tmp_path: Path, migrated: Path, how: str) -> None:
+    path = tmp_path / "state" / "jobs.db"
+    path.parent.mkdir()
+    shutil.copy(migrated, path)
+    store = open_store(path)
+    add_customer(store, "acme")
+    if how == "deleted":
+        path.unlink()
+    elif how == "replaced":
+        shutil.copy(migrated, tmp_path / "other.db")
+        os.replace(tmp_path / "other.db", path)
+    else:
+        gone = path if how == "moved" else path.parent
+        gone.rename(tmp_path / "elsewhere")
+    for act in (store.write, store.read):
+        with pytest.raises(StoreLost, match=r"deleted, replaced or moved") as caught, act():
+            raise AssertionError("it went on with a file that has no name")
+        assert "start again" in caught.value.cure
+    with pytest.raises(StoreLost):
+        store.truncate_log()
+    store.close()
+
+
 def test_one_job_per_snapshot_however_often_it_is_found(store: Store) -> None:
     add_customer(store, "acme")
     assert discover(store, "acme", 1) is not None
@@ -124,8 +150,6 @@ def test_a_full_disk_is_told_and_nothing_is_lost(migrated: Path) -> None:
 
 
 def _free(folder: Path) -> int:
-    import shutil
-
     return shutil.disk_usage(folder).free
 
 

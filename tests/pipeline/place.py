@@ -86,7 +86,8 @@ class Place:
         if found is None:
             return None
         who = {"owner": self.site.owner, "now": self.now, "lease_seconds": 60.0}
-        return claim(self.site.store, RULES, job_id=found["id"], settings={}, **who)
+        there = {one.name for one in self.target.databases()}
+        return claim(self.site.store, RULES, job_id=found["id"], settings={}, existing=there, **who)
 
     def live_through(self, customer: str, *timestamps: int) -> None:
         """Drop snapshots one after the other and let each go live: all but the last two are cleaned."""

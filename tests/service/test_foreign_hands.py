@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.house import House, stop
@@ -121,8 +125,99 @@ def test_without_its_job_table_what_is_live_stays_live_and_the_newest_are_loaded
     assert {f"acme-{FIRST}", f"acme-{SECOND}", "acme-1600000000"} <= set(names), (
         "nothing it does not own is dropped"
     )
-    assert len(names) == 5
+    assert len(names) == 4, "what is older than live is not loaded anew"
+    assert [row["target"] for row in lived_in.json("switches", "acme")] == [lived_in.live("acme")]
     assert lived_in.json("query", "acme", "MATCH (n) RETURN count(*) AS n") == [{"n": 300}]
+
+
+@pytest.mark.parametrize("command", [("serve",), ("run", "--timeout", "60")])
+def test_who_works_ends_when_the_job_table_goes_away(house: House, command: tuple[str, ...]) -> None:
+    house.drop("acme", FIRST)
+    process = house.start(*command, failpoint="load.group.before:1:stop")
+    children = psutil.Process(process.pid).children
+    house.await_("it loads", lambda: any(one.status() == "stopped" for one in children()))
+    loading = children()
+    (house.folder / "state").rename(house.folder / "gone")
+    assert process.wait(60) == 6
+    log = (house.folder / "log").read_text()
+    assert "was deleted, replaced or moved" in log
+    assert "Traceback" not in log
+    assert not [one for one in loading if one.is_running()], "no load goes on"
+    assert not (house.folder / "state/jobs.db").exists(), "there are never two"
+
+
+def test_a_frozen_service_with_a_deleted_job_table_is_named_by_the_doctor(lived_in: House) -> None:
+    service = lived_in.start("serve")
+    lived_in.await_("it is up", lambda: "is up" in (lived_in.folder / "log").read_text())
+    service.send_signal(signal.SIGSTOP)
+    for path in (lived_in.folder / "state").glob("jobs.db*"):
+        path.unlink()
+    lived_in.run("scan", "--once")
+    found = lived_in.run("doctor", ok=False).stdout
+    assert f"process {service.pid} " in found
+    assert "works with a job table that was deleted" in found
+    assert f"kill {service.pid}" in found
+
+
+def overwrite(folder: Path) -> None:
+    graph = folder / "graph.lbug"
+    graph.chmod(0o644)
+    with open(graph, "r+b") as file:
+        file.write(os.urandom(8192))
+    graph.chmod(0o444)
+
+
+def leave_a_log(folder: Path) -> None:
+    folder.chmod(0o755)
+    (folder / "graph.lbug.wal").write_bytes(b"left by a client")
+    folder.chmod(0o555)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [(overwrite, "does not begin as a database of ladybug does"), (leave_a_log, "was opened for writing")],
+)
+def test_a_damaged_database_is_told_where_it_is_live_and_gets_no_alias(
+    lived_in: House, damage: Callable[[Path], None], said: str
+) -> None:
+    for timestamp in (FIRST, SECOND):
+        damage(lived_in.folder / f"state/databases/acme-{timestamp}")
+    assert said in lived_in.json("customers")[0]["trouble"]
+    found = [one for one in examine(lived_in) if one["subject"] == "aliases"]
+    assert [one["verdict"] for one in found if said in one["what"]] == ["error"]
+    done = lived_in.run("switch", "acme", "--to", f"acme-{FIRST}", ok=False)
+    assert done.returncode == 5
+    assert said in done.stderr
+    assert "bgdeploy retry 1 --reload" in done.stderr
+    assert os.readlink(alias(lived_in)) == f"../databases/acme-{SECOND}"
+
+
+def examine(house: House) -> list[dict[str, str]]:
+    return list(json.loads(house.run("doctor", "--json", ok=False).stdout))
+
+
+@pytest.mark.parametrize("place", [".lock", ".acme.generation.new"])
+def test_a_rollback_that_the_disk_refused_is_not_carried_out_later(lived_in: House, place: str) -> None:
+    (lived_in.folder / "state/aliases" / place).unlink(missing_ok=True)
+    (lived_in.folder / "state/aliases" / place).mkdir()  # what even root cannot open as a file
+    done = lived_in.run("rollback", "acme", "--reason", "wrong", ok=False)
+    assert done.returncode == 6
+    assert f"aliases/{place}" in done.stderr
+    assert f"acme stays at acme-{SECOND}." in done.stderr
+    (lived_in.folder / "state/aliases" / place).rmdir()
+    lived_in.run("run", "--timeout", "60")
+    assert lived_in.live("acme") == f"acme-{SECOND}"
+    assert os.readlink(alias(lived_in)) == f"../databases/acme-{SECOND}"
+    assert [row["kind"] for row in lived_in.json("switches", "acme")] == ["deploy", "deploy"]
+
+
+def test_a_generation_that_is_no_number_is_told_with_its_cure(lived_in: House) -> None:
+    (lived_in.folder / "state/aliases/.acme.generation").write_text("seven")
+    done = lived_in.run("rollback", "acme", "--reason", "wrong", ok=False)
+    assert done.returncode == 6
+    assert ".acme.generation does not hold a number" in done.stderr
+    assert "bgdeploy switches acme" in done.stderr
+    assert lived_in.live("acme") == f"acme-{SECOND}"
 
 
 def put_back(house: House, copy: Path) -> None:

@@ -50,9 +50,7 @@ def find_astray(site: Site) -> Iterator[Finding]:
     with site.store.read() as connection:
         staying = sa.select(customers).where(customers.c.removed_at.is_(None))
         owners = connection.execute(staying.order_by(customers.c.name)).mappings().all()
-        whole = {
-            row["name"]: row["customer"] for row in lineage.kept_databases(connection) if row["verified_at"]
-        }
+        whole = {row["name"]: row for row in lineage.kept_databases(connection) if row["verified_at"]}
     there = _statuses(site)
     judged = [_judge(site, owner, site.target.alias(owner["alias"]), whole, there) for owner in owners]
     found = [one for one in judged if one is not None]
@@ -68,12 +66,12 @@ def _statuses(site: Site) -> dict[str, str]:
 
 
 def _judge(
-    site: Site, owner: Row, found: str | None, whole: Mapping[str, str], there: Mapping[str, str]
+    site: Site, owner: Row, found: str | None, whole: Mapping[str, Row], there: Mapping[str, str]
 ) -> Finding | None:
     if owner["intent"] is not None:
         return _judge_intent(owner, site.clock())
     if found == owner["live"]:
-        return None if found is None else _judge_live(owner, there.get(found))
+        return None if found is None else _judge_live(site, owner, there.get(found), whole.get(found))
     if owner["live"] is None:
         what = f"the alias {owner['alias']} points at {found}, though the job table knows of nothing live"
         return warning(what, f"It stays until something of {owner['name']} goes live: bgdeploy customers")
@@ -82,7 +80,7 @@ def _judge(
         what = f"the alias {owner['alias']} is missing; it should point at {owner['live']}"
         return error(what, f"{_SCAN} at once: {back}")
     what = f"the alias {owner['alias']} points at {found}, not at {owner['live']}"
-    if whole.get(found) == owner["name"]:
+    if found in whole and whole[found]["customer"] == owner["name"]:
         return warning(
             f"{what}: moved by someone else's hand", f"It is taken as it is at the next scan. To undo: {back}"
         )
@@ -97,11 +95,23 @@ def _judge_intent(owner: Row, now: float) -> Finding | None:
     return warning(what, "The next worker finishes it: bgdeploy serve")
 
 
-def _judge_live(owner: Row, status: str | None) -> Finding | None:
+def _judge_live(site: Site, owner: Row, status: str | None, database: Row | None) -> Finding | None:
     if status == "online":
-        return None
+        return _judge_fitness(site, owner, database)
     what = f"{owner['live']}, which the alias {owner['alias']} points at, is {status or 'gone'}"
     return error(what, f"Go back: bgdeploy rollback {owner['name']} --reason '{status or 'gone'}'")
+
+
+def _judge_fitness(site: Site, owner: Row, database: Row | None) -> Finding | None:
+    unfit = site.target.outdated(owner["live"])
+    if unfit is None:
+        return None
+    job = database["job_id"] if database is not None else "<id>"
+    back = f"Go back: bgdeploy rollback {owner['name']} --reason damaged"
+    return error(
+        f"{unfit}; the alias {owner['alias']} points at it",
+        f"{back}. Load it again: bgdeploy retry {job} --reload",
+    )
 
 
 def find_missing(site: Site) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from bgdeploy.finding import Check, Finding, error, many, ok, shorten, unknown, 
 from bgdeploy.jobs.lease import known_dead, short, this_host
 from bgdeploy.jobs.rows import Row, events, jobs, select_jobs, title
 from bgdeploy.jobs.states import Actor, State
-from bgdeploy.service.processes import count_workers, find_open, is_bgdeploy
+from bgdeploy.service.processes import count_workers, find_open, has_lost, is_bgdeploy
 from bgdeploy.site import Site
 
 SUBJECT = "workers"
@@ -36,7 +36,7 @@ def find_processes(site: Site) -> Iterator[Finding]:
     """Processes of this host that have the job table open; others' open files only root may see."""
     found = find_open(site.settings.database_path)
     for one in found:
-        yield _judge_process(one)
+        yield _judge_process(one, site.settings.database_path)
     if found:
         yield _sum_up(found, site.settings.orchestrator.num_workers)
         return
@@ -51,13 +51,19 @@ def find_processes(site: Site) -> Iterator[Finding]:
         yield ok("no process of this host that may be seen has the job table open, and no job waits for one")
 
 
-def _judge_process(process: psutil.Process) -> Finding:
+def _judge_process(process: psutil.Process, table: Path) -> Finding:
     try:
         words, since = process.cmdline(), iso(process.create_time())
     except psutil.Error:
         return ok(f"process {process.pid} had the job table open and has ended")
     shown = " ".join([Path(words[0]).name, *words[1:]])[:120] if words else "without a name"
-    what = f"process {process.pid} ({shown}) has the job table open, it runs since {since}"
+    who = f"process {process.pid} ({shown})"
+    if has_lost(process, table):
+        cure = f"It must not go on beside the new one. End it: kill {process.pid}"
+        return error(
+            f"{who} works with a job table that was deleted, or replaced by the one at {table}", cure
+        )
+    what = f"{who} has the job table open, it runs since {since}"
     if is_bgdeploy(words):
         return ok(what)
     return warning(

@@ -184,8 +184,7 @@ def _judge_alias(paths: Paths, name: str) -> Iterator[Finding]:
     try:
         links.read_generation(paths, name)
     except BgdeployError as failure:
-        cure = f"Write a number into it, the one of the last move: bgdeploy switches {name} --json"
-        yield error(failure.what, cure)
+        yield error(failure.what, failure.cure)
 
 
 def _pointed_at(paths: Paths) -> set[str]:

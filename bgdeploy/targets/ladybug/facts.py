@@ -1,15 +1,20 @@
-"""Facts: what was written down beside a database at its publication, and whether its engine is still ours."""
+"""Facts: what was written down beside a database at its publication, and whether it can still be read."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from bgdeploy.targets.ladybug.engine import version
-from bgdeploy.targets.ladybug.paths import FACTS
+from bgdeploy.targets.ladybug.paths import FACTS, GRAPH
+
+_MAGIC = b"LBUG"
+_LEFTOVERS = tuple(f"{GRAPH}.{kind}" for kind in ("wal", "shadow"))
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -21,6 +26,36 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
+def tell_unfit(folder: Path) -> str | None:
+    """Say why a published database cannot be read: it is damaged, or another engine's; None where nothing is seen.
+
+    The database is not opened: a move of an alias must not wait for the engine.
+    """
+    return _tell_damage(folder) or tell_outdated(folder)
+
+
+def _tell_damage(folder: Path) -> str | None:
+    try:
+        with open(folder / GRAPH, "rb") as file:
+            begins, size = file.read(len(_MAGIC)), os.fstat(file.fileno()).st_size
+    except FileNotFoundError:  # that its folder is gone is told elsewhere
+        return f"{folder.name} has no {GRAPH} any more" if folder.is_dir() else None
+    except OSError as error:
+        return f"{folder.name} cannot be read: {error.strerror}"
+    if begins != _MAGIC:
+        return f"{folder.name} is damaged: {GRAPH} does not begin as a database of ladybug does"
+    published = read_facts(folder).get("bytes", size)
+    if size != published:
+        return f"{folder.name} is damaged: it was published with {published:,} bytes and has {size:,} now"
+    left = [name for name in _LEFTOVERS if os.path.exists(folder / name)]
+    return f"{folder.name} was opened for writing: {' and '.join(left)} lies beside it" if left else None
+
+
+@cache
+def _installed() -> str:
+    return metadata.version("ladybug")  # reads a file each time
+
+
 def tell_outdated(folder: Path) -> str | None:
     """Say that another engine wrote a database in another storage format, or None where ours did.
 
@@ -28,7 +63,7 @@ def tell_outdated(folder: Path) -> str | None:
     alias must not wait for it. Which of the older formats an engine reads is not promised anywhere.
     """
     facts = read_facts(folder)
-    if "engine" not in facts or facts["engine"] == metadata.version("ladybug"):
+    if "engine" not in facts or facts["engine"] == _installed():
         return None
     here = version()
     return None if facts.get("storage") == here["storage"] else describe(folder.name, facts, here)

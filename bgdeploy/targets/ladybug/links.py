@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bgdeploy.durable import sync, write_durably
@@ -10,6 +12,7 @@ from bgdeploy.errors import Refused, StaleGeneration, TargetError
 from bgdeploy.targets.ladybug.facts import read_facts
 from bgdeploy.targets.ladybug.paths import GRAPH, Paths, locked
 
+_LARGEST = 2**62  # a generation that the job table can count on from
 _PATIENCE = 10.0  # seconds; a move takes milliseconds
 
 
@@ -41,32 +44,42 @@ def _follow(link: str) -> str | None:
 
 def move_link(paths: Paths, alias: str, database: str, generation: int) -> None:
     """Point an alias at a published database, durably; raises StaleGeneration for an older wish."""
-    paths.create()
-    with locked(paths.aliases / ".lock", _PATIENCE):
-        _check(paths, alias, database, generation)
-        try:
+    with _translated(paths, alias, "moved"):
+        paths.create()
+        with locked(paths.aliases / ".lock", _PATIENCE):
+            _check(paths, alias, database, generation)
             write_durably(_memory(paths, alias), f"{generation}\n")
             _replace(paths, alias, database)
-        except OSError as error:
-            raise TargetError(
-                f"The link {paths.aliases / alias} cannot be moved: {error.strerror}.",
-                kept="It stays as it is.",
-                cure="What lies there must be a link; look at it, and put it away if it is not yours.",
-            ) from error
-        found = read_link(paths, alias)
+            found = read_link(paths, alias)
     if found != database:
         raise TargetError(f"The alias {alias} points at {found} after it was moved to {database}.")
 
 
 def remove_link(paths: Paths, alias: str, generation: int) -> None:
     """Remove an alias, durably; its generation is remembered, so that an older mover cannot bring it back."""
-    paths.create()
-    with locked(paths.aliases / ".lock", _PATIENCE):
-        _check_generation(paths, alias, generation)
-        write_durably(_memory(paths, alias), f"{generation}\n")
-        if (paths.aliases / alias).is_symlink():
-            (paths.aliases / alias).unlink()
-        sync(paths.aliases)
+    with _translated(paths, alias, "removed"):
+        paths.create()
+        with locked(paths.aliases / ".lock", _PATIENCE):
+            _check_generation(paths, alias, generation)
+            write_durably(_memory(paths, alias), f"{generation}\n")
+            if (paths.aliases / alias).is_symlink():
+                (paths.aliases / alias).unlink()
+            sync(paths.aliases)
+
+
+@contextmanager
+def _translated(paths: Paths, alias: str, what: str) -> Iterator[None]:
+    """Whatever the system refuses is the target's failure, so that the wish is taken back."""
+    try:
+        yield
+    except OSError as error:
+        cure = f"Check owner, rights and room of {paths.aliases}; what lies at {alias} in it must be a link."
+        raise TargetError(
+            f"The link {paths.aliases / alias} cannot be {what}: {error.strerror or error}"
+            + (f" ({error.filename})." if error.filename else "."),
+            kept="It stays as it is.",
+            cure=cure,
+        ) from error
 
 
 def _replace(paths: Paths, alias: str, database: str) -> None:
@@ -110,15 +123,22 @@ def _memory(paths: Paths, alias: str) -> Path:
 
 
 def read_generation(paths: Paths, alias: str) -> int:
-    """The generation of the last move, 0 before the first; raises TargetError for what is no number."""
+    """The generation of the last move, 0 before the first; raises TargetError where it cannot be told."""
+    memory = _memory(paths, alias)
+    kept = "The alias stays where it is."
     try:
-        return int(_memory(paths, alias).read_text(encoding="ascii"))
+        found = int(memory.read_text(encoding="ascii"))
     except FileNotFoundError:
         return 0
-    except ValueError as error:
-        raise TargetError(
-            f"{_memory(paths, alias)} does not hold a number.", kept="The alias stays where it is."
-        ) from error
+    except OSError as error:
+        cure = "It must be a file; check its owner and rights."
+        raise TargetError(f"{memory} cannot be read: {error.strerror}.", kept=kept, cure=cure) from error
+    except ValueError:
+        found = -1
+    if not 0 <= found <= _LARGEST:
+        cure = f"Write a number into it, the one of the last move: bgdeploy switches {alias} --json"
+        raise TargetError(f"{memory} does not hold a number.", kept=kept, cure=cure)
+    return found
 
 
 def put_away(paths: Paths, folder: Path, place: Path) -> None:

@@ -18,7 +18,7 @@ from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Owned, Rows, Status, Ticket
 from bgdeploy.targets.ladybug import links
 from bgdeploy.targets.ladybug.engine import version
-from bgdeploy.targets.ladybug.facts import tell_outdated
+from bgdeploy.targets.ladybug.facts import tell_unfit
 from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, NEED, Paths, allocated
 from bgdeploy.targets.ladybug.reader import open_reader
 
@@ -154,8 +154,8 @@ class Ladybug:
         """Nothing is ever left."""
 
     def outdated(self, database: str) -> str | None:
-        """Another engine's storage format."""
-        return tell_outdated(self._paths.databases / database)
+        """Damaged or written to since it was published, or in another engine's storage format."""
+        return tell_unfit(self._paths.databases / database)
 
     def remove_alias(self, name: str, generation: int) -> None:
         """Remove the link."""
