@@ -18,6 +18,8 @@ from bgdeploy.clock import wall
 if TYPE_CHECKING:
     from bgdeploy.service.picking import Page
 
+MOST = 1_000_000  # lines of a listing
+LARGEST_ID = 2**63 - 1  # that the job table can compare with
 WATCH_EVERY = "2"  # seconds, where --watch names none
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -26,20 +28,24 @@ Name = Annotated[str, typer.Argument(help="A customer's name.", autocompletion=c
 Reason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.", show_default=False)
 ]
-Limit = Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")]
+Limit = Annotated[int, typer.Option(min=1, max=MOST, metavar="N", help="At most so many.")]
 Since = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Not before this: 2026-01-31T12:00 (UTC), unix seconds, or 2d ago."),
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before this time.")]
 Before = Annotated[
-    int | None, typer.Option(metavar="ID", help="Go on after the line with this id: the next page.")
+    int | None,
+    typer.Option(max=LARGEST_ID, metavar="ID", help="Go on after the line with this id: the next page."),
 ]
 Reverse = Annotated[bool, typer.Option("--reverse", help="The other way round.")]
 Watch = Annotated[
     float | None,
     typer.Option(
-        min=0.1, metavar="[SECONDS]", help="Look again every so many seconds [2]; Ctrl+C ends it (exit 130)."
+        min=0.1,
+        max=86_400,
+        metavar="[SECONDS]",
+        help="Look again every so many seconds [2]; Ctrl+C ends it (exit 130).",
     ),
 ]
 

@@ -234,6 +234,10 @@ COMMANDS: list[tuple[list[str], int, str]] = [
     (["simulate", "--customer", ""], 5, f"bgdeploy: '' cannot be a customer's folder.\n{FOLDER}"),
     (["simulate", "--customer", "x", "--timestamp", "1700000000000"], 5, "bgdeploy: A snapshot named 1700000000000 would be skipped: looks like milliseconds; seconds are expected.\n  Take seconds since 1970, not later than tomorrow.\n"),
     (["jobs", "list", "--state", "loadign"], 2, usage("jobs list", "Invalid value for --state: no state 'loadign'; there are: discovered, queued, loading, loaded, switched, cleaned, failed")),
+    (["jobs", "list", "--limit", HUGE], 2, usage("jobs list", "Invalid value for '--limit': Input should be less than or equal to 1000000")),
+    (["jobs", "list", "--before", HUGE], 2, usage("jobs list", "Invalid value for '--before': Input should be less than or equal to 9223372036854775807")),
+    (["jobs", "log", "--limit", HUGE], 2, usage("jobs log", "Invalid value for '--limit': Input should be less than or equal to 1000000", "[OPTIONS] [job]")),
+    (["--set", "a=[unclosed", "customers"], 2, usage("", "Invalid value for --set: the value of a, '[unclosed', is no YAML; quote it: --set 'KEY=\"...\"'", "[OPTIONS] COMMAND [ARGS]...").replace("bgdeploy  ", "bgdeploy ")),
     (["serve", "--workers", "0"], 2, usage("serve", "Invalid value for '--workers' / '-w': Input should be greater than or equal to 1")),
     # the configuration: all faults at once, each with its place
     (["--set", "nonsense=1", "customers"], 3, "bgdeploy: option nonsense: unknown key\n  Nothing was started.\n  Every key is explained in docs/configuration.md.\n"),
