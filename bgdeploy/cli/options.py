@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST = 1_000_000  # lines of a listing
 LARGEST_ID = 2**63 - 1  # that the job table can compare with
+LONGEST = 365 * 86_400  # seconds that a command may be told to wait
 WATCH_EVERY = "2"  # seconds, where --watch names none
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -93,6 +95,20 @@ def _with_numbers(args: list[str]) -> Iterator[str]:
         yield word
         if word == "--watch" and not re.fullmatch(r"[0-9.]+", following):
             yield WATCH_EVERY
+
+
+def finite(seconds: float) -> float:
+    """Return it, or raise a usage error: "nan" is a number, and within any bounds."""
+    if not isfinite(seconds):
+        raise typer.BadParameter(f"{seconds} is no time; give seconds")
+    return seconds
+
+
+def filled(text: str | None) -> str | None:
+    """Return it, or raise a usage error for an empty one, which is most often a variable that was not set."""
+    if text == "":
+        raise typer.BadParameter("it is empty; give a name, or leave the option out")
+    return text
 
 
 def moment(text: str | None, option: str) -> float | None:
