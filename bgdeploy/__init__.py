@@ -15,7 +15,7 @@ __all__ = ["connect"]
 def connect(customer: str, *, config: str | Path | None = None) -> Reader:
     """Return a reader of the customer's live database; close it, or use it in a ``with`` block.
 
-    ``reader.query(cypher, params)`` returns a list of dictionaries, ``reader.database`` names what it
+    ``reader.query(cypher, params)`` runs one statement that reads and returns a list of dictionaries, ``reader.database`` names what it
     reads, and ``reader.stale()`` says whether the alias has moved on since. The configuration is
     found as the commands find it. Raises NotFound where nothing is live yet,
     and Refused for a Neo4j server, whose own driver reads it by the alias.

@@ -219,7 +219,19 @@ def _judge(entries: dict[str, Entry], folder: str, faults: list[Fault]) -> Setti
         faults += [_fault_of(one, entries) for one in error.errors(include_url=False)]
         return None
     settings._origins.update(origins)
+    faults += _find_overlap(settings, entries)
     return settings
+
+
+def _find_overlap(settings: Settings, entries: Mapping[str, Entry]) -> list[Fault]:
+    """Snapshots that lie among databases, or the other way round, would be taken for each other."""
+    state, base = (os.path.realpath(place) for place in (settings.state_dir, settings.dataset.base_path))
+    if os.path.commonpath((state, base)) not in (state, base):
+        return []
+    key = "dataset.base_path" if "dataset.base_path" in entries else "state_dir"
+    how = "are one folder" if state == base else "lie in each other"
+    text = f"state_dir ({state}) and dataset.base_path ({base}) {how}; give each a place of its own"
+    return [entries[key].fault(text) if key in entries else Fault(0, 0, f"{key}: {text}")]
 
 
 def _plant(tree: dict[str, Any], path: list[str], value: Any) -> None:

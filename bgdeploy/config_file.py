@@ -29,6 +29,9 @@ LARGEST = 1_000_000  # bytes; what is larger was never a configuration
 
 def read_file(path: Path, schema: Schema, environ: Mapping[str, str]) -> Found:
     """Yield what a YAML file says, in its order; whatever is wrong with it is a Fault, never an exception."""
+    if path.is_fifo():
+        yield Fault(FILE, 0, f"{path}: is a pipe; it is read more than once, so it must be a file")
+        return
     try:
         with open(path, "rb") as file:
             raw = file.read(LARGEST + 1)

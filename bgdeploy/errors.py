@@ -56,6 +56,12 @@ class ConfigError(BgdeployError):
     code, exit_code = "config", ExitCode.CONFIG
 
 
+class BadWords(BgdeployError):
+    """The command line, or a variable, holds what is no text."""
+
+    code, exit_code = "usage", ExitCode.USAGE
+
+
 class NotFound(BgdeployError):
     """The job, customer or database that was named does not exist."""
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from bgdeploy.cli import customers, doctor, holds, jobs, moves, run, setup, steer, wait
+from bgdeploy.cli import customers, doctor, holds, jobs, moves, output, run, setup, steer, wait
 from bgdeploy.cli.context import EXAMPLES, Given, read_pairs
+from bgdeploy.errors import BadWords
 
 ORDER = (
     "serve", "scan", "work", "run", "wait", "jobs", "retry", "customers", "switches", "query", "switch",
@@ -73,9 +75,42 @@ for group in (run, wait, jobs, steer, customers, moves, holds, doctor, setup):
 
 
 def main() -> None:
-    """The console script's entry."""
+    """The command line, whole; see ``bgdeploy.__main__``."""
     _open_output()
-    app(prog_name="bgdeploy")  # however it was started: completion and examples are for that name
+    output.guarded(_run)
+
+
+def _run() -> None:
+    _refuse_bytes()
+    try:
+        app(prog_name="bgdeploy")  # however it was started: completion and examples are for that name
+    finally:
+        _flush()
+
+
+def _refuse_bytes() -> None:
+    """Refuse text that is no UTF-8 before anything is done with it: no name, file or table could keep it."""
+    variables = {name: value for name, value in os.environ.items() if name.startswith("BGDEPLOY")}
+    given = [("an argument", text) for text in sys.argv[1:]]
+    given += [(f"the variable {name}", value) for name, value in variables.items()]
+    for place, text in given:
+        try:
+            f"{place}{text}".encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(f"{place}: {text}").decode("utf-8", "backslashreplace")
+            raise BadWords(
+                f"Not UTF-8 text, {shown}", kept="Nothing was done.", cure="Write it in UTF-8."
+            ) from None
+
+
+def _flush() -> None:
+    """Write what is left; where that fails nothing stays to be tried again at the very end, with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _open_output() -> None:

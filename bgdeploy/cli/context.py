@@ -68,7 +68,11 @@ def _pair(text: str) -> tuple[str, Any]:
         raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--set")
     import yaml
 
-    return key, yaml.safe_load(value)
+    try:
+        return key, yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        cure = "is no YAML; quote it: --set 'KEY=\"...\"'"
+        raise typer.BadParameter(f"the value of {key}, {value!r}, {cure}", param_hint="--set") from None
 
 
 def whoami() -> str:

@@ -171,7 +171,10 @@ def query(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Ask a customer's live database, read-only, through its alias."""
+    """Ask a customer's live database, read-only, through its alias.
+
+    One statement that reads what is live: MATCH, UNWIND, WITH, CALL, RETURN, or EXPLAIN or PROFILE of one.
+    """
     output.guarded(lambda: _query(context, customer, cypher, as_json))
 
 

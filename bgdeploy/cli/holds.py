@@ -13,7 +13,10 @@ from bgdeploy.cli.options import Name
 Database = Annotated[
     str | None,
     typer.Option(
-        metavar="DATABASE", help="This one instead of what is live.", autocompletion=complete.databases
+        callback=options.filled,
+        metavar="DATABASE",
+        help="This one instead of what is live.",
+        autocompletion=complete.databases,
     ),
 ]
 

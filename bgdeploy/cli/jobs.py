@@ -175,7 +175,9 @@ def log(
     customer: _Of = None,
     since: options.Since = None,
     until: options.Until = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many of the newest.")] = 200,
+    limit: Annotated[
+        int, typer.Option(min=1, max=options.MOST, metavar="N", help="At most so many of the newest.")
+    ] = 200,
     before: options.Before = None,
     watch: options.Watch = None,
     as_json: AsJson = False,

@@ -24,6 +24,7 @@ To = Annotated[
     str | None,
     typer.Option(
         "--to",
+        callback=options.filled,
         metavar="DATABASE",
         help="This database; which there are: bgdeploy customers.",
         autocompletion=complete.databases,

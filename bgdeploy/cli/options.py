@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,9 @@ from bgdeploy.clock import wall
 if TYPE_CHECKING:
     from bgdeploy.service.picking import Page
 
+MOST = 1_000_000  # lines of a listing
+LARGEST_ID = 2**63 - 1  # that the job table can compare with
+LONGEST = 365 * 86_400  # seconds that a command may be told to wait
 WATCH_EVERY = "2"  # seconds, where --watch names none
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -26,20 +30,24 @@ Name = Annotated[str, typer.Argument(help="A customer's name.", autocompletion=c
 Reason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.", show_default=False)
 ]
-Limit = Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")]
+Limit = Annotated[int, typer.Option(min=1, max=MOST, metavar="N", help="At most so many.")]
 Since = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Not before this: 2026-01-31T12:00 (UTC), unix seconds, or 2d ago."),
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before this time.")]
 Before = Annotated[
-    int | None, typer.Option(metavar="ID", help="Go on after the line with this id: the next page.")
+    int | None,
+    typer.Option(max=LARGEST_ID, metavar="ID", help="Go on after the line with this id: the next page."),
 ]
 Reverse = Annotated[bool, typer.Option("--reverse", help="The other way round.")]
 Watch = Annotated[
     float | None,
     typer.Option(
-        min=0.1, metavar="[SECONDS]", help="Look again every so many seconds [2]; Ctrl+C ends it (exit 130)."
+        min=0.1,
+        max=86_400,
+        metavar="[SECONDS]",
+        help="Look again every so many seconds [2]; Ctrl+C ends it (exit 130).",
     ),
 ]
 
@@ -87,6 +95,20 @@ def _with_numbers(args: list[str]) -> Iterator[str]:
         yield word
         if word == "--watch" and not re.fullmatch(r"[0-9.]+", following):
             yield WATCH_EVERY
+
+
+def finite(seconds: float) -> float:
+    """Return it, or raise a usage error: "nan" is a number, and within any bounds."""
+    if not isfinite(seconds):
+        raise typer.BadParameter(f"{seconds} is no time; give seconds")
+    return seconds
+
+
+def filled(text: str | None) -> str | None:
+    """Return it, or raise a usage error for an empty one, which is most often a variable that was not set."""
+    if text == "":
+        raise typer.BadParameter("it is empty; give a name, or leave the option out")
+    return text
 
 
 def moment(text: str | None, option: str) -> float | None:

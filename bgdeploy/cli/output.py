@@ -80,6 +80,8 @@ def guarded(act: Callable[[], Result]) -> Result:
 def _of_the_system(error: OSError) -> BgdeployError:
     place = f"{error.filename}: " if error.filename else ""
     cure = "Check that the disk is there, has room, and may be written to."
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        cure = "A folder is needed there: move the file away, or name another place; all there are: bgdeploy config"
     return TargetError(f"{place}{error.strerror or error}.", cure=cure)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bgdeploy.cli import output
+from bgdeploy.cli import options, output
 from bgdeploy.cli.context import EXAMPLES, Given
 from bgdeploy.errors import ExitCode
 
@@ -107,7 +107,11 @@ def run(
     timeout: Annotated[
         float,
         typer.Option(
-            metavar="SECONDS", help="Until it gives up; loads that run are given back and resume next time."
+            min=0,
+            max=options.LONGEST,
+            callback=options.finite,
+            metavar="SECONDS",
+            help="Until it gives up; loads that run are given back and resume next time.",
         ),
     ] = 3600.0,
     workers: Workers = None,

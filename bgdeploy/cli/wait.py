@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bgdeploy.cli import complete, output
+from bgdeploy.cli import complete, options, output
 from bgdeploy.cli.context import EXAMPLES
 from bgdeploy.cli.options import AsJson, Name
 from bgdeploy.clock import monotonic, wall
@@ -40,7 +40,14 @@ def wait(
         int, typer.Argument(min=1, help="The snapshot's timestamp.", autocompletion=complete.timestamps)
     ],
     timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait before giving up.")
+        float,
+        typer.Option(
+            min=0,
+            max=options.LONGEST,
+            callback=options.finite,
+            metavar="SECONDS",
+            help="How long to wait before giving up.",
+        ),
     ] = 3600.0,
     as_json: AsJson = False,
 ) -> None:

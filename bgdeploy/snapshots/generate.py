@@ -74,7 +74,7 @@ def _check_name(timestamp: int) -> None:
 
 
 def _check(final: Path, customer: str, rows: int, broken: str | None) -> None:
-    if "/" in customer or is_ignored(customer or "."):
+    if "/" in customer or is_ignored(customer or ".") or not customer.isprintable():
         cure = "Take a plain name that does not begin with '.' or '_'."
         raise Refused(f"{customer!r} cannot be a customer's folder.", cure=cure)
     if rows < 5:

@@ -151,6 +151,18 @@ def test_a_configuration_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert code == 3
 
 
+def test_a_file_where_the_state_folder_should_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("state_dir: config.yaml\n")
+    code, said = say(House(tmp_path), "run")
+    agree(
+        said,
+        "bgdeploy: {here}/config.yaml: File exists.\n  A folder is needed there: move the file away, or name another "
+        "place; all there are: bgdeploy config\n",
+        tmp_path,
+    )
+    assert code == 6
+
+
 # The engine
 
 

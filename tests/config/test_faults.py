@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ from bgdeploy.errors import ConfigError
 IN_THE_FILE = [
     # what stands in the file, the line that is at fault, what is said of it
     ("dataset: {base_path: ''}", 1, "dataset.base_path: must be a path"),
+    ("state_dir: x\ndataset: {base_path: x}", 2, "x) are one folder; give each a place of its own"),
+    (
+        "state_dir: x\ndataset: {base_path: x/data}",
+        2,
+        "x/data) lie in each other; give each a place of its own",
+    ),
+    ("state_dir: data/./state", 1, "data) lie in each other; give each a place of its own"),
+    ("dataset: {base_path: .}", 1, "lie in each other; give each a place of its own"),
     ("dataset:\n  settle_seconds: soon", 2, "'soon' is not a number"),
     ("dataset:\n  settle_seconds: -1", 2, "'-1' is too small, it must be at least 0"),
     ("dataset:\n  settle_seconds: .inf", 2, "'.inf' is not a number"),
@@ -125,11 +134,13 @@ def test_a_fault_never_repeats_a_secret(tmp_path: Path, secret: str) -> None:
     assert secret not in say(file)
 
 
-@pytest.mark.parametrize("kind", ["missing", "a folder", "not text", "a gigabyte"])
+@pytest.mark.parametrize("kind", ["missing", "a folder", "a pipe", "not text", "a gigabyte"])
 def test_a_file_that_is_none_is_said_by_name(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "config.yaml"
     if kind == "a folder":
         file.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(file)
     elif kind == "not text":
         file.write_bytes(b"target: \xff\xfe\n")
     elif kind == "a gigabyte":

@@ -10,6 +10,7 @@ import pytest
 from bgdeploy.errors import TargetError
 from bgdeploy.targets.base import Target
 from bgdeploy.targets.ladybug import open_reader, open_target
+from bgdeploy.targets.ladybug.engine import QueryFailed
 from tests.house import House
 
 FIRST = 1700000001
@@ -37,6 +38,21 @@ def test_an_alias_never_points_at_what_was_damaged_since(target: Target, house: 
     with pytest.raises(TargetError, match="damaged"):
         target.switch("acme", f"acme-{FIRST + 1}", LATER)
     assert target.alias("acme") == f"acme-{FIRST + 2}"
+
+
+def test_no_query_leaves_anything_beside_a_published_database(
+    settings: dict[str, object], house: House
+) -> None:
+    folder = house.folder / "state/databases" / f"acme-{FIRST + 2}"
+    before = sorted(path.name for path in folder.iterdir())
+    with open_reader(settings, "acme") as reader:
+        for cypher in ("CHECKPOINT", "RETURN 1; CHECKPOINT", f"EXPORT DATABASE '{house.folder}/out'"):
+            with pytest.raises(QueryFailed):
+                reader.query(cypher)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert not (house.folder / "out").exists()
+    with open_reader(settings, "acme") as reader:
+        assert reader.query("MATCH (n) RETURN count(*) AS n") == [{"n": 90}]
 
 
 def test_readers_see_neither_error_nor_mixture_during_a_thousand_switches(

@@ -16,7 +16,7 @@ _SMALLEST = 1 << 34  # bytes of address space kept for one database: 16 GiB
 
 
 class QueryFailed(BgdeployError):
-    """The engine refused a query or statement; ``what`` is what it said."""
+    """A query or statement was refused: by the engine, whose words ``what`` is then, or before it."""
 
     code = "query"
 

@@ -14,6 +14,7 @@ from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
 from bgdeploy.targets.ladybug.facts import tell_outdated
 from bgdeploy.targets.ladybug.links import read_link
 from bgdeploy.targets.ladybug.paths import GRAPH, Paths
+from bgdeploy.targets.ladybug.reads import refuse_others
 
 _POOL_MB = 256  # at most, unless the configuration gives loads less
 _TRIES = 10  # a database may be switched away and dropped between looking and opening
@@ -41,7 +42,8 @@ class Reader:
         raise TargetError(f"The alias {self._alias} moved at every one of {_TRIES} tries to open it.")
 
     def query(self, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
-        """Return the rows of a read-only query, keyed by column name; raises QueryFailed."""
+        """Return the rows of one statement that reads, keyed by column name; raises QueryFailed."""
+        refuse_others(cypher)
         return self._engine.rows(cypher, params)
 
     def stale(self) -> bool:

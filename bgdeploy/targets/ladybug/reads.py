@@ -1,0 +1,62 @@
+"""Reads: what a client may ask of a live database, judged before the engine sees it.
+
+Opened read-only the engine still runs CHECKPOINT, which leaves files beside a published database that
+nobody can open after that, and it writes and reads any other file: COPY TO, EXPORT DATABASE, LOAD FROM.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bgdeploy.targets.ladybug.engine import QueryFailed
+
+_ASIDE = re.compile(
+    r"""(?P<text>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|`(?P<name>[^`]*)`|//[^\r\n]*|/\*.*?\*/|\u180e""",
+    re.DOTALL,
+)  # the last one is a space to the engine, and none to Python
+_READS = re.compile(
+    r"\s*(?:(?:EXPLAIN(?:\s+LOGICAL)?|PROFILE)\s+)?(?:(?:MATCH|OPTIONAL|RETURN|WITH|UNWIND|CALL)\b|$)",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"\s*(?:(?:EXPLAIN|PROFILE)\s+)?(\w+|\S)", re.IGNORECASE)
+_OF_FILES = re.compile(r"\bLOAD\W+FROM\b|\bLOAD\W+WITH\W+HEADERS\b|\bCALL\W+READ_\w+\s*\(", re.IGNORECASE)
+_SETTING = re.compile(r"\bCALL\W+\w+\s*=", re.IGNORECASE)
+
+
+def refuse_others(cypher: str) -> None:
+    """Let one statement that reads what is live pass; raise QueryFailed, with what to do instead, for all else."""
+    plain = _ASIDE.sub(_reduce, cypher)
+    if ";" in plain.rstrip().removesuffix(";"):
+        raise _refused("Several statements in one are not run", "Ask them one by one.")
+    if not _READS.match(plain):
+        raise _refused(
+            f"A statement that begins with {_first_word(plain)} is not run: what is live is only read",
+            "Begin with MATCH, OPTIONAL MATCH, UNWIND, WITH, CALL or RETURN; EXPLAIN or PROFILE may stand before "
+            "it. Data changes by a new snapshot.",
+        )
+    if _OF_FILES.search(plain):
+        raise _refused(
+            "A query reads what is live, and no files (LOAD FROM, CALL READ_...)",
+            "Leave that part out. What is in files becomes live by a new snapshot.",
+        )
+    if _SETTING.search(plain):
+        raise _refused(
+            "A query changes no setting of the engine (CALL name = value)",
+            "Memory and threads are in the configuration: ladybug.buffer_pool_mb, ladybug.threads.",
+        )
+
+
+def _reduce(found: re.Match[str]) -> str:
+    """Leave nothing of a text or a comment that could be taken for a word of the language; a name stays a word."""
+    if found["name"] is not None:
+        return re.sub(r"\W", "_", found["name"])
+    return "''" if found["text"] is not None else " "
+
+
+def _first_word(plain: str) -> str:
+    found = _WORD.match(plain)
+    return found[1].upper() if found else plain.strip()
+
+
+def _refused(what: str, cure: str) -> QueryFailed:
+    return QueryFailed(f"{what}.", kept="Nothing was changed.", cure=cure)
