@@ -41,7 +41,6 @@ THINGS: dict[str, Any] = {
     "small": pa.array([[1, -2], [], None, [3]], pa.list_(pa.int16())),
     "floats": pa.array([[1.5, float("nan")], None, [], [float("-inf"), 1e300]]),
     "singles": pa.array([[1.01], [], None, [2.0]], pa.list_(pa.float32())),
-    "truths": pa.array([[True, False], [], None, [False]]),
     "a.b": pa.array([1, 2, 3, 4]),
     "odd, name": pa.array(["x", None, "y", "z"]),
     "nothing": pa.nulls(4),

@@ -173,7 +173,9 @@ def test_names_that_the_tool_reads_as_marks_are_refused(tmp_path: Path, folder: 
         check_fit(loading_of(tmp_path, "bolt://none", files).snapshot)
 
 
-@pytest.mark.parametrize("kind", [pa.binary(), pa.list_(pa.date32()), pa.list_(pa.timestamp("us"))])
+@pytest.mark.parametrize(
+    "kind", [pa.binary(), pa.list_(pa.bool_()), pa.list_(pa.date32()), pa.list_(pa.timestamp("us"))]
+)
 def test_types_that_the_tool_cannot_be_given_are_refused_by_name(tmp_path: Path, kind: pa.DataType) -> None:
     files = {"nodes/A/a.parquet": pa.table({"id": [1], "odd": pa.array([None], kind)})}
     with pytest.raises(BadInput, match=r"A: column 'odd' holds .*, which the import tool cannot take"):

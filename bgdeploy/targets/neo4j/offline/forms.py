@@ -57,8 +57,6 @@ def _form_of_list(inner: pa.DataType) -> Form | None:
         return Form(change=_marked_integers)
     if is_.is_floating(inner):
         return Form(":double[]", _joined_numbers, ":double[]")
-    if is_.is_boolean(inner):
-        return Form(":boolean[]", lambda values: _join(values, pa.string()), ":boolean[]")
     return Form("", lambda values: values, ":string[]") if is_.is_string(inner) else None
 
 
@@ -92,11 +90,7 @@ def _joined_numbers(values: pa.Array) -> pa.Array:
     texts = values.flatten().cast(pa.float64()).cast(pa.string())
     for arrow, java in (("inf", "Infinity"), ("-inf", "-Infinity"), ("nan", "NaN")):
         texts = pc.if_else(pc.equal(texts, arrow), java, texts)
-    return _join(_rebuilt(values, texts), pa.string())
-
-
-def _join(values: pa.Array, inner: pa.DataType) -> pa.Array:
-    return pc.binary_join(values.cast(pa.list_(inner)), ",")
+    return pc.binary_join(_rebuilt(values, texts), ",")
 
 
 def _as_text(values: pa.Array, zone: str) -> pa.Array:
