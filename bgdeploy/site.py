@@ -57,10 +57,13 @@ class Site:
         return with_reserve(self.store.path.parent, write)
 
 
-def open_site(settings: Settings, *, clock: Clock = wall, rebind: bool = False) -> Site:
-    """Open job table and target; refuses a job table that speaks of another base folder or target."""
+def open_site(settings: Settings, *, clock: Clock = wall, rebind: bool = False, urgent: bool = False) -> Site:
+    """Open job table and target; refuses a job table that speaks of another base folder or target.
+
+    Only an ``urgent`` command, which moves an alias or takes it away, gives the reserve up on a full disk.
+    """
     path = settings.database_path
-    is_new = with_reserve(path.parent, lambda: migrate.ensure(path))
+    is_new = with_reserve(path.parent, lambda: migrate.ensure(path)) if urgent else migrate.ensure(path)
     target = open_target(settings)
     site = Site(settings, open_store(path), target, new_owner(), clock)
     _check_identity(site, rebind=rebind)

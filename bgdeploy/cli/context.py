@@ -33,12 +33,18 @@ class Given:
 
     def site(self, *, makes: bool = False, **more: Any) -> Site:
         """Open job table and target; a command that only looks, or changes what is there, makes none."""
+        return self._open(self.settings(**more), makes=makes, urgent=False)
+
+    def urgent_site(self) -> Site:
+        """Like ``site``, for a command that moves an alias: on a full disk it may have the reserve."""
+        return self._open(self.settings(), makes=False, urgent=True)
+
+    def _open(self, settings: Settings, *, makes: bool, urgent: bool) -> Site:
         from bgdeploy.site import open_site
 
-        settings = self.settings(**more)
         if not makes and not settings.database_path.exists():
             raise self._no_table(settings)
-        return open_site(settings)
+        return open_site(settings, urgent=urgent)
 
     def is_configured(self) -> bool:
         """True where a configuration file is named, or lies in this folder."""

@@ -143,7 +143,7 @@ def remove(
 def _remove(context: typer.Context, customer: str, reason: str, yes: bool) -> None:
     from bgdeploy.pipeline import leave
 
-    site = context.obj.site()
+    site = context.obj.urgent_site() if yes else context.obj.site()
     goes = leave.remove(site, customer, why=reason, by=whoami()) if yes else leave.look(site, customer)
     live = f"the alias {goes.alias}, which readers use ({goes.live})" if goes.live else "no alias"
     print(

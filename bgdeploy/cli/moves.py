@@ -110,7 +110,7 @@ def _switch(context: typer.Context, customer: str, to: str | None, reason: str) 
     from bgdeploy.pipeline.switch import switch_by_hand
     from bgdeploy.service.customers import is_live
 
-    site = context.obj.site()
+    site = context.obj.urgent_site()
     with _naming_choices(site, customer, to):
         if to is not None and is_live(site, customer, to):
             print(f"{to} is live already; nothing was done")
@@ -156,7 +156,7 @@ def rollback(
 def _rollback(context: typer.Context, customer: str, to: str | None, reason: str, pause: bool) -> None:
     from bgdeploy.pipeline.switch import roll_back
 
-    site = context.obj.site()
+    site = context.obj.urgent_site()
     with _naming_choices(site, customer, to):
         wish, left = roll_back(site, customer, to=to, why=reason, by=whoami(), pause=pause)
     print(f"{customer} -> {wish.database}")

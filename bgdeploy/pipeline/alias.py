@@ -165,8 +165,12 @@ def _is_whole(site: Site, customer: str, name: str | None) -> bool:
 def intend(site: Site, wish: Move, *, seen: int | None = None, leased: Row | None = None) -> int:
     """Write the intent with the next generation, or refuse; nothing can drop its database from here on.
 
-    With ``seen`` it is written only if nobody has moved or means to since that generation.
+    With ``seen`` it is written only if nobody has moved or means to since that generation. What the
+    target remembers counts too: a job table that was lost may have come further than this one.
     """
+    with site.store.read() as connection:
+        alias = get_customer(connection, wish.customer)["alias"]
+    reached = site.target.generation(alias) or 0  # before the lock: a server may take its time
 
     def intend(tx: Tx) -> int:
         customer = get_customer(tx.connection, wish.customer)
@@ -177,7 +181,7 @@ def intend(site: Site, wish: Move, *, seen: int | None = None, leased: Row | Non
         if leased is not None and lease.take(tx.connection, leased, now=tx.now, **site.terms) is None:
             raise LeaseLost(f"{title(leased)} is in other hands.", kept="Nothing was written.")
         check(tx, customer, wish)
-        generation: int = customer["generation"] + 1
+        generation: int = max(customer["generation"], reached) + 1
         intent = {
             "intent": wish.database,
             "intent_kind": wish.kind,

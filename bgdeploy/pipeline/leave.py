@@ -53,13 +53,15 @@ def remove(site: Site, name: str, *, why: str, by: str) -> Leaving:
     """
     settle(site, name)
     goes = look(site, name)
-    site.persist(Actor.OPERATOR, lambda tx: _say(tx, name, why, by))
+    reached = site.target.generation(goes.alias) or 0
+    site.persist(Actor.OPERATOR, lambda tx: _say(tx, name, why, by, reached))
     reach("leave.said")
     _retire(site, name)
     return goes
 
 
-def _say(tx: Tx, name: str, why: str, by: str) -> None:
+def _say(tx: Tx, name: str, why: str, by: str, reached: int) -> None:
+    """``reached`` is the generation that the target remembers: nobody older may move the alias any more."""
     customer = get_customer(tx.connection, name)
     if customer["intent"] is not None:
         raise Refused(
@@ -69,7 +71,8 @@ def _say(tx: Tx, name: str, why: str, by: str) -> None:
         )
     if customer["removed_at"] is None:
         left: dict[str, Any] = {"removed_at": tx.now, "removed_by": by, "removed_why": why}
-        shut = {"paused_at": tx.now, "paused_why": "removed", "generation": customers.c.generation + 1}
+        generation = max(customer["generation"], reached) + 1
+        shut = {"paused_at": tx.now, "paused_why": "removed", "generation": generation}
         tx.connection.execute(customers.update().where(customers.c.name == name).values(**left, **shut))
         tx.say("customer.removed", customer=name, by=by, why=why)
     unpinned = databases.update().where(databases.c.customer == name, databases.c.dropped_at.is_(None))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bgdeploy.pipeline import scan, switch
+import pytest
+
+from bgdeploy.errors import StaleGeneration
+from bgdeploy.jobs.models import switches
+from bgdeploy.pipeline import leave, scan, switch
 from bgdeploy.service import pins
-from tests.pipeline.place import OLD, Place, jobs
+from tests.pipeline.place import OLD, START, Place, customers, jobs
 
 
 def test_while_the_newest_is_put_off_no_older_one_takes_its_place(make_place: Callable[..., Place]) -> None:
@@ -25,3 +29,40 @@ def test_while_the_newest_is_put_off_no_older_one_takes_its_place(make_place: Ca
     place.now += 61
     assert switch.switch_ready(place.site) == 1
     assert place.target.pointing == {"acme": f"acme-{OLD + 1}"}
+
+
+def test_a_target_that_came_further_than_the_job_table_holds_up_nobody(
+    make_place: Callable[..., Place],
+) -> None:
+    place = make_place()
+    ahead = int(START) + 10**9  # of a job table that is lost, made while the clock was years ahead
+    place.target.generations["acme"] = ahead
+    place.live_through("acme", OLD, OLD + 1)
+    assert place.target.pointing == {"acme": f"acme-{OLD + 1}"}
+    switch.roll_back(place.site, "acme", to=None, why="wrong", by="a test", pause=False)
+    assert place.target.pointing == {"acme": f"acme-{OLD}"}
+    assert [row["generation"] for row in place.rows(switches)] == [ahead + 1, ahead + 2, ahead + 3]
+    place.target.generations["acme"] = 2 * ahead
+    leave.remove(place.site, "acme", why="gone", by="a test")
+    assert place.target.pointing == {}
+
+
+def test_a_wish_that_the_target_calls_too_old_is_taken_back(
+    make_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_place()
+    place.live_through("acme", OLD, OLD + 1)
+
+    def refuse(name: str, *_: object) -> None:
+        raise StaleGeneration(f"{name} was moved with a newer generation already")
+
+    monkeypatch.setattr(place.target, "switch", refuse)
+    with pytest.raises(StaleGeneration) as caught:
+        switch.roll_back(place.site, "acme", to=None, why="wrong", by="a test", pause=True)
+    assert f"acme stays at acme-{OLD + 1}. acme is paused; to go on: bgdeploy resume acme." in str(
+        caught.value
+    )
+    monkeypatch.undo()
+    place.run()
+    assert place.target.pointing == {"acme": f"acme-{OLD + 1}"}
+    assert place.rows(customers)[0]["intent"] is None
