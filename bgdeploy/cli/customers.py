@@ -179,10 +179,12 @@ def query(
 
 
 def _query(context: typer.Context, customer: str, cypher: str, as_json: bool) -> None:
+    from bgdeploy.cli.stoppable import stoppable
     from bgdeploy.cli.values import show
     from bgdeploy.service.asking import ask
 
-    rows = ask(context.obj.site(), customer, cypher)
+    site = context.obj.site()
+    rows = stoppable(lambda: ask(site, customer, cypher))
     if as_json:
         output.print_json(rows)
         return
