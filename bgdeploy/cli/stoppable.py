@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 def stoppable(act: Callable[[], Result]) -> Result:
     """Return what it returns; Ctrl+C ends this process with its exit code, whatever the engine is doing.
 
-    For work that only reads: nothing is closed. The engine hears of no signal before its statement is over,
-    and its own interrupt was seen to be ignored for as long as one long list was made.
+    For work that only reads: nothing is closed. The engine hears of no signal while it makes
+    one value, such as a long list, and its own interrupt was seen to be ignored as long.
     """
     from concurrent.futures import ThreadPoolExecutor  # late: other commands must not pay for it
 
