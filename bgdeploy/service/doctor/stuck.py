@@ -7,7 +7,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from bgdeploy.clock import iso
+from bgdeploy.clock import iso, since
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, warning
 from bgdeploy.jobs.rows import Row, customers, jobs, select_jobs, title
 from bgdeploy.jobs.states import State
@@ -77,9 +77,9 @@ def _waits_long(row: Row, now: float) -> bool:
 
 
 def _judge_queued(row: Row, now: float) -> Finding:
-    since, due = now - (row["queued_at"] or now), row["not_before"] - now
+    queued, due = since(row["queued_at"] or now, now), row["not_before"] - now
     again = f", and is tried again in {due:,.0f} s" if due > 0 else ""
-    what = f"{_name(row)} is queued for {since:,.0f} s{again}: {row['reason'] or 'no worker has taken it'}"
+    what = f"{_name(row)} is queued for {queued:,.0f} s{again}: {row['reason'] or 'no worker has taken it'}"
     cure = (
         "It goes on by itself once the reason is gone."
         if row["reason"]
