@@ -69,6 +69,7 @@ def test_a_clock_that_was_set_back_makes_no_time_negative(house: House) -> None:
     site = open_site(load_settings(house.folder / "config.yaml"), clock=lambda: 1600000000.0)
     assert list_customers(site)[0]["snapshot_age_seconds"] == 0
     with closing(sqlite3.connect(site.store.path)) as connection, connection:
+        connection.execute(f"DROP TRIGGER {events.name}_stay")
         connection.execute(f"UPDATE {events.name} SET at = at - 86400 WHERE target = 'loaded'")
         connection.execute(f"UPDATE {events.name} SET at = at + 86400 WHERE target = 'queued'")
     lengths = [span["seconds"] for span in find_job(site, 1)["timeline"]]
