@@ -12,6 +12,11 @@ wall: Clock = time.time
 monotonic: Clock = time.monotonic  # spans inside one process; never stored
 
 
+def since(start: float, now: float) -> float:
+    """Return the seconds from one stored time to another; never below 0, whoever has set the clock back between."""
+    return max(0.0, now - start)
+
+
 def iso(seconds: float | None) -> str | None:
     """Return ``2026-01-31T12:00:00Z`` for seconds since 1970; None stays None."""
     if seconds is None:

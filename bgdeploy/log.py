@@ -70,6 +70,10 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "{job} is tried again in {delay:.1f} s (failed {attempt} of at most {limit} times without progress): {reason}",
     ),
+    "load.silent": (
+        logging.WARNING,
+        "{job}: nothing was heard of its loading process for {minutes:g} min; if it hangs: bgdeploy jobs cancel {id}",
+    ),
     "load.cancelled": (logging.INFO, "{job} is cancelled; what it built will be dropped"),
     "load.failed": (logging.ERROR, "{job} failed: {reason}"),
     "load.waits": (logging.WARNING, "{job} waits: {reason}"),

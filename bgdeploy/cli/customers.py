@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bgdeploy.cli import complete, listing, options, output
-from bgdeploy.cli.context import EXAMPLES, whoami
+from bgdeploy.cli.context import EXAMPLES, Given, whoami
 from bgdeploy.cli.options import AsJson, Asked, Name
 from bgdeploy.cli.output import Table
+
+if TYPE_CHECKING:
+    from bgdeploy.targets.base import Rows
 
 CUSTOMER_STATES = ("live", "standby", "none", "paused", "failed", "trouble")
 customers_app = typer.Typer(
@@ -178,11 +181,25 @@ def query(
     output.guarded(lambda: _query(context, customer, cypher, as_json))
 
 
-def _query(context: typer.Context, customer: str, cypher: str, as_json: bool) -> None:
-    from bgdeploy.cli.values import show
-    from bgdeploy.service.asking import ask
+def _ask(given: Given, customer: str, cypher: str) -> Rows:
+    from bgdeploy.errors import StoreError
+    from bgdeploy.service.asking import ask, ask_without_table
 
-    rows = ask(context.obj.site(), customer, cypher)
+    try:
+        return ask(given.site(), customer, cypher)
+    except StoreError as error:
+        rows = ask_without_table(given.settings(), customer, cypher)
+        if rows is None:
+            raise
+        typer.echo(f"warning: {error}", err=True)
+        return rows
+
+
+def _query(context: typer.Context, customer: str, cypher: str, as_json: bool) -> None:
+    from bgdeploy.cli.stoppable import stoppable
+    from bgdeploy.cli.values import show
+
+    rows = stoppable(lambda: _ask(context.obj, customer, cypher))
     if as_json:
         output.print_json(rows)
         return

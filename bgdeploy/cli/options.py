@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST = 1_000_000  # lines of a listing
 LARGEST_ID = 2**63 - 1  # that the job table can compare with
-LONGEST = 365 * 86_400  # seconds that a command may be told to wait
+LONGEST = 365 * 86_400  # seconds that a command may be told to wait; a bound keeps nan away too
 WATCH_EVERY = "2"  # seconds, where --watch names none
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -95,13 +94,6 @@ def _with_numbers(args: list[str]) -> Iterator[str]:
         yield word
         if word == "--watch" and not re.fullmatch(r"[0-9.]+", following):
             yield WATCH_EVERY
-
-
-def finite(seconds: float) -> float:
-    """Return it, or raise a usage error: "nan" is a number, and within any bounds."""
-    if not isfinite(seconds):
-        raise typer.BadParameter(f"{seconds} is no time; give seconds")
-    return seconds
 
 
 def filled(text: str | None) -> str | None:

@@ -109,7 +109,6 @@ def run(
         typer.Option(
             min=0,
             max=options.LONGEST,
-            callback=options.finite,
             metavar="SECONDS",
             help="Until it gives up; loads that run are given back and resume next time.",
         ),

@@ -44,7 +44,6 @@ def wait(
         typer.Option(
             min=0,
             max=options.LONGEST,
-            callback=options.finite,
             metavar="SECONDS",
             help="How long to wait before giving up.",
         ),

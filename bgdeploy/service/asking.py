@@ -9,9 +9,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy.config import Settings
 from bgdeploy.errors import BgdeployError, NotFound, TargetError
 from bgdeploy.jobs.rows import customers, databases
+from bgdeploy.naming import alias_name
 from bgdeploy.site import Site
+from bgdeploy.targets import open_target
 from bgdeploy.targets.base import Rows
 
 _MOST = 12  # names of labels or types that are listed
@@ -40,6 +43,14 @@ def ask(site: Site, customer: str, cypher: str) -> Rows:
         raise
     except BgdeployError as error:
         raise _mended(site, customer, alias, error) from error
+
+
+def ask_without_table(settings: Settings, customer: str, cypher: str) -> Rows | None:
+    """Return the rows where files alone are needed and something is live; None where the job table is."""
+    alias = alias_name(customer)
+    if settings.target != "ladybug" or (target := open_target(settings)).alias(alias) is None:
+        return None
+    return target.query(alias, cypher)
 
 
 def _mended(site: Site, customer: str, alias: str, error: BgdeployError) -> BgdeployError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bgdeploy.clock import iso
+from bgdeploy.clock import iso, since
 from bgdeploy.errors import ConfigError, TargetError
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.cancel import CODE
@@ -107,7 +107,7 @@ def _show_customer(owner: Row, kept: Sequence[Row], site: Site, look: _Look) -> 
         "pinned": [row["name"] for row in kept if row["pinned_at"] is not None],
         "live_since": iso(owner["live_since"]),
         "snapshot_timestamp": owner["live_timestamp"],
-        "snapshot_age_seconds": None if live is None else int(site.clock() - owner["live_timestamp"]),
+        "snapshot_age_seconds": None if live is None else int(since(owner["live_timestamp"], site.clock())),
         "counts": None if live is None else live["counts"],
     }
 

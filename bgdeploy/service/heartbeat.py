@@ -8,6 +8,8 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
+from bgdeploy import log
+from bgdeploy.clock import monotonic
 from bgdeploy.errors import LeaseLost, StoreError
 from bgdeploy.jobs.lease import KILL_CHILD, RENEW_EVERY, STOP_CLAIMING, Lease
 from bgdeploy.jobs.rows import jobs
@@ -15,6 +17,7 @@ from bgdeploy.service.child import Child
 from bgdeploy.service.shutdown import Stop
 
 LOOK_EVERY = 1.0  # seconds between two looks at cancel and stop
+SILENT_AFTER = 600.0  # seconds without a word from a loading process until that is told
 _BEATING: set[Heartbeat] = set()  # every load of this process
 
 
@@ -32,10 +35,13 @@ class Heartbeat:
 
     lease: Lease
     stop: Stop
+    job: str = ""  # as people call it
     children: list[Child] = field(default_factory=list)
     lost: bool = False
     cancelled: bool = False
     stopped: bool = False
+    _heard: float = field(default_factory=monotonic)
+    _told: bool = False
     _done: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -59,6 +65,10 @@ class Heartbeat:
         if self.ended:
             child.kill()
 
+    def hear(self) -> None:
+        """Take note that a child has said something."""
+        self._heard, self._told = monotonic(), False
+
     @property
     def ended(self) -> bool:
         """True once it has given the load up."""
@@ -69,6 +79,7 @@ class Heartbeat:
         while not self._done.wait(pause):
             if not self.ended:
                 self._look()
+                self._tell_silence()
             if self.ended:
                 for child in tuple(self.children):
                     child.kill()
@@ -86,6 +97,12 @@ class Heartbeat:
             self.lost = True
         if not self.lost and not self.cancelled:
             self.stopped = self.stop.must_end()
+
+    def _tell_silence(self) -> None:
+        """Say once that nothing is heard; it is ended by nobody but a person, since a huge file may take that long."""
+        if not self._told and monotonic() - self._heard >= SILENT_AFTER:
+            self._told = True
+            log.emit("load.silent", job=self.job, id=self.lease.job_id, minutes=SILENT_AFTER / 60)
 
     def _cancel_asked(self) -> bool:
         with self.lease.store.read() as connection:

@@ -31,7 +31,7 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
     """Take a claimed job to loaded, or to wherever its failure belongs; never raises what belongs to the job."""
     seconds = site.settings.orchestrator.lease_seconds
     lease = Lease(site.store, job["id"], job["fence"], site.owner, seconds, monotonic())
-    with Heartbeat(lease, stop) as heart:
+    with Heartbeat(lease, stop, title(job)) as heart:
         run = Run(site, job, heart)
         try:
             counts = _build(run)
@@ -112,6 +112,7 @@ def _converse(run: Run, child: children.Child, ticket: dict[str, Any]) -> dict[s
     persist(run, lambda tx: write(tx, run.job, **recorded))
     child.send(ticket)
     for message in child.messages():
+        run.heart.hear()
         if "done" in message:
             return dict(message["done"])
         if "error" in message:

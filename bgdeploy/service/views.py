@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bgdeploy.clock import iso
+from bgdeploy.clock import iso, since
 from bgdeploy.jobs import ledger
 from bgdeploy.jobs.lease import short
 from bgdeploy.jobs.progress import Progress, of_tables
@@ -132,7 +132,7 @@ def _show_span(span: Span, now: float) -> View:
         "kind": kind,
         "from": iso(span.start),
         "to": iso(span.end),
-        "seconds": round(end - span.start, 3),
+        "seconds": round(since(span.start, end), 3),
     }
 
 

@@ -57,13 +57,21 @@ def write_snapshot(
     if draft.exists():
         shutil.rmtree(draft)
     draft.mkdir(parents=True)
-    _write_tables(draft, _plan(rows, seed, broken))
+    try:
+        _write_draft(draft, _plan(rows, seed, broken), marker=marker)
+        draft.rename(final)
+    except BaseException:  # Ctrl+C too: nobody else would ever remove it
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    sync(home)
+    return final
+
+
+def _write_draft(draft: Path, plan: _Plan, *, marker: bool) -> None:
+    _write_tables(draft, plan)
     if marker:
         (draft / MARKER).touch()
     _sync(draft)
-    final.parent.joinpath(draft.name).rename(final)
-    sync(home)
-    return final
 
 
 def _check_name(timestamp: int) -> None:

@@ -78,6 +78,19 @@ def test_a_job_table_that_cannot_be_used_is_told_and_left(home: House, name: str
     assert lives(home)["acme"] == f"../databases/acme-{BASE + 1}"
 
 
+@pytest.mark.parametrize("name", ["no database", "cut off", "a folder", "of another program"])
+def test_what_is_live_is_answered_without_the_job_table_and_that_is_said(home: House, name: str) -> None:
+    damage, _, said = JOB_TABLES[name]
+    with kept(home.folder):
+        damage(home.folder / "state/jobs.db")
+        done = home.run("query", "acme", ASK, "--json")
+        assert json.loads(done.stdout) == PERSONS
+        agree(done.stderr, f"warning: {' '.join(said.removeprefix('bgdeploy: ').split())}\n", home.folder)
+        code, refused = say(home, "query", "nobody", ASK)
+        agree(refused, said, home.folder)
+        assert code == 6
+
+
 def test_serve_does_not_start_over_such_a_job_table(home: House) -> None:
     with kept(home.folder):
         (home.folder / "state/jobs.db").write_bytes(b"\0\1" * 5000)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from bgdeploy.snapshots import generate
+
 BYTES = b"a\xff"
 
 
@@ -60,3 +62,16 @@ runpy.run_module("bgdeploy", run_name="__main__")
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr, done.stdout) == (130, "", "")
+
+
+def test_a_made_up_snapshot_that_is_interrupted_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(draft: Path) -> None:
+        assert draft.name == ".1700000001.writing"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "_sync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        generate.write_snapshot(tmp_path, "acme", 1700000001, rows=50, seed=1)
+    assert os.listdir(tmp_path / "acme") == []

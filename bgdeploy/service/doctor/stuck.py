@@ -7,10 +7,11 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from bgdeploy.clock import iso
+from bgdeploy.clock import iso, since
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, warning
 from bgdeploy.jobs.rows import Row, customers, jobs, select_jobs, title
 from bgdeploy.jobs.states import State
+from bgdeploy.service.heartbeat import SILENT_AFTER
 from bgdeploy.service.hints import after_failure
 from bgdeploy.service.operate import failed_jobs
 from bgdeploy.site import Site
@@ -23,7 +24,7 @@ def checks(site: Site) -> list[Check]:
     """What is looked at among the jobs."""
     known = ("job table",)
     return [
-        Check(SUBJECT, "loading", partial(find_ownerless, site), needs=known),
+        Check(SUBJECT, "loading", partial(find_loading, site), needs=known),
         Check(SUBJECT, "queued", partial(find_queued, site), needs=known),
         Check(SUBJECT, "loaded", partial(find_loaded, site), needs=known),
         Check(SUBJECT, "failed", partial(find_failed, site), needs=known),
@@ -31,16 +32,25 @@ def checks(site: Site) -> list[Check]:
     ]
 
 
-def find_ownerless(site: Site) -> Iterator[Finding]:
-    """A load without a lease is seen by no rescue: only a hand in the job table makes one."""
+def find_loading(site: Site) -> Iterator[Finding]:
+    """A load without a lease is seen by no rescue: only a hand in the job table makes one. One that hangs keeps its lease."""
     rows = _select(site, State.LOADING)
     lost = [row for row in rows if row["lease_owner"] is None]
     cure = "Somebody changed the job table by hand; put a copy of it back, or let the job run out: a support case."
     yield from (
         error(f"{_name(row)} is loading and held by nobody, so nobody rescues it", cure) for row in lost
     )
-    if not lost:
+    silent = [row for row in rows if row not in lost and site.clock() - row["updated_at"] > SILENT_AFTER]
+    yield from (_judge_silent(row, site.clock() - row["updated_at"]) for row in silent)
+    if not lost and not silent:
         yield ok(f"{many(len(rows), 'job')} loading, each held by a worker")
+
+
+def _judge_silent(row: Row, seconds: float) -> Finding:
+    return warning(
+        f"{_name(row)} is loading, and nothing was heard of it for {seconds / 60:,.0f} min",
+        f"A huge file may take that long. If it hangs: bgdeploy jobs cancel {row['id']}, then bgdeploy retry {row['id']}",
+    )
 
 
 def find_queued(site: Site) -> Iterator[Finding]:
@@ -67,9 +77,9 @@ def _waits_long(row: Row, now: float) -> bool:
 
 
 def _judge_queued(row: Row, now: float) -> Finding:
-    since, due = now - (row["queued_at"] or now), row["not_before"] - now
+    queued, due = since(row["queued_at"] or now, now), row["not_before"] - now
     again = f", and is tried again in {due:,.0f} s" if due > 0 else ""
-    what = f"{_name(row)} is queued for {since:,.0f} s{again}: {row['reason'] or 'no worker has taken it'}"
+    what = f"{_name(row)} is queued for {queued:,.0f} s{again}: {row['reason'] or 'no worker has taken it'}"
     cure = (
         "It goes on by itself once the reason is gone."
         if row["reason"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import sqlalchemy as sa
 
-from bgdeploy.clock import iso
+from bgdeploy.clock import iso, since
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, unknown, warning
 from bgdeploy.jobs.lease import known_dead, short, this_host
 from bgdeploy.jobs.rows import Row, events, jobs, select_jobs, title
@@ -113,4 +113,4 @@ def find_last_scan(site: Site) -> Iterator[Finding]:
     if at is None:
         yield ok("no scan has found anything so far")
     else:
-        yield ok(f"a scan last found something new {site.clock() - at:,.0f} s ago ({iso(at)})")
+        yield ok(f"a scan last found something new {since(at, site.clock()):,.0f} s ago ({iso(at)})")
