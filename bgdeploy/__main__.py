@@ -8,7 +8,9 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        raise SystemExit(130) from None  # ExitCode.INTERRUPTED, which may not be imported yet
+        from bgdeploy.errors import ExitCode  # late: nothing stands before the try
+
+        raise SystemExit(ExitCode.INTERRUPTED) from None
 
 
 if __name__ == "__main__":

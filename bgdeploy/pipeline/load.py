@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from bgdeploy.clock import since
 from bgdeploy.errors import (
     BadInput,
     BgdeployError,
@@ -37,7 +38,7 @@ def finish(tx: Tx, job: Row, *, counts: dict[str, object]) -> None:
     verified = {"of_name": job["database"], "verified_at": tx.now, "counts": counts}
     tx.connection.execute(update_where(databases, "name"), verified)
     rows = confirmed_rows(tx, job["id"], job["database"])
-    fields = {"rows": rows, "database": job["database"], "took": tx.now - (job["loading_at"] or tx.now)}
+    fields = {"rows": rows, "database": job["database"], "took": since(job["loading_at"] or tx.now, tx.now)}
     changes = {
         "loaded_at": tx.now,
         "step": "published",
