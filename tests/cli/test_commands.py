@@ -142,15 +142,9 @@ def test_config_shows_value_and_origin_of_each_key(lived_in: House) -> None:
         (["query", "acme", "MATCH (n:Entity) RETURN n.nope"], 1, "What a node has: bgdeploy query acme"),
         (["query", "acme", "RETURN m"], 1, "Name it in a MATCH or WITH"),
         (["query", "acme", ""], 1, "Such as: bgdeploy query acme"),
-<<<<<<< HEAD
-        (["query", "acme", "MATCH (n) SET n.name = 'x'"], 1, "read-only"),
-        (
-            ["query", "acme", "MATCH (n) SET n.name = 'x'"],
-=======
         (["query", "acme", "CREATE (:Entity {nodeId: 'x'})"], 1, "what is live is only read"),
         (
             ["query", "acme", "MATCH (n) DETACH DELETE n"],
->>>>>>> fixb
             1,
             "Its data changes by a new snapshot of acme",
         ),
