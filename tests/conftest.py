@@ -147,16 +147,26 @@ def _clear(house: House) -> None:
                 session.run(databases.DROP, name=job["database"]).consume()
 
 
-_SERVERS = {"real", "lts_server", "newest_server", "standin_process", "small_server"}
-_ON_A_SERVER = ("[neo4j", "[community", "[own server")
+_SERVERS = {"real", "lts_server", "newest_server", "small_server"}
+_STANDIN = {"standin_process"}
+_ON_A_STANDIN, _ON_A_SERVER = ("[neo4j", "-neo4j"), ("[community", "[own server")
 
 
+# First, since xdist reads the marks in a hook of the same name.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker takes all tests that need a server, so that each server is started once; else files stay together."""
+    """Each kind of server belongs to one worker, so that it is started once; else files stay together."""
     for item in items:
-        needed = _SERVERS & set(getattr(item, "fixturenames", ()))
-        served = needed or any(mark in item.name for mark in _ON_A_SERVER)
-        item.add_marker(pytest.mark.xdist_group("servers" if served else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+
+
+def _group_of(item: pytest.Item) -> str:
+    needed = set(getattr(item, "fixturenames", ()))
+    if _STANDIN & needed or any(mark in item.name for mark in _ON_A_STANDIN):
+        return "stand-in"
+    if _SERVERS & needed or any(mark in item.name for mark in _ON_A_SERVER):
+        return "servers"
+    return str(item.path)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -47,7 +47,6 @@ class House:
         """A round is due; called by the scheduler and by workers, never blocks."""
         self.look.set()
         self.wake.set()
-        self.sweep.set()
 
     def poke_scan(self) -> None:
         """A whole scan is due."""
@@ -79,16 +78,22 @@ def keep_house(house: House) -> None:
         house.sweep.set()
         house.wake.wait(site.settings.orchestrator.watch_interval)
         house.wake.clear()
+    house.sweep.set()  # who cleans must see the stop
 
 
 def keep_clean(house: House) -> None:
-    """Take removed customers' aliases away and drop what is over; what fails is tried again at the next poke."""
+    """Take removed customers' aliases away and drop what is over, each time after what may switch has switched.
+
+    Both take the same rows: a cleaner that came first would put a move off.
+    """
     site = house.site
-    while not house.stop.asked.is_set():
+    while True:
+        house.sweep.wait()
+        house.sweep.clear()
+        if house.stop.asked.is_set():
+            return
         _duty(house, "removing customers", lambda: _say_each(house, "removing", leave.finish_leaving(site)))
         _duty(house, "clean", lambda: clean.clean(site))
-        house.sweep.wait(site.settings.orchestrator.watch_interval)
-        house.sweep.clear()
 
 
 def keep_history(house: House) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.house import House, make_house
+from tests.house import House, make_house, stop
 from tests.neo4j.standin import StandIn
 
 FIRST = 1700000001
@@ -133,9 +133,10 @@ def test_without_an_endpoint_the_job_waits_and_uses_no_attempt(
 ) -> None:
     enterprise.control(told={"arrow": told})
     house.drop("acme", FIRST, rows=100)
-    house.run("run", "--timeout", "8", ok=False)
+    service = house.start("serve")
+    house.await_("it says why it waits", lambda: said in str(house.json("jobs", "list")[0]["reason"]))
+    assert stop(service) == 0
     job = house.json("jobs", "list")[0]
-    assert said in job["reason"]
     assert (job["state"], job["attempt"]) == ("queued", 0)
     assert databases(enterprise) == set()
 
