@@ -46,6 +46,8 @@ bench: $(VENV)/user     ## speeds as ratios, written to the screen
 	$(BIN)/python benchmarks/commands.py
 	$(BIN)/python benchmarks/neo4j_load.py
 	$(BIN)/python benchmarks/neo4j_load.py memory
+	$(BIN)/python benchmarks/arrow_load.py memory
+	$(BIN)/python benchmarks/import_load.py
 
 lock:            ## renew both lock files from pyproject.toml
 	sh tools/lock.sh
