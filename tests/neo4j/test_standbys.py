@@ -1,0 +1,68 @@
+"""What is owed to a database that an alias left: kept until it is done, and never done to a live one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bgdeploy.errors import TargetError
+from bgdeploy.finding import Finding
+from bgdeploy.targets.neo4j import databases, standbys
+from bgdeploy.targets.neo4j.checks import find_unprotected
+
+
+class Server:
+    """Databases with their access; ``broken`` refuses to change any."""
+
+    def __init__(self, **there: str) -> None:
+        self.there, self.broken = dict(there), False
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    def look(server: Any, name: str) -> Any:
+        return SimpleNamespace(verdict="online" if name in server.there else "absent")
+
+    def set_access(server: Any, name: str, *, read_only: bool) -> None:
+        if server.broken:
+            raise TargetError("You may not do that.")
+        server.there[name] = "read-only" if read_only else "read-write"
+
+    monkeypatch.setattr(databases, "look", look)
+    monkeypatch.setattr(databases, "set_access", set_access)
+    return Server(old="read-write", new="read-write")
+
+
+def said(state: Path) -> list[Finding]:
+    return list(find_unprotected({"state_dir": str(state)}))
+
+
+def test_what_cannot_be_protected_stays_owed_with_the_reason(server: Any, tmp_path: Path) -> None:
+    builds = tmp_path / "builds"
+    standbys.owe(builds, "old")
+    server.broken = True
+    standbys.protect(server, builds, live=("new",))
+    assert server.there == {"old": "read-write", "new": "read-write"}
+    assert said(tmp_path)[0].what == "old is no longer live and still not read-only: You may not do that."
+    server.broken = False
+    for _ in range(2):
+        standbys.protect(server, builds, live=("new",))
+        assert server.there == {"old": "read-only", "new": "read-write"}
+        assert [one.verdict for one in said(tmp_path)] == ["ok"]
+
+
+def test_what_is_live_again_is_left_alone(server: Any, tmp_path: Path) -> None:
+    builds = tmp_path / "builds"
+    standbys.owe(builds, "old")
+    standbys.protect(server, builds, live=("old",))
+    assert server.there["old"] == "read-write"
+    assert list(standbys.owed(builds)) == ["old"]
+
+
+def test_what_was_dropped_is_owed_nothing(server: Any, tmp_path: Path) -> None:
+    standbys.owe(tmp_path / "builds", "gone")
+    standbys.protect(server, tmp_path / "builds", live=())
+    assert standbys.owed(tmp_path / "builds") == {}
