@@ -26,7 +26,7 @@ test: $(VENV)/dev       ## style, types and all tests
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/dev      ## style and types only
 	$(BIN)/python -m ruff check .

@@ -155,9 +155,15 @@ _ON_A_STANDIN, _ON_A_SERVER = ("[neo4j", "-neo4j"), ("[community", "[own server"
 # First, since xdist reads the marks in a hook of the same name.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each kind of server belongs to one worker, so that it is started once; else files stay together."""
+    """Each kind of server belongs to one worker, so that it is started once; else files stay together.
+
+    What needs a server takes longest, and so begins first.
+    """
+    groups = {item.nodeid: _group_of(item) for item in items}
+    first = {"stand-in": 0, "servers": 1}
+    items.sort(key=lambda item: first.get(groups[item.nodeid], 2))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+        item.add_marker(pytest.mark.xdist_group(groups[item.nodeid]))
 
 
 def _group_of(item: pytest.Item) -> str:
