@@ -66,3 +66,4 @@ def test_what_was_dropped_is_owed_nothing(server: Any, tmp_path: Path) -> None:
     standbys.owe(tmp_path / "builds", "gone")
     standbys.protect(server, tmp_path / "builds", live=())
     assert standbys.owed(tmp_path / "builds") == {}
+    assert list((tmp_path / "builds").iterdir()) == []

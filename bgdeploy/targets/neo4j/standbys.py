@@ -7,6 +7,7 @@ what the server said, before the move; it is taken up again at each scan.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from bgdeploy.errors import BgdeployError
@@ -49,3 +50,5 @@ def _protect(server: Server, note: Path, database: str) -> None:
         note.write_text(error.what, encoding="utf-8")
     else:
         note.unlink(missing_ok=True)
+        with suppress(OSError):  # a build's own files are in it
+            note.parent.rmdir()
