@@ -63,11 +63,10 @@ def find_process(pid: int) -> Process:
 def _read_birth(pid: int) -> str | None:
     """Nothing for a process that has ended, whether or not its parent knows yet."""
     try:
-        fields = (
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        )  # its name may hold anything
+        told = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
+    fields = told.rpartition(b")")[2].decode().split()  # behind its name, which may hold anything
     state, started = fields[0], fields[19]  # fields 3 and 22 of proc(5)
     return None if state in "ZX" else f"{started}-{_boot()}"
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -82,6 +83,16 @@ def test_a_clock_that_is_set_makes_no_holder_look_dead(monkeypatch: pytest.Monke
     monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: booted + 3600)  # what Linux tells after a step
     assert psutil.Process(os.getpid()).create_time() > booted + 3600
     assert not known_dead(owner) and find_process(os.getpid()).alive()
+
+
+def test_a_process_may_be_named_by_anything(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"a) \xff (b")
+    odd.symlink_to("/bin/cat")
+    child = subprocess.Popen([odd], stdin=subprocess.PIPE)
+    process = find_process(child.pid)
+    assert process.alive()
+    child.communicate()
+    assert not process.alive()
 
 
 def test_a_killed_process_that_nobody_waited_for_is_gone() -> None:
