@@ -79,7 +79,7 @@ def resume(context: typer.Context, customer: Name) -> None:
 
 
 def _resume(context: typer.Context, customer: str) -> None:
-    from bgdeploy.service.returning import resume
+    from bgdeploy.pipeline.switch import resume
 
     resume(context.obj.site(), customer)
     waiting = f"bgdeploy jobs list --customer {customer} --state queued --state loaded"

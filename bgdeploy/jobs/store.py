@@ -80,7 +80,7 @@ class Store:
 
     def _check_file(self) -> None:
         # SQLite goes on with a file that has no name any more; the next process would make another.
-        if self._opened is not None and _identify(self.path) != self._opened:
+        if self._opened is not None and _identify(self.path, self._opened) != self._opened:
             raise StoreLost(
                 f"The job table {self.path} was deleted, replaced or moved while it was open here.",
                 kept="Nothing more was written to either; what is live stays live.",
@@ -103,12 +103,14 @@ def open_store(path: Path) -> Store:
     return Store(path, writer, reader, opened)
 
 
-def _identify(path: Path) -> tuple[int, int] | None:
-    """Device and inode of what lies there; None where nothing does, or nobody can tell."""
+def _identify(path: Path, unseen: tuple[int, int] | None = None) -> tuple[int, int] | None:
+    """Device and inode of what lies there, None where nothing does; ``unseen`` where nobody can tell."""
     try:
         found = os.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError:
+        return unseen  # SQLite says what is wrong
     return found.st_dev, found.st_ino
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
+from bgdeploy.finding import many
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import (
@@ -195,15 +196,34 @@ def pause(site: Site, name: str, *, why: str) -> None:
 
 
 def resume(site: Site, name: str) -> None:
-    """Take a pause back, or a removal: the customer's next snapshot is loaded again."""
+    """Take a pause back, or a removal: the customer's next snapshot is loaded again.
+
+    Raises Refused while a removed customer's databases are still to be dropped: one that is doomed would
+    else become the way back of whatever is live next.
+    """
     _set_pause(site, name, "customer.resumed", {"customer": name}, paused=False)
 
 
 def _set_pause(site: Site, name: str, event: str, fields: dict[str, Any], *, paused: bool) -> None:
     with site.transaction(Actor.OPERATOR) as tx:
-        get_customer(tx.connection, name)
+        customer = get_customer(tx.connection, name)
+        if customer["removed_at"] is not None and not paused:
+            _refuse_leaving(customer, lineage.kept_databases(tx.connection, name))
         values: dict[str, Any] = {"paused_at": tx.now if paused else None, "paused_why": fields.get("why")}
         if not paused:
             values |= STAYS
         tx.connection.execute(customers.update().where(customers.c.name == name).values(**values))
         tx.say(event, **fields)
+
+
+def _refuse_leaving(customer: Row, left: Sequence[Row]) -> None:
+    if not left and not customer["live"]:
+        return
+    name, shown = customer["name"], ", ".join(row["name"] for row in left[:3])
+    raise Refused(
+        f"{name} is leaving: {many(len(left), 'database')} of it still to be dropped "
+        f"({shown}{', ...' if len(left) > 3 else ''}).",
+        kept="It stays removed.",
+        cure="A running bgdeploy serve or work drops them, or: bgdeploy run. Then again: "
+        f"bgdeploy resume {name}",
+    )

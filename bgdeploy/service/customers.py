@@ -12,7 +12,7 @@ from bgdeploy.clock import iso, since
 from bgdeploy.errors import ConfigError, TargetError
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.cancel import CODE
-from bgdeploy.jobs.rows import Row, customers, jobs
+from bgdeploy.jobs.rows import Row, customers, get_customer, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.alias import settle
 from bgdeploy.site import Site
@@ -120,8 +120,7 @@ def is_live(site: Site, name: str, database: str) -> bool:
     """True where the alias leads to this database and nobody is moving it away."""
     settle(site, name)
     with site.store.read() as connection:
-        of_name = sa.select(customers).where(customers.c.name == name)
-        owner = connection.execute(of_name).mappings().one()
+        owner = get_customer(connection, name)
     is_meant = owner["live"] == database and owner["intent"] is None
     return is_meant and site.target.alias(owner["alias"]) == database
 

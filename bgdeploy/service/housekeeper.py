@@ -7,7 +7,7 @@ not keep an alias from being moved, and removing a large folder must not keep a 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from bgdeploy import log
@@ -74,7 +74,6 @@ def keep_house(house: House) -> None:
             lambda: rescue(site.store, now=site.clock(), owner=site.owner, max_interruptions=limit),
         )
         _duty(house, "switch", lambda: switch.switch_ready(site))
-        _tidy(house)
         house.sweep.set()
         house.wake.wait(site.settings.orchestrator.watch_interval)
         house.wake.clear()
@@ -92,8 +91,9 @@ def keep_clean(house: House) -> None:
         house.sweep.clear()
         if house.stop.asked.is_set():
             return
-        _duty(house, "removing customers", lambda: _say_each(house, "removing", leave.finish_leaving(site)))
+        _duty(house, "removing customers", lambda: _finish_leaving(house))
         _duty(house, "clean", lambda: clean.clean(site))
+        _tidy(house)
 
 
 def keep_history(house: House) -> None:
@@ -106,10 +106,8 @@ def keep_history(house: House) -> None:
 
 
 def _expire(house: House) -> None:
-    for folder, reason in expire(house.site, lambda: not house.stop.asked.is_set()).left:
-        if house.told.get(f"expire {folder}") != reason:
-            house.told[f"expire {folder}"] = reason
-            log.emit("expire.left", folder=folder, reason=reason)
+    left = expire(house.site, lambda: not house.stop.asked.is_set()).left
+    _tell_new(house, "expiring", left, _tell_left)
 
 
 def _duty(house: House, name: str, act: Callable[[], object]) -> None:
@@ -143,27 +141,57 @@ def _scan(house: House) -> None:
 
 
 def _tell(house: House, report: Report) -> None:
-    """Log what a scan could not use: each once, until it changes or is well for a while."""
-    found = {f"scan.unreadable {folder}": reason for folder, reason in report.errors}
-    found |= {f"scan.skipped {folder}": reason for folder, reason in report.skipped}
-    for what, reason in found.items():
-        if house.told.get(what) != reason:
-            house.told[what] = reason
-            event, folder = what.split(" ", 1)
-            log.emit(event, folder=folder, reason=reason)
-    _forget_others(house, "scan.", found)
+    """Log what a scan could not use."""
+    _tell_new(house, "folder", report.errors, _tell_unreadable)
+    _tell_new(house, "skipped", report.skipped, _tell_skipped)
 
 
-def _say_each(house: House, doing: str, troubles: Sequence[tuple[str, str]]) -> None:
-    """Log the trouble with each of several: once, until it is another or was over."""
-    for name, trouble in troubles:
-        _say_once(house, f"{doing} {name}", trouble)
-    _forget_others(house, f"{doing} ", {f"{doing} {name}" for name, _ in troubles})
+def _tell_unreadable(folder: str, reason: str) -> None:
+    log.emit("scan.unreadable", folder=folder, reason=reason)
 
 
-def _forget_others(house: House, kind: str, found: Collection[str]) -> None:
-    for over in [what for what in house.told if what.startswith(kind) and what not in found]:
-        house.told.pop(over, None)
+def _tell_skipped(folder: str, reason: str) -> None:
+    log.emit("scan.skipped", folder=folder, reason=reason)
+
+
+def _tell_left(folder: str, reason: str) -> None:
+    log.emit("expire.left", folder=folder, reason=reason)
+
+
+def _tell_damaged(alias: str, reason: str) -> None:
+    log.emit("database.unreadable", alias=alias, reason=reason)
+
+
+def _tell_orphan(database: str, _: str) -> None:
+    log.emit("clean.orphan", database=database)
+
+
+def _tell_new(
+    house: House, kind: str, found: Iterable[tuple[str, str]], tell: Callable[[str, str], None]
+) -> None:
+    """Tell of each name with its reason once, until it is another reason, or was over and comes again."""
+    now = {f"{kind} {name}": (name, reason) for name, reason in found}
+    for key, (name, reason) in now.items():
+        if house.told.get(key) != reason:
+            house.told[key] = reason
+            tell(name, reason)
+    # A copy, made in one go: other threads tell of other things meanwhile.
+    for key in list(house.told):
+        if key.startswith(f"{kind} ") and key not in now:
+            house.told.pop(key, None)
+
+
+def _tell_troubles(house: House, doing: str, troubles: Iterable[tuple[str, str]]) -> None:
+    _tell_new(
+        house,
+        doing,
+        troubles,
+        lambda name, why: log.emit("service.trouble", what=f"{doing} {name}", error=why),
+    )
+
+
+def _finish_leaving(house: House) -> None:
+    _tell_troubles(house, "removing customer", leave.finish_leaving(house.site))
 
 
 def _tidy(house: House) -> None:
@@ -182,17 +210,10 @@ def _fold(site: Site) -> None:
 
 
 def _watch_target(house: House) -> None:
-    _say_each(house, "keeping the alias", repair.watch_aliases(house.site))
-    unreadable = {f"unreadable {alias}": (alias, what) for alias, what in repair.find_unreadable(house.site)}
-    for key, (alias, what) in unreadable.items():
-        if house.told.get(key) != what:
-            house.told[key] = what
-            log.emit("database.unreadable", alias=alias, reason=what)
-    _forget_others(house, "unreadable ", unreadable)
-    for name in clean.orphans(house.site):
-        if house.told.get(name) != "orphan":
-            house.told[name] = "orphan"
-            log.emit("clean.orphan", database=name)
+    _tell_troubles(house, "keeping the alias", repair.watch_aliases(house.site))
+    _tell_new(house, "live database of", repair.find_unreadable(house.site), _tell_damaged)
+    orphans = [(name, "nobody owns it") for name in clean.orphans(house.site)]
+    _tell_new(house, "orphan", orphans, _tell_orphan)
 
 
 def complain_when_late(house: House) -> None:

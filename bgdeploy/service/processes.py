@@ -21,11 +21,14 @@ def find_open(table: Path) -> list[psutil.Process]:
     return [one for one in psutil.process_iter() if one.pid != os.getpid() and _has_open(one, path)]
 
 
-def _has_open(process: psutil.Process, path: str) -> bool:
+def _has_open(process: psutil.Process, path: str, *, unseen: bool = False) -> bool:
+    """``unseen`` is the answer for what another user runs, which is not ours to look into."""
     try:
         return any(file.path == path for file in process.open_files())
+    except psutil.AccessDenied:
+        return unseen
     except (psutil.Error, OSError):
-        return False  # it ended meanwhile, or is not ours to look into
+        return False  # it ended meanwhile
 
 
 def has_lost(process: psutil.Process, table: Path) -> bool:
@@ -47,16 +50,9 @@ def nobody_works(table: Path) -> bool:
     """
     path = os.path.realpath(table)
     others = (one for one in psutil.process_iter() if one.pid != os.getpid())
-    return not any(find_command(_words(one)) in (*WORKS, *SCANS) and _may_open(one, path) for one in others)
-
-
-def _may_open(process: psutil.Process, path: str) -> bool:
-    try:
-        return any(file.path == path for file in process.open_files())
-    except psutil.AccessDenied:
-        return True
-    except (psutil.Error, OSError):
-        return False
+    return not any(
+        find_command(_words(one)) in (*WORKS, *SCANS) and _has_open(one, path, unseen=True) for one in others
+    )
 
 
 def _words(process: psutil.Process) -> list[str]:

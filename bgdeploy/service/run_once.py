@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import cache
 
 import sqlalchemy as sa
 
@@ -31,7 +32,7 @@ _OPEN = sa.union_all(
 )
 _FAILED = sa.select(jobs.c.id, jobs.c.customer, jobs.c.timestamp, jobs.c.error, jobs.c.ended_at).where(
     jobs.c.state == State.FAILED,
-    jobs.c.state != sa.literal_column("'cleaned'"),
+    jobs.c.state != sa.literal_column("'cleaned'"),  # as the index of what is not over has it
     sa.func.coalesce(jobs.c.error_code, "") != CODE,
 )
 
@@ -89,11 +90,12 @@ def _is_finished(site: Site) -> bool:
         some = customers.select().where(known | customers.c.name.in_(busy))
         owners = connection.execute(some).mappings().all()
         kept = {name: lineage.kept_databases(connection, name) for name in crowded}
+    there = cache(lambda: find_there(site))  # asked at most once, and only where anything may go
     return not any(
         customer["intent"]
         or (customer["removed_at"] and customer["live"])
         or _moves(customer, [row for row in open_jobs if row["customer"] == customer["name"]])
-        or _drops(site, customer, kept.get(customer["name"], ()))
+        or _drops(site, customer, kept.get(customer["name"], ()), there)
         for customer in owners
     )
 
@@ -117,8 +119,8 @@ def _moves(customer: Row, open_jobs: Sequence[Row]) -> bool:
     return False
 
 
-def _drops(site: Site, customer: Row, kept: Sequence[Row]) -> bool:
+def _drops(site: Site, customer: Row, kept: Sequence[Row], there: Callable[[], Collection[str]]) -> bool:
     try:
-        return bool(find_doomed(site, customer, kept, lambda: find_there(site)))
+        return bool(find_doomed(site, customer, kept, there))
     except TargetError:
         return True  # it is dropped once the target can be asked again

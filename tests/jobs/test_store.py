@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -213,3 +214,20 @@ def test_six_processes_that_start_at_once_migrate_once(path: Path) -> None:
         _, errors = process.communicate()
         assert process.returncode == 0, errors.decode()
     assert migrate.current(path) == migrate.HEAD
+
+
+def test_a_file_that_nobody_can_look_at_now_is_not_taken_for_lost(
+    migrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, stat = open_store(migrated), os.stat
+
+    def fail(path: object, **more: object) -> os.stat_result:
+        if path == migrated:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return stat(path, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "stat", fail)
+        with store.read() as connection:
+            assert connection.execute(sa.text("SELECT 1")).scalar_one() == 1
+    store.close()

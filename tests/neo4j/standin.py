@@ -104,6 +104,15 @@ class StandIn:
         """Forget every database and alias of the last test."""
         self.control(reset=True)
 
+    def counts(self, database: str) -> dict[str, int]:
+        """What is in a database, counted without bgdeploy."""
+        rows = self.rows(
+            database,
+            "MATCH (n) WITH count(n) AS nodes, count(DISTINCT n.nodeId) AS ids "
+            "MATCH ()-[r]->() RETURN nodes, ids, count(r) AS relationships",
+        )
+        return dict(rows[0])
+
     def rows(self, database: str, text: str, **params: Any) -> list[dict[str, Any]]:
         with self.driver() as driver, driver.session(database=database) as session:
             return session.run(text, params).data()  # type: ignore[arg-type]

@@ -26,16 +26,6 @@ def name(number: int = 0, mark: str = "") -> str:
     return f"acme-{FIRST + number}{mark}"
 
 
-def counts(server: StandIn, database: str) -> dict[str, int]:
-    """What is in a database, counted without bgdeploy."""
-    rows = server.rows(
-        database,
-        "MATCH (n) WITH count(n) AS nodes, count(DISTINCT n.nodeId) AS ids "
-        "MATCH ()-[r]->() RETURN nodes, ids, count(r) AS relationships",
-    )
-    return dict(rows[0])
-
-
 def databases(server: StandIn) -> set[str]:
     return {row["name"] for row in server.system("SHOW DATABASES YIELD name")} - {"system", "neo4j"}
 
@@ -53,7 +43,7 @@ def test_a_whole_life_over_arrow(enterprise: StandIn, house: House) -> None:
         house.drop("acme", FIRST + number, rows=ROWS)
         house.run(*RUN)
         assert house.live("acme") == name(number)
-        assert counts(enterprise, name(number)) == WHOLE
+        assert enterprise.counts(name(number)) == WHOLE
     assert asked(enterprise)[:4] == [
         f"ABORT {name()}", f"CREATE_DATABASE {name()}", f"NODE_LOAD_DONE {name()}", f"RELATIONSHIP_LOAD_DONE {name()}",
     ]  # fmt: skip
@@ -110,7 +100,7 @@ def test_a_kill_at_this_moment_ends_with_exact_counts_and_leaves_nothing(
     assert house.states() == {FIRST: "switched"}
     live = house.live("acme")
     assert live == name(0, mark) or (mark and str(live).startswith(name(0, "-f")))
-    assert counts(enterprise, str(live)) == WHOLE
+    assert enterprise.counts(str(live)) == WHOLE
     assert databases(enterprise) == {live}
     assert imports_left(enterprise) == []
 

@@ -46,16 +46,6 @@ def stores(server: StandIn) -> set[str]:
     return {path.name for name in ("databases", "transactions") for path in (data(server) / name).glob("*")}
 
 
-def counts(server: StandIn, database: str) -> dict[str, Any]:
-    """What is in a database, counted without bgdeploy."""
-    rows = server.rows(
-        database,
-        "MATCH (n) WITH count(n) AS nodes, count(DISTINCT n.nodeId) AS ids "
-        "MATCH ()-[r]->() RETURN nodes, ids, count(r) AS relationships",
-    )
-    return dict(rows[0])
-
-
 WHOLE = {"nodes": 1200, "ids": 1200, "relationships": 800}
 
 
@@ -66,7 +56,7 @@ def test_a_whole_life_by_import(enterprise: StandIn, house: House) -> None:
         house.drop("acme", FIRST + number, rows=ROWS)
         house.run("run", "--timeout", "80")
     assert house.states() == {FIRST: "switched", FIRST + 1: "switched"}
-    assert counts(enterprise, f"acme-{FIRST + 1}") == WHOLE
+    assert enterprise.counts(f"acme-{FIRST + 1}") == WHOLE
     house.run("rollback", "acme", "--reason", "a trial")
     assert house.live("acme") == f"acme-{FIRST}"
     assert house.json("query", "acme", "MATCH (n:Entity) RETURN count(*) AS n") == [{"n": 800}]
@@ -84,7 +74,7 @@ def whole(enterprise: StandIn, house: House, database: str = f"acme-{FIRST}") ->
     house.run("run", "--timeout", "80")
     assert house.states() == {FIRST: "switched"}
     assert house.live("acme") == database
-    assert counts(enterprise, database) == WHOLE
+    assert enterprise.counts(database) == WHOLE
     assert stores(enterprise) == {database}
     assert house.leftovers() == []
     assert tools() == []
@@ -217,7 +207,7 @@ def test_a_store_and_a_database_of_that_name_are_left_as_they_are(enterprise: St
     (theirs / "neostore").write_text("theirs")
     house.run("run", "--timeout", "80")
     assert house.live("acme") == f"acme-{FIRST}-f1"
-    assert counts(enterprise, f"acme-{FIRST}-f1") == WHOLE
+    assert enterprise.counts(f"acme-{FIRST}-f1") == WHOLE
     assert (theirs / "neostore").read_text() == "theirs"
 
 
@@ -274,7 +264,7 @@ def test_a_leader_that_changes_all_the_time_costs_nothing_but_time(
     house.run("rollback", "acme", "--reason", "a trial")
     enterprise.control(told={"another_leads": None})
     assert house.live("acme") == f"acme-{FIRST + 1}"
-    assert counts(enterprise, f"acme-{FIRST + 1}") == WHOLE
+    assert enterprise.counts(f"acme-{FIRST + 1}") == WHOLE
     for number in range(3):
         events = [event["kind"] for event in house.json("jobs", "show", str(number + 1))["events"]]
         assert "load.retry" not in events

@@ -29,16 +29,6 @@ def house(enterprise: StandIn, tmp_path: Path) -> House:
     return make_house(tmp_path, neo4j={**enterprise.settings, "batch_rows": 100})
 
 
-def counts(server: StandIn, database: str) -> dict[str, int]:
-    """What is in a database, counted without bgdeploy."""
-    rows = server.rows(
-        database,
-        "MATCH (n) WITH count(n) AS nodes, count(DISTINCT n.nodeId) AS ids "
-        "MATCH ()-[r]->() RETURN nodes, ids, count(r) AS relationships",
-    )
-    return dict(rows[0])
-
-
 CHILD = ["load.batch.written:8", "load.closing:1", "publish.before:1"]
 SERVICE = ["switch.moved:1"]
 if "BGDEPLOY_KILLS" in os.environ:  # every moment there is; the loader's own are tried in test_loader.py too
@@ -63,7 +53,7 @@ def test_a_kill_at_this_moment_changes_nothing_in_the_end(
     house.run("run", "--timeout", "80")
     assert house.states() == {FIRST: "switched"}
     assert house.live("acme") == f"acme-{FIRST}"  # the same database: nothing was begun again
-    assert counts(enterprise, f"acme-{FIRST}") == {"nodes": 1200, "ids": 1200, "relationships": 800}
+    assert enterprise.counts(f"acme-{FIRST}") == {"nodes": 1200, "ids": 1200, "relationships": 800}
     job = house.json("jobs", "show", "1")
     assert [table["rows_confirmed"] for table in job["tables"]] == [400, 800, 800]
 
@@ -125,7 +115,7 @@ class Rounds:
             assert stop(service) == 0
         database = f"acme-{FIRST + number}"
         assert self.house.live("acme") == database
-        assert counts(self.server, database) == {"nodes": 24_000, "ids": 24_000, "relationships": 16_000}
+        assert self.server.counts(database) == {"nodes": 24_000, "ids": 24_000, "relationships": 16_000}
         assert self.server.rows(database, "MATCH (s:__bgdeploy_stream) RETURN count(*) AS n") == [{"n": 0}]
 
     def _await_loading(self, timestamp: int, victim: str, deadline: float) -> bool:

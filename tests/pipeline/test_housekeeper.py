@@ -52,7 +52,7 @@ def test_a_process_that_scans_nothing_folds_the_write_ahead_log_in(make_place: C
     place.run()
     log = f"{place.site.store.path}-wal"
     assert os.path.getsize(log) > 0
-    with running(House(place.site, Stop(), scans=False), keep_house):
+    with running(House(place.site, Stop(), scans=False), keep_house, keep_clean):
         await_("it is folded in", lambda: os.path.getsize(log) == 0)
 
 

@@ -57,8 +57,8 @@ def find_alias(server: Server, name: str) -> Alias | None:
     return next((_alias(row) for row in rows), None)
 
 
-def move_alias(server: Server, name: str, database: str, generation: int) -> str | None:
-    """Point an alias at a database that is online everywhere; return what it pointed at before.
+def move_alias(server: Server, name: str, database: str, generation: int) -> None:
+    """Point an alias at a database that is online everywhere.
 
     Raises StaleGeneration for an older wish, Refused for an alias that bgdeploy did not make, and
     TargetError where the server says something else afterwards.
@@ -77,7 +77,6 @@ def move_alias(server: Server, name: str, database: str, generation: int) -> str
             f"to {database}.",
             cure="See: bgdeploy customers",
         )
-    return before.database if before is not None else None
 
 
 def remove_alias(server: Server, name: str, generation: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bgdeploy.errors import BgdeployError, TargetError
+from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Ledger
@@ -25,6 +27,24 @@ def create_keys(server: Server, database: str, snapshot: Snapshot) -> None:
         except schema.NotUnique as error:
             raise Misfit("node", label, f"{str(error).rstrip('.')}.") from error
     schema.await_online(server, database)
+
+
+def complete(
+    server: Server,
+    database: str,
+    snapshot: Snapshot,
+    ledger: Ledger,
+    folder: Path,
+    declared: Sequence[str],
+) -> None:
+    """Make keys and declared indexes in a database whose rows are all there, and close it; raises what ``explain`` tells."""
+    try:
+        create_keys(server, database, snapshot)
+    except Misfit as misfit:
+        raise explain(database, snapshot, folder, ledger, misfit) from misfit
+    schema.apply(server, database, declared)
+    reach("load.closing")
+    ledger.step("closed")
 
 
 def key_of(snapshot: Snapshot, label: str) -> str:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, BuildLocked, NameTaken, VerifyFailed
 from bgdeploy.failpoints import reach
-from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import Group, Ledger, Ticket
 from bgdeploy.targets.groups import file_of, is_split, keep_plan
@@ -30,7 +29,7 @@ from bgdeploy.targets.neo4j.arrow.client import RENEW, Client, Put
 from bgdeploy.targets.neo4j.arrow.proof import prove
 from bgdeploy.targets.neo4j.arrow.wire import Identity, Shape, find_identity, shape_of, to_batches
 from bgdeploy.targets.neo4j.bolt.reader import RowReader
-from bgdeploy.targets.neo4j.keys import create_keys, explain
+from bgdeploy.targets.neo4j.keys import complete
 
 GROUP_ROWS = 1_000_000  # rows a line of the ledger stands for
 _BATCH = 16_384  # rows sent at once, as many as are decoded at once
@@ -74,13 +73,7 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
     if stored is None or ledger.done() != {group.number for group in stored}:
         _import(server, ticket, snapshot, ledger, folder)
     databases.create(server, ticket.database)  # mounts what was imported, where the server has not done so
-    try:
-        create_keys(server, ticket.database, snapshot)
-    except Misfit as misfit:
-        raise explain(ticket.database, snapshot, folder, ledger, misfit) from misfit
-    schema.apply(server, ticket.database, declared)
-    reach("load.closing")
-    ledger.step("closed")
+    complete(server, ticket.database, snapshot, ledger, folder, declared)
 
 
 def _import(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, folder: Path) -> None:

@@ -16,7 +16,7 @@ from bgdeploy.targets.base import Group, Ledger, Ticket
 from bgdeploy.targets.groups import Doubt, keep_plan
 from bgdeploy.targets.neo4j import databases, health, schema
 from bgdeploy.targets.neo4j.access import Server
-from bgdeploy.targets.neo4j.keys import create_keys, explain
+from bgdeploy.targets.neo4j.keys import complete, explain
 from bgdeploy.targets.neo4j.names import CYPHER
 from bgdeploy.targets.neo4j.offline import empties, store
 from bgdeploy.targets.neo4j.offline.needs import find_needs
@@ -57,12 +57,9 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
             _mount(server, ticket.database, layout, ledger, folder)
         _confirm(server, ticket.database, groups, ledger)
         empties.restore(server, ticket.database, folder)
-        create_keys(server, ticket.database, snapshot)
     except Misfit as misfit:
         raise explain(ticket.database, snapshot, folder, ledger, misfit) from misfit
-    schema.apply(server, ticket.database, declared)
-    reach("load.closing")
-    ledger.step("closed")
+    complete(server, ticket.database, snapshot, ledger, folder, declared)
 
 
 def check(server: Server) -> None:
