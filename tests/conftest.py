@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -37,6 +38,15 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _no_service_is_left() -> Iterator[None]:
     yield
     end_started()
+
+
+@pytest.fixture(autouse=True)
+def _log_is_as_before() -> Iterator[None]:
+    """A command that ran inside the test's process has sent the log to a stream of its own."""
+    logger = logging.getLogger("bgdeploy")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from bgdeploy.pipeline.moves import Move
 from bgdeploy.site import Site
 
 _INTENDED = sa.select(customers).where(customers.c.intent.is_not(None))
-_LIVE = (
+LIVE = (
     sa.select(customers, databases.c.job_id)
     .join(databases, databases.c.name == customers.c.live)
     .where(customers.c.intent.is_(None), customers.c.removed_at.is_(None))
@@ -50,7 +50,7 @@ def find_unreadable(site: Site) -> list[tuple[str, str]]:
     """
     there = find_there(site)
     with site.store.read() as connection:
-        owners = connection.execute(_LIVE).mappings().all()
+        owners = connection.execute(LIVE).mappings().all()
     found = []
     for owner in owners:
         live = owner["live"]

@@ -26,7 +26,7 @@ from bgdeploy.targets.neo4j.access import open_server
 from bgdeploy.targets.neo4j.bolt import statements
 from bgdeploy.targets.neo4j.inspection import to_native
 from bgdeploy.targets.neo4j.names import CYPHER
-from tests.house import make_house
+from tests.house import make_house, stop
 from tests.neo4j.loading import TIMESTAMP, Loading, loading, loading_of
 from tests.neo4j.proxy import proxy
 from tests.neo4j.servers import LTS, PASSWORD, Community, NoServer, community
@@ -480,9 +480,11 @@ def test_community_takes_one_snapshot_by_commands_and_waits_with_the_next(
     assert "Community Edition" in job["reason"]
     assert ask(real, "MATCH (n) RETURN count(*) AS n") == [{"n": 300}]
     house.drop("acme", TIMESTAMP + 1, rows=1000)
-    house.run("run", "--timeout", "8", ok=False)
+    running = house.start("run", "--timeout", "80")
+    said = "holds 300 nodes that bgdeploy did not load"
+    house.await_(said, lambda: said in str(house.json("jobs", "list", "--state", "queued")))
+    stop(running)
     waiting = house.json("jobs", "list", "--state", "queued")[0]
-    assert "holds 300 nodes that bgdeploy did not load" in waiting["reason"]
     assert (waiting["attempt"], ask(real, "MATCH (n) RETURN count(*) AS n")) == (0, [{"n": 300}])
     real.empty()
     house.run("run", "--timeout", "80")

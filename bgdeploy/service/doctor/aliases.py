@@ -13,7 +13,7 @@ from bgdeploy.jobs import lineage
 from bgdeploy.jobs.lease import known_dead
 from bgdeploy.jobs.rows import Row, customers
 from bgdeploy.pipeline.clean import orphans
-from bgdeploy.pipeline.repair import INTENT_TRUST
+from bgdeploy.pipeline.repair import INTENT_TRUST, LIVE
 from bgdeploy.service.doctor.job_table import REBIND
 from bgdeploy.site import Site, read_identity
 
@@ -28,6 +28,7 @@ def checks(site: Site) -> list[Check]:
     return [
         Check(SUBJECT, "place", partial(find_place, site), needs=both, limit=30.0),
         Check(SUBJECT, "aliases", partial(find_astray, site), needs=both, limit=60.0),
+        Check(SUBJECT, "what is live", partial(find_unfit, site), needs=both, limit=30.0),
         Check(SUBJECT, "databases", partial(find_missing, site), needs=both, limit=30.0),
         Check(SUBJECT, "orphans", partial(find_orphans, site), needs=both, limit=30.0),
         Check(SUBJECT, "late drops", partial(find_late_drops, site), needs=both, limit=30.0),
@@ -46,7 +47,7 @@ def find_place(site: Site) -> Iterator[Finding]:
 
 
 def find_astray(site: Site) -> Iterator[Finding]:
-    """Every alias points at what the job table calls live, and that can be read."""
+    """Every alias points at what the job table calls live, and that is there."""
     with site.store.read() as connection:
         staying = sa.select(customers).where(customers.c.removed_at.is_(None))
         owners = connection.execute(staying.order_by(customers.c.name)).mappings().all()
@@ -71,7 +72,7 @@ def _judge(
     if owner["intent"] is not None:
         return _judge_intent(owner, site.clock())
     if found == owner["live"]:
-        return None if found is None else _judge_live(site, owner, there.get(found), whole.get(found))
+        return None if found is None else _judge_live(owner, there.get(found))
     if owner["live"] is None:
         what = f"the alias {owner['alias']} points at {found}, though the job table knows of nothing live"
         return warning(what, f"It stays until something of {owner['name']} goes live: bgdeploy customers")
@@ -95,23 +96,30 @@ def _judge_intent(owner: Row, now: float) -> Finding | None:
     return warning(what, "The next worker finishes it: bgdeploy serve")
 
 
-def _judge_live(site: Site, owner: Row, status: str | None, database: Row | None) -> Finding | None:
+def _judge_live(owner: Row, status: str | None) -> Finding | None:
     if status == "online":
-        return _judge_fitness(site, owner, database)
+        return None
     what = f"{owner['live']}, which the alias {owner['alias']} points at, is {status or 'gone'}"
     return error(what, f"Go back: bgdeploy rollback {owner['name']} --reason '{status or 'gone'}'")
 
 
-def _judge_fitness(site: Site, owner: Row, database: Row | None) -> Finding | None:
-    unfit = site.target.outdated(owner["live"])
-    if unfit is None:
-        return None
-    job = database["job_id"] if database is not None else "<id>"
-    back = f"Go back: bgdeploy rollback {owner['name']} --reason damaged"
-    return error(
-        f"{unfit}; the alias {owner['alias']} points at it",
-        f"{back}. Load it again: bgdeploy retry {job} --reload",
-    )
+def find_unfit(site: Site) -> Iterator[Finding]:
+    """What is live can be read. It looks into files, which may hang where their names are still listed."""
+    with site.store.read() as connection:
+        live = connection.execute(LIVE).mappings().all()
+    there = _statuses(site)
+    found = [
+        error(
+            f"{unfit}; the alias {owner['alias']} points at it",
+            f"Go back: bgdeploy rollback {owner['name']} --reason damaged. "
+            f"Load it again: bgdeploy retry {owner['job_id']} --reload",
+        )
+        for owner in live
+        if there.get(owner["live"]) == "online" and (unfit := site.target.outdated(owner["live"]))
+    ]
+    yield from shorten(found, "bgdeploy customers", most=20) or [
+        ok(f"{many(len(live), 'live database')}, and nothing is seen that keeps readers out")
+    ]
 
 
 def find_missing(site: Site) -> Iterator[Finding]:
