@@ -152,7 +152,9 @@ def _record(site: Site, doomed: Doomed, fence: int) -> None:
 def orphans(site: Site) -> list[str]:
     """Databases and builds at the target that no row owns; they are reported, never touched."""
     found = {info.name for info in site.target.databases()}
+    # What was dropped and is there again was made by somebody, or by a server that was late: nobody drops it.
+    mine = sa.select(databases.c.name).where(databases.c.dropped_at.is_(None))
     with site.store.read() as connection:
-        owned = set(connection.execute(sa.select(databases.c.name)).scalars().all())
+        owned = set(connection.execute(mine).scalars().all())
         leased = connection.execute(sa.select(jobs.c.database).where(jobs.c.lease_owner.is_not(None)))
         return sorted(found - owned - set(leased.scalars().all()))

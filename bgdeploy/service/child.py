@@ -38,7 +38,7 @@ _ERRORS: Mapping[str, type[BgdeployError]] = {
         TargetFull,
         VerifyFailed,
     )
-} | {"full": TargetFull, "not-readable": BadInput}
+} | {"full": TargetFull, "not-readable": BadInput, "refused": TargetAway}
 GONE_WITHIN = 5.0  # seconds a killed process gets to disappear
 
 

@@ -170,6 +170,8 @@ def _run(ticket: dict[str, Any], line: Line) -> dict[str, Any]:
     from bgdeploy.targets import open_target_by_kind
 
     target = open_target_by_kind(ticket["target"], ticket["settings"], ticket["access"])
+    if ticket["place"]:
+        target.expect(ticket["place"])
     snapshot = _open_snapshot(ticket, target)
     try:
         if ticket["stage"] == "load":

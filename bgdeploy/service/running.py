@@ -24,7 +24,7 @@ from bgdeploy.service.heartbeat import Heartbeat
 from bgdeploy.service.run_state import Run, persist
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.service.telling import note_seen, tell_progress
-from bgdeploy.site import Site
+from bgdeploy.site import Site, read_identity
 
 
 def run_job(site: Site, job: Row, stop: Stop) -> None:
@@ -157,10 +157,16 @@ def _ticket(run: Run, stage: str) -> dict[str, Any]:
         "target": site.target.kind,
         "settings": job["settings"],
         "access": site.settings.target_access(),  # for the child's ears only: it is stored nowhere
+        "place": _place(site),
         "snapshot": snapshot,
         "plan": plan or None,
         "done": done,
     }
+
+
+def _place(site: Site) -> str:
+    bound = read_identity(site)
+    return str(bound["place"]) if bound is not None else ""
 
 
 def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:

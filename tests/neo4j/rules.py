@@ -379,7 +379,7 @@ class Dbms:
             "name": one.name, "serverID": self.id, "type": "standard", "aliases": pointing, "access": one.access,
             "address": self.address, "role": "primary", "writer": True, "requestedStatus": one.requested,
             "currentStatus": one.status, "statusMessage": one.message, "default": first, "home": first,
-            "constituents": [],
+            "constituents": [], "replicationLag": -self.told.get("behind", 0),
         }  # fmt: skip
 
     # Aliases and rights
@@ -419,6 +419,10 @@ class Dbms:
 
     def grant(self, found: dict[str, str], params: Params) -> Rows:
         self._existing(_value(found["name"], params))
+        role = _value(found["role"], params)
+        if role not in self.told.get("roles", [role]):
+            said = f"Failed to grant access privilege to role '{role}': Role does not exist."
+            raise Refusal("Neo.ClientError.Statement.ArgumentError", said)
         self.granted.append(
             f"{found['what']} {_value(found['name'], params)} TO {_value(found['role'], params)}"
         )

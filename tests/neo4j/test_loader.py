@@ -437,6 +437,9 @@ def test_declared_indexes_are_made_awaited_and_verified(real: Community, tmp_pat
     [
         ("MATCH (n) DETACH DELETE n", "may only hold CREATE INDEX"),
         ("CREATE (n:Index)", "may only hold CREATE INDEX"),
+        ("CREATE USER index SET PASSWORD 'secret-1' CHANGE NOT REQUIRED", "may only hold CREATE INDEX"),
+        ("CREATE ROLE constraint AS COPY OF admin", "may only hold CREATE INDEX"),
+        ("CREATE DATABASE index", "may only hold CREATE INDEX"),
         ("CREATE INDEX nonsense", "refused the schema"),
         ("CREATE CONSTRAINT FOR (n:Entity) REQUIRE n.country IS UNIQUE", "does not hold"),
         ("CREATE CONSTRAINT FOR (n:Entity) REQUIRE n.name IS NODE KEY", "refused the schema"),

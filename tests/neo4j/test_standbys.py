@@ -18,13 +18,14 @@ class Server:
     """Databases with their access; ``broken`` refuses to change any."""
 
     def __init__(self, **there: str) -> None:
-        self.there, self.broken = dict(there), False
+        self.there, self.broken, self.verdict = dict(there), False, "online"
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     def look(server: Any, name: str) -> Any:
-        return SimpleNamespace(verdict="online" if name in server.there else "absent")
+        verdict = server.verdict if name in server.there else "absent"
+        return SimpleNamespace(verdict=verdict, text="starting on b:7687")
 
     def set_access(server: Any, name: str, *, read_only: bool) -> None:
         if server.broken:
@@ -52,6 +53,32 @@ def test_what_cannot_be_protected_stays_owed_with_the_reason(server: Any, tmp_pa
         standbys.protect(server, builds, live=("new",))
         assert server.there == {"old": "read-only", "new": "read-write"}
         assert [one.verdict for one in said(tmp_path)] == ["ok"]
+
+
+def test_what_is_not_online_at_the_moment_stays_owed(server: Any, tmp_path: Path) -> None:
+    builds = tmp_path / "builds"
+    standbys.owe(builds, "old")
+    server.verdict = "coming"
+    standbys.protect(server, builds, live=("new",))
+    assert standbys.owed(builds) == {"old": "old cannot be made read-only now: starting on b:7687."}
+    server.verdict = "online"
+    standbys.protect(server, builds, live=("new",))
+    assert server.there["old"] == "read-only"
+
+
+def test_what_is_about_to_be_live_is_owed_nothing(tmp_path: Path) -> None:
+    standbys.owe(tmp_path, "old")
+    standbys.forgive(tmp_path, "old")
+    standbys.forgive(tmp_path, "old")
+    assert standbys.owed(tmp_path) == {}
+
+
+def test_a_note_that_cannot_be_written_is_told_before_the_move(tmp_path: Path) -> None:
+    (tmp_path / "builds").write_text("in the way")
+    for act in (standbys.owe, standbys.forgive):
+        with pytest.raises(TargetError) as caught:
+            act(tmp_path / "builds", "old")
+        assert caught.value.kept == "No alias was moved."
 
 
 def test_what_is_live_again_is_left_alone(server: Any, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ ENTERPRISE = (
 EVERYWHERE = (
     access.IDENTITY,
     databases.SHOW,
+    databases.BEHIND,
     databases.TRANSACTIONS,
     health.COMPONENTS,
     health.HEAP,

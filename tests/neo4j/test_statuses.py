@@ -56,7 +56,9 @@ def test_offline_is_stuck_only_with_a_reason_or_by_wish() -> None:
         (("online", "starting", "online"), "coming"),
         (("online", "online", "store copying"), "coming"),
         (("quarantined", "online", "online"), "stuck"),
-        (("deallocating", "online", "starting"), "going"),
+        (("deallocating", "online", "starting"), "coming"),
+        (("deallocating", "online", "online"), "online"),
+        (("deallocating", "deallocating"), "going"),
         (("starting", "dirty", "deallocating"), "stuck"),
     ],
 )

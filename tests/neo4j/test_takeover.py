@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bgdeploy.errors import TargetError
+from bgdeploy.errors import BuildLocked, TargetError
 from bgdeploy.targets.neo4j.bolt import statements
 from tests.neo4j.loading import Loading, loading
 from tests.neo4j.servers import Community
@@ -39,6 +40,21 @@ def test_an_owner_frozen_before_it_made_its_streams_makes_none_after_another_did
     assert newer.verify() == COUNTS
     assert ask(real, "MATCH (n) RETURN count(*) AS n") == [{"n": 1200}]
     assert ask(real, OURS) == []
+
+
+def test_another_jobs_load_of_the_one_database_is_left_alone(
+    real: Community, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    one, other = loading(tmp_path, real.uri), loading(tmp_path / "other", real.uri, rows=200)
+    other.fence, other.snapshot = 9, replace(other.snapshot, fingerprint="another print")
+    interrupt(one, monkeypatch, "load.batch.committed", 3)
+    with pytest.raises(BuildLocked, match="begun with other files"):
+        other.load()
+    assert {row["fence"] for row in ask(real, statements.READ_STREAMS)} == {1}
+    one.fence = 2
+    one.load()
+    assert one.verify() == COUNTS
 
 
 def test_streams_are_made_in_an_empty_database_only(real: Community) -> None:

@@ -26,6 +26,7 @@ _CONNECT = 10.0  # seconds to wait for a connection
 _RETRY = 20.0  # seconds the driver repeats what it calls retryable
 _PAUSE = 0.2  # seconds before a refused statement is sent again
 _SYSTEM = "system"
+_TRUST = 60.0  # seconds before the server is asked again whether it is the one that is meant
 Answer = TypeVar("Answer")
 IDENTITY = "CALL dbms.info() YIELD id RETURN id"
 
@@ -78,15 +79,16 @@ class FreshLogin(neo4j.auth_management.AuthManager):
 class Server:
     """One server or cluster: connects at first use, and turns its errors into sentences.
 
-    Sessions on ``system`` share bookmarks, so that each command sees what the one before it did,
+    Sessions on one database share bookmarks, so that each command sees what the one before it did,
     whichever member of a cluster answers. May be used from several threads.
     """
 
     def __init__(self, access: Access) -> None:
         self.access = access
         self.expected: str | None = None  # the id of the server the job table speaks of
+        self._compared = -_TRUST  # when it was last seen to be that one
         self._first = threading.Lock()
-        self._bookmarks = neo4j.GraphDatabase.bookmark_manager()
+        self._bookmarks: dict[str, neo4j.BookmarkManager] = {}
 
     @cached_property
     def _driver(self) -> neo4j.Driver:
@@ -122,7 +124,13 @@ class Server:
         except BgdeployError:
             raise
         except (Neo4jError, DriverError, ConfigurationError, OSError, ValueError) as error:
+            self._compared = -_TRUST  # another one may answer next time
             raise explain(self._find_cause(error), doing, self.access.uri) from error
+
+    def session(self, driver: neo4j.Driver, database: str, access: str = neo4j.WRITE_ACCESS) -> neo4j.Session:
+        """Open a session on a database by its own name, which sees all that this process did there."""
+        marks = self._bookmarks.setdefault(database, neo4j.GraphDatabase.bookmark_manager())
+        return driver.session(database=database, default_access_mode=access, bookmark_manager=marks)
 
     def _find_cause(self, error: Exception) -> Exception:
         """What keeps a cluster's routing from working, which the driver does not say."""
@@ -136,11 +144,12 @@ class Server:
         return error
 
     def _check(self, driver: neo4j.Driver) -> None:
-        if self.expected is not None:
-            found = _read_id(driver)
-            if found != self.expected:
-                raise other_place(self.expected, found)
-            self.expected = None
+        if self.expected is None or monotonic() - self._compared < _TRUST:
+            return
+        found = _read_id(driver)
+        if found != self.expected:
+            raise other_place(self.expected, found)
+        self._compared = monotonic()
 
     def identity(self) -> str:
         """The id the server or cluster gave itself when it was set up."""
@@ -149,10 +158,9 @@ class Server:
 
     def ask(self, cypher: str, doing: str, **params: Any) -> Rows:
         """Run one administration statement on ``system``, alone in its transaction, and return its rows."""
-        marks = self._bookmarks
 
         def run(driver: neo4j.Driver) -> Rows:
-            with driver.session(database=_SYSTEM, bookmark_manager=marks) as session:
+            with self.session(driver, _SYSTEM) as session:
                 return session.run(cast(Any, cypher), params).data()
 
         with self.asking(doing) as driver:
@@ -160,23 +168,28 @@ class Server:
 
     def read(self, database: str, cypher: str, doing: str, **params: Any) -> Rows:
         """Rows of a read-only query; repeated by the driver where the server asks for it."""
+        with self.asking(doing) as driver, self.session(driver, database, neo4j.READ_ACCESS) as session:
+            return session.execute_read(lambda tx: tx.run(cast(Any, cypher), params).data())
+
+    def query(self, alias: str, cypher: str, doing: str, params: Mapping[str, Any]) -> Rows:
+        """The same through an alias, which leads now here and now there, so that nothing is remembered of it."""
         access = neo4j.READ_ACCESS
         with (
             self.asking(doing) as driver,
-            driver.session(database=database, default_access_mode=access) as session,
+            driver.session(database=alias, default_access_mode=access) as session,
         ):
-            return session.execute_read(lambda tx: tx.run(cast(Any, cypher), params).data())
+            return session.execute_read(lambda tx: tx.run(cast(Any, cypher), dict(params)).data())
 
     def write(self, database: str, cypher: str, doing: str, **params: Any) -> Rows:
         """Rows of one writing statement in a transaction that may be repeated."""
-        with self.asking(doing) as driver, driver.session(database=database) as session:
+        with self.asking(doing) as driver, self.session(driver, database) as session:
             return session.execute_write(lambda tx: tx.run(cast(Any, cypher), params).data())
 
     def change(self, database: str, cypher: str, doing: str, **params: Any) -> neo4j.ResultSummary:
         """Run one statement that changes a schema, or makes transactions of its own, alone in its transaction."""
 
         def run(driver: neo4j.Driver) -> neo4j.ResultSummary:
-            with driver.session(database=database) as session:
+            with self.session(driver, database) as session:
                 return session.run(cast(Any, cypher), params).consume()
 
         with self.asking(doing) as driver:

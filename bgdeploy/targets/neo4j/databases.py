@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BuildLocked, NameTaken, Refused, TargetAway, TargetError
+from bgdeploy.errors import BuildLocked, ConfigError, NameTaken, Refused, TargetAway, TargetError
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.statuses import Found, failures, find
@@ -21,6 +21,7 @@ DROP = "DROP DATABASE $name IF EXISTS DESTROY DATA WAIT 60 SECONDS"
 READ_ONLY = "ALTER DATABASE $name SET ACCESS READ ONLY WAIT 60 SECONDS"
 READ_WRITE = "ALTER DATABASE $name SET ACCESS READ WRITE WAIT 60 SECONDS"
 GRANTS = ("GRANT ACCESS ON DATABASE $name TO $role", "GRANT MATCH {*} ON GRAPH $name ELEMENTS * TO $role")
+BEHIND = "SHOW DATABASES YIELD name, address, replicationLag"
 TRANSACTIONS = "SHOW TRANSACTIONS YIELD database, transactionId, username WHERE database = $name"
 
 _PATIENCE = 300.0  # seconds a database may take to come online or to be gone, on all servers
@@ -89,7 +90,7 @@ def create(server: Server, name: str, layout: Layout = Layout()) -> None:
         said = server.ask(creating(layout), f"Creating the database {name}", name=name, **layout.given)
         if look(server, name).verdict == "absent":
             _raise_absent(name, said)
-    _await_online(server, name)
+    await_online(server, name)
 
 
 def _raise_absent(name: str, said: Rows) -> None:
@@ -102,7 +103,8 @@ def _raise_absent(name: str, said: Rows) -> None:
     )
 
 
-def _await_online(server: Server, name: str) -> None:
+def await_online(server: Server, name: str) -> None:
+    """Return when the database can be used on every server; raises BuildLocked or TargetAway as ``create`` does."""
     deadline = monotonic() + _PATIENCE
     while (found := look(server, name)).verdict != "online":
         if found.verdict in ("stuck", "going", "absent"):
@@ -113,6 +115,22 @@ def _await_online(server: Server, name: str) -> None:
             )
         if monotonic() > deadline:
             raise TargetAway(f"The database {name} is not online after {_PATIENCE:.0f} s: {found.text}.")
+        _pause()
+
+
+def await_copies(server: Server, name: str) -> None:
+    """Return when every member of the cluster has all that was committed; raises TargetAway for one that has not."""
+    deadline = monotonic() + _PATIENCE
+    while late := [
+        row
+        for row in server.ask(BEHIND, f"Comparing the copies of {name}", name=name)
+        if row["replicationLag"]
+    ]:
+        if monotonic() > deadline:
+            said = ", ".join(f"{-row['replicationLag']} behind on {row['address']}" for row in late)
+            raise TargetAway(
+                f"{name} is not on every member yet: {said} transactions.", kept="No alias was moved."
+            )
         _pause()
 
 
@@ -135,6 +153,12 @@ def set_access(server: Server, name: str, *, read_only: bool) -> None:
         raise TargetError(f"{name} could not be made {wanted}: {trouble}.", kept="What is live stays live.")
 
 
+def make_writable(server: Server, name: str) -> None:
+    """Take back the protection that an earlier run of a load gave, where there is any."""
+    if look(server, name).access == "read-only":
+        set_access(server, name, read_only=False)
+
+
 def no_such(name: str) -> TargetError:
     """Somebody dropped it, or it never was."""
     again = "Load its snapshot again: bgdeploy retry <id> --reload"
@@ -145,7 +169,13 @@ def grant(server: Server, name: str, roles: Sequence[str]) -> None:
     """Let these roles read a database; rights belong to it and not to the alias, so each one is given them."""
     for role in roles:
         for statement in GRANTS:
-            server.ask(statement, f"Granting the role {role} to read {name}", name=name, role=role)
+            try:
+                server.ask(statement, f"Granting the role {role} to read {name}", name=name, role=role)
+            except TargetError as error:
+                if "does not exist" not in error.what:
+                    raise
+                cure = f"Create the role {role} there, or change neo4j.reader_roles."
+                raise ConfigError(error.what, kept=error.kept, cure=cure) from error
 
 
 def readers(server: Server, name: str) -> list[str]:
@@ -170,7 +200,7 @@ def drop(server: Server, name: str, pointing: Sequence[str]) -> None:
         return
     said = server.ask(DROP, f"Dropping the database {name}", name=name)
     deadline = monotonic() + 60
-    while (found := look(server, name)).verdict == "going" and monotonic() < deadline:
+    while (found := look(server, name)).leaving and monotonic() < deadline:
         _pause()
     if found.verdict != "absent":
         reason = failures(said) or found.text

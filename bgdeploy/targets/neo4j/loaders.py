@@ -8,11 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bgdeploy.errors import BgdeployError
+from bgdeploy.errors import BgdeployError, TargetAway
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Ledger, Need, Ticket
 from bgdeploy.targets.neo4j import health, room
 from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.refusals import RightMissing
 
 FEW = 5_000_000  # rows that Bolt loads in a minute or two, and continues after any crash
 MANY = 1_000_000_000  # rows from which the import tool's offline way is worth what it asks for
@@ -82,8 +83,15 @@ def find_arrow(server: Server) -> str:
     try:
         address.find_address(server)
     except BgdeployError as error:
-        return error.what.rstrip(".")
+        return _closed(error)
     return ""
+
+
+def _closed(error: BgdeployError) -> str:
+    """Why a way is closed; a server that is away for a moment closes none, and the job waits for it."""
+    if isinstance(error, TargetAway) and not isinstance(error, RightMissing):
+        raise error
+    return error.what.rstrip(".")
 
 
 def _find_import(server: Server, snapshot: Snapshot) -> str:
@@ -96,7 +104,7 @@ def _find_import(server: Server, snapshot: Snapshot) -> str:
         check(server)
         check_fit(snapshot)
     except BgdeployError as error:
-        return error.what.rstrip(".")
+        return _closed(error)
     return ""
 
 

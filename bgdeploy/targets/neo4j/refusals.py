@@ -36,8 +36,8 @@ class EditionLacks(TargetError):
     code = "edition"
 
 
-class RightMissing(TargetError):
-    """The server's user may not do that."""
+class RightMissing(TargetAway):
+    """The server's user may not do that; whoever gives rights there is waited for, and no attempt is used."""
 
 
 def explain(error: Exception, doing: str, uri: str) -> BgdeployError:
@@ -112,9 +112,8 @@ def _refused(error: Neo4jError, doing: str) -> BgdeployError:
     if error.is_retryable():
         busy = f"{doing}: the server is busy or starting. {_line(error)}"
         return TargetAway(busy, kept=_KEPT, cure="Try again in a moment; see: bgdeploy doctor")
-    cure = "Correct the query; it may only read." if ".Statement." in code else _LOOK
     what = f"{doing}: the server refused. {_line(error)} ({code or 'no code'})"
-    return TargetError(what, kept=_KEPT, cure=cure)
+    return TargetError(what, kept=_KEPT, cure=_LOOK)
 
 
 def is_memory(error: BaseException) -> bool:

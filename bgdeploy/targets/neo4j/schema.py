@@ -23,7 +23,9 @@ ORPHANS = "SHOW INDEXES YIELD name, owningConstraint WHERE name = $name AND owni
 ALL_ORPHANS = "SHOW INDEXES YIELD name, owningConstraint, type WHERE owningConstraint IS NULL AND type = 'RANGE' RETURN name"
 SHOW_KEYS = "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties"
 # The file comes with the data: it may describe a schema and do nothing else.
-_ALLOWED = re.compile(r"CREATE\s+(?:[A-Z]+\s+){0,2}(INDEX|CONSTRAINT)\b", re.IGNORECASE)
+# Not so any word before INDEX: CREATE USER index ... would make a login.
+_KINDS = "RANGE|TEXT|POINT|LOOKUP|FULLTEXT|VECTOR"
+_ALLOWED = re.compile(rf"CREATE\s+(?:(?:(?:{_KINDS})\s+)?INDEX|CONSTRAINT)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"^\s*//.*$", re.MULTILINE)
 _PATIENCE = 6 * 3600.0  # seconds an index may take to be built; the load's heartbeat goes on meanwhile
 _KEPT = "What is live stays live."
@@ -90,7 +92,7 @@ def create(server: Server, database: str, statement: str) -> None:
     """Run one statement; what is there already is as good as made. Raises NotUnique or BadInput."""
     with (
         server.asking(f"Creating the schema of {database}") as driver,
-        driver.session(database=database) as session,
+        server.session(driver, database) as session,
     ):
         try:
             repeat(lambda: session.run(statement).consume())
@@ -165,7 +167,7 @@ def find_troubles(server: Server, database: str, statements: Sequence[str]) -> l
     for statement in statements:
         with (
             server.asking(f"Checking the schema of {database}") as driver,
-            driver.session(database=database) as session,
+            server.session(driver, database) as session,
         ):
             try:
                 done = repeat(lambda statement=statement: session.run(statement).consume())  # type: ignore[misc]

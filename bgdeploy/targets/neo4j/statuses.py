@@ -35,8 +35,15 @@ class Found:
         if not self.rows:
             return "absent"
         said = {_read(row) for row in self.rows}
-        worst: tuple[Verdict, ...] = ("stuck", "going", "coming")
+        if said == {"going"}:
+            return "going"
+        worst: tuple[Verdict, ...] = ("stuck", "coming")  # one that gives its copy up is in nobody's way
         return next((one for one in worst if one in said), "online")
+
+    @property
+    def leaving(self) -> bool:
+        """Whether any server is about to give it up."""
+        return any(_read(row) == "going" for row in self.rows)
 
     @property
     def text(self) -> str:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bgdeploy.errors import BadInput, BgdeployError, NotFound, TargetError
+from bgdeploy.errors import BadInput, BgdeployError, NameTaken, NotFound, TargetAway, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.finding import Check
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Owned, Rows, Ticket
 from bgdeploy.targets.neo4j import aliases, databases, health, standbys
 from bgdeploy.targets.neo4j.access import Server, open_server
+from bgdeploy.targets.neo4j.arrow import begun
 from bgdeploy.targets.neo4j.community import (
     is_community,
     only_where_empty,
@@ -68,8 +69,15 @@ class Neo4j:
         from bgdeploy.targets.neo4j.loaders import load
 
         folder, place = self._folder(ticket.database), place_of(self._server, ticket.database)
-        with only_where_empty(ticket.database, place):
-            load(self._server, replace(ticket, database=place), snapshot, ledger, folder)
+        if ledger.done():  # the last run may have come as far as to protect it
+            databases.make_writable(self._server, place)
+        try:
+            with only_where_empty(ticket.database, place):
+                load(self._server, replace(ticket, database=place), snapshot, ledger, folder)
+        except NameTaken:
+            for copies in ("split", "input"):  # nobody drops a name that is somebody else's
+                shutil.rmtree(folder / copies, ignore_errors=True)
+            raise
         shutil.rmtree(folder, ignore_errors=True)
 
     @property
@@ -87,9 +95,10 @@ class Neo4j:
         place = place_of(self._server, database)
         found = databases.look(self._server, place)
         if found.verdict != "online":
-            raise TargetError(
-                f"The database {database} cannot be read: {found.text}.", kept="Nothing was changed."
-            )
+            kind = TargetAway if found.verdict == "coming" else TargetError
+            raise kind(f"The database {database} cannot be read: {found.text}.", kept="Nothing was changed.")
+        if len(found.rows) > 1:  # from here on no member answers that lacks what the leader has
+            self._server.write(place, "RETURN 1 AS one", f"Examining {database}")
         yield Inspection(self._server, place, self._settings)
 
     def publish(self, ticket: Ticket, facts: Mapping[str, Any]) -> None:
@@ -99,6 +108,7 @@ class Neo4j:
             databases.grant(self._server, ticket.database, self._settings["reader_roles"])
         for query in self._settings["warm_up"]:
             self._warm_up(place_of(self._server, ticket.database), query)
+        databases.await_copies(self._server, place_of(self._server, ticket.database))
         reach("publish.before")
         if whole and self._settings["read_only"] == "live":
             databases.set_access(self._server, ticket.database, read_only=True)
@@ -130,12 +140,13 @@ class Neo4j:
         """Move the alias in one statement, then protect the database it left, now or when that works."""
         refuse_to_switch(self._server, name)
         protect, left = self._settings["read_only"], self.alias(name)
+        standbys.forgive(self._builds, database)
         if protect == "standby":
             databases.set_access(self._server, database, read_only=False)
         if protect != "none" and left not in (None, database):
             standbys.owe(self._builds, str(left))
         aliases.move_alias(self._server, name, database, generation)
-        with suppress(BgdeployError):  # it was moved and read back: whatever fails now is done later
+        with suppress(BgdeployError, OSError):  # it was moved and read back: whatever fails now is done later
             self.catch_up()
 
     def catch_up(self) -> None:
@@ -169,6 +180,7 @@ class Neo4j:
         On Community only the name is given up: what its one database holds is for a person to empty.
         """
         pointing = [one.name for one in aliases.list_aliases(self._server) if one.database == database]
+        begun.forget(self._server, database, self._folder(database))
         databases.drop(self._server, database, pointing)
         reach("drop.moved")
         discard(self._folder(database))
@@ -180,7 +192,13 @@ class Neo4j:
 
         if self.alias(alias) is None:
             raise NotFound(f"There is no alias {alias}: nothing is live yet.", cure="See: bgdeploy customers")
-        rows = self._server.read(alias, cypher, f"Asking {alias}", **(params or {}))
+        try:
+            rows = self._server.query(alias, cypher, f"Asking {alias}", params or {})
+        except TargetError as error:
+            if "Neo.ClientError.Statement." not in error.what:
+                raise
+            cure = "Correct the query; it may only read."
+            raise TargetError(error.what, kept=error.kept, cure=cure) from error
         return [{name: to_native(value) for name, value in row.items()} for row in rows]
 
     def checks(self, owned: Owned, *, try_rights: bool = False) -> Sequence[Check]:

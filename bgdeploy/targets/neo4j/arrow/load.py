@@ -24,6 +24,7 @@ from bgdeploy.targets.groups import file_of, is_split, keep_plan
 from bgdeploy.targets.neo4j import databases, schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.aliases import list_aliases
+from bgdeploy.targets.neo4j.arrow import begun
 from bgdeploy.targets.neo4j.arrow.address import find_address
 from bgdeploy.targets.neo4j.arrow.client import RENEW, Client, Put
 from bgdeploy.targets.neo4j.arrow.proof import prove
@@ -79,8 +80,8 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
 def _import(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, folder: Path) -> None:
     database, width = ticket.database, int(ticket.settings["concurrency"])
     with closing(Client(server.access, find_address(server))) as client:
-        client.abort(database)  # what a dead client left would keep the name
-        if ledger.plan() is not None:
+        if ledger.plan() is not None:  # without one nobody told the server of this name, so none is ours
+            client.abort(database)  # what a dead client left would keep the name
             what = f"The Arrow import of {database} was cut off, and the server cannot go on with it."
             raise BuildLocked(what, kept="It is dropped; the load begins anew under another name.")
         _refuse_taken(server, database)
@@ -112,6 +113,7 @@ def _send_all(work: Work, groups: Sequence[Group]) -> None:
         "id_property": work.identity.property,
         "concurrency": work.width,
     }
+    begun.note(work.folder)
     reach("load.creating")
     work.client.create(work.database, settings)
     try:

@@ -27,7 +27,8 @@ READ_STREAMS = (
 )
 # The first SET takes the node's lock, so what is read after it is what the last owner committed.
 TAKE_OVER = (
-    f"{CYPHER}MATCH (s:{STREAM}) SET s.touched = $fence WITH s WHERE s.fence <= $fence SET s.fence = $fence"
+    f"{CYPHER}MATCH (s:{STREAM}) WHERE s.snapshot = $snapshot SET s.touched = $fence "
+    "WITH s WHERE s.fence <= $fence SET s.fence = $fence"
 )
 # Stands before the first statement of a batch, which then does nothing where the fence or the row is another.
 MOVE_ON = (

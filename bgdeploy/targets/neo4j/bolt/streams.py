@@ -55,14 +55,15 @@ def open_streams(
             server.change(database, statements.DROP_GUARD, doing)  # a crash may have left it
             return None
         _create(server, ticket, snapshot, groups)
-    server.write(database, statements.TAKE_OVER, doing, fence=fence)
+    # Where there is one database for all, fences of another job's load must stay as they are.
+    server.write(database, statements.TAKE_OVER, doing, fence=fence, snapshot=snapshot.fingerprint)
     rows = server.read(database, statements.READ_STREAMS, doing)
     if groups and not rows:  # others came, loaded and closed it while this process was frozen
         server.change(database, statements.DROP_GUARD, doing)
-    if any(row["fence"] != fence for row in rows) or (groups and not rows):
-        raise TargetError(f"{database} is loaded by a newer worker.", kept="Nothing was written.")
     if any(row["snapshot"] != snapshot.fingerprint for row in rows):
         raise BuildLocked(f"{database} was begun with other files.", kept=_LEFT)
+    if any(row["fence"] != fence for row in rows) or (groups and not rows):
+        raise TargetError(f"{database} is loaded by a newer worker.", kept="Nothing was written.")
     return [_check(row, groups, database) for row in rows]
 
 
