@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ _BATCH = 65_536  # rows decoded at a time
 _MOST_LABELS = 10_000  # a column with more distinct values holds something else
 
 
-def split_labels(value: str) -> tuple[str, ...]:
-    """Return the labels in a text: one, or several joined by commas."""
-    return tuple(part for one in value.split(",") if (part := one.strip()))
+def split_labels(value: str | Sequence[str | None] | None) -> tuple[str, ...]:
+    """Return the labels in a text, one or several joined by commas, or in a list, without blanks around them."""
+    parts = value.split(",") if isinstance(value, str) else value or ()
+    return tuple(part for one in parts if one and (part := one.strip()))
 
 
 def label_counts(snapshot: Snapshot) -> dict[str, int]:

@@ -382,7 +382,7 @@ def test_every_column_is_sent_as_the_widest_of_its_kind(tmp_path: Path) -> None:
 def test_labels_of_folder_and_column_are_sent_together(tmp_path: Path) -> None:
     files = {
         "nodes/A:B/a.parquet": {"id": [1, 2], "labels": ["A,C", None]},
-        "nodes/D/a.parquet": {"id": [3], "labels": pa.array([["E", "D"]])},
+        "nodes/D/a.parquet": {"id": [3], "labels": pa.array([[" E ", "D", ""]])},
         "nodes/F:G/a.parquet": {"id": [4]},
     }
     sent = {row["nodeId"]: row["labels"] for batch in batches(tmp_path, files) for row in batch.to_pylist()}

@@ -62,8 +62,8 @@ def test_every_value_arrives_as_over_bolt(version: str, tmp_path: Path) -> None:
     joins = pa.table({"src": [10, 20, 30, 40], "dst": ["x", "y", "x", "x"], **THINGS})
     files = {
         "nodes/Thing/a.parquet": things,
-        "nodes/Other:Two/a.parquet": pa.table({"id": ["x", "y"], "labels": [["Three", "Other"], []]}),
-        "nodes/Third/a.parquet": pa.table({"id": [10, 11], "labels": ["Third,Four", "Third"]}),
+        "nodes/Other:Two/a.parquet": pa.table({"id": ["x", "y"], "labels": [["Three ", "Other"], []]}),
+        "nodes/Third/a.parquet": pa.table({"id": [10, 11], "labels": [" Third , Four,,", "Third"]}),
         "relationships/JOINS/from=Thing/to=Other/a.parquet": joins,
         "relationships/NEXT/from=Third/to=Thing/a.parquet": pa.table({"src": [10, 11], "dst": [40, 30]}),
     }

@@ -392,7 +392,7 @@ def test_tables_whose_nodes_carry_each_others_labels_are_verified_together(
     files = {
         "nodes/Person/a.parquet": {
             "id": ["p1", "p2"],
-            "labels": ["Person,Boss", "Person"],
+            "labels": [["Person", " Boss "], ["Person"]],
             "name": ["A", None],
         },
         "nodes/Boss/a.parquet": {"id": ["b1"], "name": ["B"]},

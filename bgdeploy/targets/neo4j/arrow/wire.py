@@ -164,13 +164,13 @@ def _labels(column: pa.ChunkedArray, folder: Sequence[str]) -> pa.Array:
     """The folder's labels first, then those that the column adds."""
     kind = pa.list_(pa.string())
     if is_text_list(column.type):
-        return pa.array([_joined(folder, value or ()) for value in column.to_pylist()], kind)
+        return pa.array([_joined(folder, value) for value in column.to_pylist()], kind)
     codes = column.combine_chunks()
     codes = codes if is_.is_dictionary(codes.type) else codes.dictionary_encode()
-    known = [_joined(folder, split_labels(value or "")) for value in codes.dictionary.to_pylist()]
+    known = [_joined(folder, value) for value in codes.dictionary.to_pylist()]
     places = pc.fill_null(codes.indices.cast(pa.int32()), len(known))
     return pa.array([*known, list(folder)], kind).take(places)
 
 
-def _joined(folder: Sequence[str], more: Sequence[str | None]) -> list[str]:
-    return list(dict.fromkeys([*folder, *filter(None, more)]))
+def _joined(folder: Sequence[str], more: str | Sequence[str | None] | None) -> list[str]:
+    return list(dict.fromkeys([*folder, *split_labels(more)]))

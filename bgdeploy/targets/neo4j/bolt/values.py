@@ -150,8 +150,7 @@ def split_by_labels(
         return [(tuple(folder), table)]
     places: dict[tuple[str, ...], list[int]] = {}
     for row, value in enumerate(table.column(column).to_pylist()):
-        more = split_labels(value) if isinstance(value, str) else tuple(filter(None, value or ()))
-        places.setdefault(tuple(dict.fromkeys((*folder, *more))), []).append(row)
+        places.setdefault(tuple(dict.fromkeys((*folder, *split_labels(value)))), []).append(row)
     if len(places) == 1:
         return [(next(iter(places)), table)]
     return [(labels, table.take(rows)) for labels, rows in places.items()]

@@ -95,9 +95,7 @@ def _own(batch: pa.RecordBatch, look: Look) -> pa.Array:
 def _change(batch: pa.RecordBatch, look: Look, *, empty: bool) -> pa.Array:
     values = _own(batch, look)
     if look.column.role == "labels":
-        return (
-            pc.binary_join(values.cast(pa.list_(pa.string())), ",") if is_text_list(values.type) else values
-        )
+        return _tighten(_join(values) if is_text_list(values.type) else values)
     kind = simple(look.column.kind)
     try:
         values = values.cast(kind)
@@ -108,6 +106,16 @@ def _change(batch: pa.RecordBatch, look: Look, *, empty: bool) -> pa.Array:
     except pa.ArrowInvalid as error:
         raise _refuse(look, f"a value that does not fit: {error}") from error
     return pc.if_else(pc.equal(values, ""), EMPTY, values) if look.empties else values
+
+
+def _join(labels: pa.Array) -> pa.Array:
+    return pc.binary_join(labels.cast(pa.list_(pa.string())), ",")
+
+
+def _tighten(labels: pa.Array) -> pa.Array:
+    """Leave nothing but the labels and one comma between two of them."""
+    plain = pc.replace_substring_regex(labels.cast(pa.large_string()), r"[\s\p{Z},]*,[\s\p{Z},]*", ",")
+    return pc.utf8_trim(pc.utf8_trim_whitespace(plain), ",")
 
 
 def _check_list(values: pa.Array) -> None:

@@ -20,6 +20,8 @@ from bgdeploy.snapshots.unify import simple
 from bgdeploy.targets.neo4j.offline.forms import PLAIN, Form, alike, early, form_of
 
 _BATCH = 65_536  # rows decoded at a time
+_BLANK = r"[\s\p{Z}]"
+LOOSE = rf"^{_BLANK}|{_BLANK}$|{_BLANK},|,{_BLANK}|,,|^,|,$"  # labels in one text that are not plainly "A,B"
 _KEYS = ("id", "source", "target")
 _KEPT = "What is live stays live."
 
@@ -49,7 +51,7 @@ def _look(parquet: pq.ParquetFile, file: DataFile, column: Column, own: Column) 
     if column.role in _KEYS:
         _check_key(parquet, file, column, own)
     if column.role == "labels":
-        return Look(column, own, PLAIN, copied=is_text_list(own.kind))
+        return Look(column, own, PLAIN, copied=is_text_list(own.kind) or _has_loose_labels(parquet, own))
     kind = simple(column.kind)
     form = form_of(kind)
     if form is None:
@@ -96,6 +98,15 @@ def _has_empties(parquet: pq.ParquetFile, own: Column) -> bool:
         return bool(found.min == "")
     texts = (values.cast(pa.large_string()) for values in _read(parquet, own.name))
     return any(pc.any(pc.equal(one, "")).as_py() for one in texts)
+
+
+def _has_loose_labels(parquet: pq.ParquetFile, own: Column) -> bool:
+    """Blanks around labels, or none between two commas, which the tool takes for a part of a name or for a name."""
+    found = read_statistics(parquet, own.name)
+    if found is not None and isinstance(found.constant, str):
+        return bool(pc.match_substring_regex(pa.scalar(found.constant), LOOSE).as_py())
+    texts = (values.cast(pa.large_string()) for values in _read(parquet, own.name))
+    return any(pc.any(pc.match_substring_regex(one, LOOSE)).as_py() for one in texts)
 
 
 def _is_utc_time(parquet: pq.ParquetFile, own: Column) -> bool:
