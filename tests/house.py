@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,15 @@ def make_removable(folder: Path) -> None:
     """Published folders are read-only; let the temporary folder be removed all the same."""
     for path, _, _ in os.walk(folder):
         Path(path).chmod(0o755)
+
+
+def copy_house(template: Path, folder: Path) -> House:
+    """An installation as it was in the template, bound to its new place; many times as quick as living it again."""
+    shutil.copytree(template, folder, symlinks=True, dirs_exist_ok=True)
+    with closing(sqlite3.connect(folder / "state/jobs.db")) as connection, connection:
+        here = (str(folder / "data"), str(folder / "state"))
+        connection.execute("UPDATE identity SET base_path = ?, place = ?", here)
+    return House(folder)
 
 
 def environ(failpoint: str) -> dict[str, str]:

@@ -255,17 +255,17 @@ def test_in_a_cluster_the_other_members_copy_from_the_one_with_the_store(
 def test_a_leader_that_changes_all_the_time_costs_nothing_but_time(
     enterprise: StandIn, house: House, loader: str
 ) -> None:
-    """Every third statement, and every third transaction, meets a member that leads no longer."""
-    change(house, loader=loader, batch_rows=300)
-    enterprise.control(told={"another_leads": 3})
-    for number in range(3):
+    """Every fourth statement, and every fourth transaction, meets a member that leads no longer."""
+    change(house, loader=loader, batch_rows=600)
+    enterprise.control(told={"another_leads": 4})
+    for number in range(2):
         house.drop("acme", FIRST + number, rows=ROWS)
         house.run("run", "--timeout", "80")
     house.run("rollback", "acme", "--reason", "a trial")
     enterprise.control(told={"another_leads": None})
-    assert house.live("acme") == f"acme-{FIRST + 1}"
-    assert enterprise.counts(f"acme-{FIRST + 1}") == WHOLE
-    for number in range(3):
+    assert house.live("acme") == f"acme-{FIRST}"
+    assert enterprise.counts(f"acme-{FIRST}") == WHOLE
+    for number in range(2):
         events = [event["kind"] for event in house.json("jobs", "show", str(number + 1))["events"]]
         assert "load.retry" not in events
         assert "load.waits" not in events

@@ -420,7 +420,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(
-    max_examples=int(os.environ.get("BGDEPLOY_EXAMPLES", "25")),
+    max_examples=int(os.environ.get("BGDEPLOY_EXAMPLES", "16")),
     stateful_step_count=40,
     deadline=None,
     phases=[Phase.generate],  # a failure is shown as it was found: making it shorter takes minutes

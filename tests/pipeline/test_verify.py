@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from bgdeploy.pipeline.verify import verify
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.targets.groups import plan_groups
 from bgdeploy.targets.ladybug import open_target
-from tests.house import House
+from tests.house import House, copy_house, make_house, make_removable
 
 FIRST = 1700000001
 ENTITY, ENDS = "nodes/Entity/part-0.parquet", "relationships/HAS_ADDRESS/part-0.parquet"
@@ -41,11 +41,20 @@ def put(column: str, act: Callable[[Any], Any]) -> Change:
     return change
 
 
-@pytest.fixture
-def loaded(house: House) -> tuple[House, Path]:
-    folder = house.drop("acme", FIRST)
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    house = make_house(tmp_path_factory.mktemp("template"))
+    house.drop("acme", FIRST)
     house.run("run", "--timeout", "60")
-    return house, folder
+    yield house.folder
+    make_removable(house.folder)
+
+
+@pytest.fixture
+def loaded(template: Path, tmp_path: Path) -> Iterator[tuple[House, Path]]:
+    house = copy_house(template, tmp_path)
+    yield house, house.folder / f"data/acme/{FIRST}"
+    make_removable(tmp_path)
 
 
 def check(house: House, folder: Path) -> Any:

@@ -24,7 +24,7 @@ from bgdeploy.service.doctor import clocks, disk_of_table, disks, job_table, lim
 from bgdeploy.service.doctor.examine import examine, find_checks, looking
 from bgdeploy.service.doctor.rounds import make_rounds
 from bgdeploy.service.processes import find_command, is_bgdeploy
-from tests.house import House, make_house, make_removable
+from tests.house import House, copy_house, make_house, make_removable
 from tests.tmpfs import small_disk
 
 FIRST, SECOND = 1700000001, 1700000002
@@ -49,13 +49,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def lived_in(template: Path, tmp_path: Path) -> Iterator[House]:
     yield copy_house(template, tmp_path / "house")
     make_removable(tmp_path)
-
-
-def copy_house(template: Path, folder: Path) -> House:
-    shutil.copytree(template, folder, symlinks=True)
-    house = House(folder)
-    sql(house, "UPDATE identity SET base_path = ?, place = ?", str(folder / "data"), str(folder / "state"))
-    return house
 
 
 def sql(house: House, statement: str, *values: Any) -> None:

@@ -7,24 +7,32 @@ import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.house import House, stop
+from tests.house import House, copy_house, make_house, make_removable, stop
 
 FIRST, SECOND = 1700000001, 1700000002
 
 
-@pytest.fixture
-def lived_in(house: House) -> House:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    house = make_house(tmp_path_factory.mktemp("template"))
     for timestamp in (FIRST, SECOND):
         house.drop("acme", timestamp)
     house.run("run", "--timeout", "60")
-    return house
+    yield house.folder
+    make_removable(house.folder)
+
+
+@pytest.fixture
+def lived_in(template: Path, tmp_path: Path) -> Iterator[House]:
+    yield copy_house(template, tmp_path)
+    make_removable(tmp_path)
 
 
 def alias(house: House) -> Path:

@@ -15,23 +15,29 @@ from bgdeploy.errors import BgdeployError
 from bgdeploy.jobs.states import State
 from bgdeploy.service.pins import pin, unpin
 from bgdeploy.site import Site, open_site
-from tests.house import House, make_house, make_removable, stop
+from tests.house import House, copy_house, make_house, make_removable, stop
 from tests.jobs.tables import add_customer, add_database, add_job
 
 FIRST, SECOND, THIRD = 1700000001, 1700000002, 1700000003
 
 
-@pytest.fixture
-def keen(tmp_path: Path) -> Iterator[House]:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """SECOND is live, and FIRST would be dropped at the next round of a service."""
-    house = make_house(tmp_path, keep_databases=1, auto_switch=False)
+    house = make_house(tmp_path_factory.mktemp("template"), keep_databases=1, auto_switch=False)
     for timestamp in (FIRST, SECOND):
         house.drop("acme", timestamp)
         house.run("run", "--timeout", "60", ok=False)
         if timestamp == FIRST:
             house.run("switch", "acme")
     house.run("switch", "acme")
-    yield house
+    yield house.folder
+    make_removable(house.folder)
+
+
+@pytest.fixture
+def keen(template: Path, tmp_path: Path) -> Iterator[House]:
+    yield copy_house(template, tmp_path)
     make_removable(tmp_path)
 
 
