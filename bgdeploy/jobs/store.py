@@ -21,6 +21,7 @@ from bgdeploy.errors import StoreError, StoreFull, StoreLost
 
 LOCK_DEADLINE = 30.0  # seconds a writer waits for its turn before it says so
 PAUSE = 0.001  # seconds, on average, between two tries to begin
+FOLDS = 50  # tries to fold the write-ahead log in between other people's short looks
 RESTORE = (
     "Stop bgdeploy and put a copy back (your own, or a jobs.db.backup-* beside it). Without one, move it "
     "away and start again: what is live stays live, and the newest snapshots are loaded anew."
@@ -69,14 +70,19 @@ class Store:
                 yield connection
 
     def truncate_log(self) -> int:
-        """Fold the write-ahead log into the file; return the bytes of it that a reader or writer held back."""
+        """Fold the write-ahead log into the file; return the bytes of it that a reader or writer held back.
+
+        By the connections that wait for nobody: while SQLite waits for readers, it lets nobody write.
+        """
         self._check_file()
-        with _translated(self.path), self._reader.connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
-        try:
-            return os.stat(f"{self.path}-wal").st_size
-        except FileNotFoundError:
-            return 0
+        with _translated(self.path), self._writer.connect() as connection:
+            page = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+            for _ in range(FOLDS):
+                busy, pages, folded = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+                if not busy:
+                    return 0
+                time.sleep(random.uniform(0.5, 1.5) * PAUSE)
+        return int(pages - folded) * int(page)
 
     def _check_file(self) -> None:
         # SQLite goes on with a file that has no name any more; the next process would make another.

@@ -115,6 +115,26 @@ def test_a_file_that_went_away_is_never_gone_on_with(tmp_path: Path, migrated: P
     store.close()
 
 
+def test_folding_the_log_in_waits_for_no_reader_and_so_keeps_no_writer_waiting(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_customer(store, "acme")
+    shell = sqlite3.connect(path)
+    shell.execute("BEGIN")
+    shell.execute("SELECT * FROM customers").fetchall()
+    add_job(store, "acme", 1)
+    held: list[int] = []
+    folding = threading.Thread(target=lambda: held.append(store.truncate_log()))
+    folding.start()
+    monkeypatch.setattr(store_module, "LOCK_DEADLINE", 5.0)
+    while folding.is_alive():
+        add_customer(store, f"c{os.urandom(8).hex()}")
+    assert held[0] > 0
+    shell.close()
+    assert store.truncate_log() == 0
+    assert os.path.getsize(f"{path}-wal") == 0
+
+
 def test_one_job_per_snapshot_however_often_it_is_found(store: Store) -> None:
     add_customer(store, "acme")
     assert discover(store, "acme", 1) is not None
