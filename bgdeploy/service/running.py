@@ -155,7 +155,8 @@ def _ticket(run: Run, stage: str) -> dict[str, Any]:
     return {
         **ticket,
         "target": site.target.kind,
-        "settings": job["settings"],
+        # An earlier run's settings, but for the place: the folder may have been moved since.
+        "settings": {**job["settings"], "state_dir": str(site.settings.state_dir)},
         "access": site.settings.target_access(),  # for the child's ears only: it is stored nowhere
         "snapshot": snapshot,
         "plan": plan or None,

@@ -11,7 +11,8 @@ import pytest
 
 from bgdeploy.jobs.rows import Row
 from bgdeploy.pipeline import admit, scan
-from bgdeploy.service import worker
+from bgdeploy.service import running, worker
+from bgdeploy.service.run_state import Run
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.service.worker import work_once
 from bgdeploy.site import Site
@@ -59,3 +60,14 @@ def test_a_disk_that_fails_under_one_customer_keeps_no_other_from_being_loaded(
     waiting = place.rows(jobs, jobs.c.customer == "acme")[0]
     assert (waiting["state"], waiting["attempt"]) == ("queued", 0)
     assert "Input/output error" in waiting["reason"]
+
+
+def test_a_load_goes_on_where_the_state_folder_is_now(make_place: MakePlace) -> None:
+    place = make_place()
+    place.drop("acme", OLD)
+    scan.scan(place.site)
+    job = place.take()
+    assert job is not None
+    job = {**job, "settings": {"threads": 3, "state_dir": "/where/it/was"}}
+    ticket = running._ticket(Run(place.site, job, heart=None), "load")  # type: ignore[arg-type]
+    assert ticket["settings"] == {"threads": 3, "state_dir": str(place.folder / "state")}
