@@ -10,6 +10,7 @@ from bgdeploy.errors import (
     BadInput,
     BgdeployError,
     BuildLocked,
+    FolderAway,
     LeaseLost,
     NameTaken,
     SnapshotChanged,
@@ -87,7 +88,7 @@ def _rename(run: Run, error: BuildLocked | None = None) -> None:
 
 
 def _check_unchanged(run: Run) -> None:
-    found = admit.look_at(run.site, run.job)
+    found = admit.look_for_sure(run.site, run.job)
     if found is None or found.text != run.job["fingerprint"]:
         raise SnapshotChanged(
             f"The snapshot {title(run.job)} {'changed' if found else 'was removed'} while it was loaded.",
@@ -97,12 +98,12 @@ def _check_unchanged(run: Run) -> None:
 
 
 def _find_blame(run: Run, error: BgdeployError) -> BgdeployError:
-    """A file that was taken away looks damaged: say first that the snapshot is not what it was."""
+    """A file that was taken away looks damaged: say first that the snapshot is not what it was, or out of reach."""
     if type(error) in (BadInput, TargetError):
         try:
             _check_unchanged(run)
-        except SnapshotChanged as changed:
-            return changed
+        except (SnapshotChanged, FolderAway) as reason:
+            return reason
     return error
 
 
