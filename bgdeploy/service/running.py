@@ -37,7 +37,7 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
         try:
             counts = _build(run)
             _check_unchanged(run)
-            persist(run, lambda tx: load.finish(tx, run.job, counts=counts))
+            persist(run, lambda tx: load.finish(tx, run.job, counts=counts), ends=True)
         except LeaseLost as error:
             log.emit("service.trouble", what=f"loading {title(job)}", error=error)
         except BgdeployError as error:
@@ -229,6 +229,6 @@ def _end_badly(run: Run, error: BgdeployError) -> None:
             load.end_badly(tx, run.job, error, max_retries=orchestrator.max_retries, base=base, wait=wait)
 
     try:
-        persist(run, end)
+        persist(run, end, ends=True)
     except LeaseLost as lost:
         log.emit("service.trouble", what=f"ending {title(run.job)}", error=lost)
