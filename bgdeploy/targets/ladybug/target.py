@@ -123,11 +123,13 @@ class Ladybug:
                 write_durably(
                     draft / FACTS, json.dumps({**version(), **facts, **size}, indent=1, default=str)
                 )
-                (draft / GRAPH).chmod(0o444)
                 sync(draft / GRAPH)
                 sync(draft)
                 reach("publish.before")
                 os.rename(draft, place)
+            # Not before: a run that was cut off must be able to open its build for writing again.
+            (place / GRAPH).chmod(0o444)
+            sync(place / GRAPH)
             place.chmod(0o555)
             sync(self._paths.databases)
             sync(self._paths.builds)

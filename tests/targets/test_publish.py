@@ -1,0 +1,53 @@
+"""Publishing a build, whichever of its steps an earlier run had done."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from bgdeploy.targets.base import Ticket
+from bgdeploy.targets.ladybug import target as module
+from bgdeploy.targets.ladybug.paths import GRAPH
+from bgdeploy.targets.ladybug.target import Ladybug
+
+TICKET = Ticket(1, "acme-1", 1, {})
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Ladybug:
+    made = Ladybug({"state_dir": str(tmp_path)})
+    made.health()  # makes the folders
+    draft = tmp_path / "builds/acme-1"
+    draft.mkdir()
+    (draft / GRAPH).write_bytes(b"LBUG")
+    return made
+
+
+def rights(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_build_stays_writable_until_it_has_its_public_place(
+    target: Ladybug, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, int] = {}
+
+    def look(name: str) -> None:
+        if name == "publish.before":
+            seen[name] = rights(tmp_path / "builds/acme-1" / GRAPH) & stat.S_IWUSR
+
+    monkeypatch.setattr(module, "reach", look)
+    target.publish(TICKET, {})
+    assert seen == {"publish.before": stat.S_IWUSR}
+    assert rights(tmp_path / "databases/acme-1" / GRAPH) == 0o444
+
+
+def test_a_publication_that_was_cut_off_behind_the_rename_is_made_read_only(
+    target: Ladybug, tmp_path: Path
+) -> None:
+    (tmp_path / "builds/acme-1").rename(tmp_path / "databases/acme-1")
+    target.publish(TICKET, {})
+    assert rights(tmp_path / "databases/acme-1" / GRAPH) == 0o444
+    assert rights(tmp_path / "databases/acme-1") == 0o555
