@@ -55,7 +55,7 @@ class Store:
         """
         self._check_file()
         pause = PAUSE / 10 if urgent else PAUSE
-        with _translated(self.path), self._writer.connect() as connection:
+        with translated(self.path), self._writer.connect() as connection:
             _patiently(lambda: _driver(connection).execute("BEGIN IMMEDIATE"), pause)
             with connection.begin():
                 yield connection
@@ -64,7 +64,7 @@ class Store:
     def read(self) -> Iterator[sa.Connection]:
         """One consistent look; keep it short and never hand its cursor to anybody."""
         self._check_file()
-        with _translated(self.path), self._reader.connect() as connection:
+        with translated(self.path), self._reader.connect() as connection:
             _driver(connection).execute("BEGIN")
             with connection.begin():
                 yield connection
@@ -75,7 +75,7 @@ class Store:
         By the connections that wait for nobody: while SQLite waits for readers, it lets nobody write.
         """
         self._check_file()
-        with _translated(self.path), self._writer.connect() as connection:
+        with translated(self.path), self._writer.connect() as connection:
             page = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
             for _ in range(FOLDS):
                 busy, pages, folded = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
@@ -194,7 +194,7 @@ def disk_full(path: Path, error: object) -> StoreFull:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """Turn the driver's errors into ones that name the file and the cure."""
     try:
         yield
