@@ -108,8 +108,18 @@ def short(owner: str | None) -> str:
 
 def known_dead(owner: str) -> bool:
     """True when the holder ran on this host and its process is gone."""
+    return _lives(owner) is False
+
+
+def known_alive(owner: str) -> bool:
+    """True when the holder runs on this host, whatever became of its lease."""
+    return _lives(owner) is True
+
+
+def _lives(owner: str) -> bool | None:
+    """None for the holders of other hosts: nobody here can tell."""
     host, pid, born, _ = owner.split("/")
-    return host == this_host() and not Process(int(pid), born).alive()
+    return Process(int(pid), born).alive() if host == this_host() else None
 
 
 @dataclass

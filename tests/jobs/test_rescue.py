@@ -66,6 +66,21 @@ def test_a_holder_on_this_host_whose_process_is_gone_is_rescued_at_once(store: S
     assert read_job(store, job_id)["state"] == State.QUEUED
 
 
+@pytest.mark.parametrize("state", [State.LOADING, State.LOADED])
+def test_a_living_worker_that_could_not_prolong_its_lease_is_no_interruption(
+    store: Store, state: State
+) -> None:
+    add_customer(store, "acme")
+    held = {"lease_owner": new_owner(), "lease_expires": 100.0, "interruptions": 2}
+    job_id = add_job(store, "acme", 1, state, **held)
+    assert run(store, now=100.1) == 1
+    job = read_job(store, job_id)
+    assert job["state"] == (State.QUEUED if state == State.LOADING else state)
+    assert (job["interruptions"], job["lease_owner"]) == (2, None)
+    with store.read() as connection:
+        assert connection.execute(sa.select(events.c.kind)).scalars().all() == ["rescue.late"]
+
+
 def test_a_living_holder_and_one_of_another_host_are_not_taken_for_dead() -> None:
     assert not known_dead(new_owner())
     assert not known_dead(ELSEWHERE)
