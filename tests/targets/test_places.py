@@ -1,4 +1,4 @@
-"""Publishing a build, whichever of its steps an earlier run had done."""
+"""Where files of the embedded target go: a build to its public place, and a database out of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bgdeploy.errors import TargetError
 from bgdeploy.targets.base import Ticket
 from bgdeploy.targets.ladybug import target as module
 from bgdeploy.targets.ladybug.paths import GRAPH
@@ -51,3 +52,17 @@ def test_a_publication_that_was_cut_off_behind_the_rename_is_made_read_only(
     target.publish(TICKET, {})
     assert rights(tmp_path / "databases/acme-1" / GRAPH) == 0o444
     assert rights(tmp_path / "databases/acme-1") == 0o555
+
+
+def test_what_the_system_does_not_let_go_is_told_as_this_databases_trouble(
+    target: Ladybug, tmp_path: Path
+) -> None:
+    target.publish(TICKET, {})
+    (tmp_path / "trash/acme-1.7").write_text("somebody's file, where a folder is to be put")
+    with pytest.raises(TargetError, match=r"acme-1 cannot be removed: .*trash") as caught:
+        target.drop("acme-1", 7)
+    assert "owner and rights" in caught.value.cure
+    assert (tmp_path / "databases/acme-1" / GRAPH).exists()
+    (tmp_path / "trash/acme-1.7").unlink()
+    target.drop("acme-1", 7)
+    assert [one.name for one in target.databases()] == []
