@@ -48,15 +48,16 @@ class Store:
     _opened: tuple[int, int] | None = None
 
     @contextmanager
-    def write(self, *, urgent: bool = False) -> Iterator[sa.Connection]:
+    def write(self, *, urgent: bool = False, patience: float | None = None) -> Iterator[sa.Connection]:
         """One short transaction that holds the write lock from its first instruction.
 
-        An ``urgent`` one asks for the lock ten times as often as others, so that it hardly ever loses.
+        An ``urgent`` one asks for the lock ten times as often as others, so that it hardly ever loses;
+        ``patience`` is how many seconds it asks at most, where that is less than others do.
         """
         self._check_file()
         pause = PAUSE / 10 if urgent else PAUSE
         with translated(self.path), self._writer.connect() as connection:
-            _patiently(lambda: _driver(connection).execute("BEGIN IMMEDIATE"), pause)
+            _patiently(lambda: _driver(connection).execute("BEGIN IMMEDIATE"), pause, patience)
             with connection.begin():
                 yield connection
 
@@ -151,9 +152,9 @@ def _driver(connection: sa.Connection) -> sqlite3.Connection:
     return connection.connection.driver_connection  # type: ignore[return-value]
 
 
-def _patiently(act: Callable[[], object], pause: float = PAUSE) -> None:
+def _patiently(act: Callable[[], object], pause: float = PAUSE, patience: float | None = None) -> None:
     """Retry after about ``pause`` seconds: SQLite's own growing wait starves whoever came first."""
-    deadline = time.monotonic() + LOCK_DEADLINE
+    deadline = time.monotonic() + min(LOCK_DEADLINE, LOCK_DEADLINE if patience is None else patience)
     while True:
         try:
             act()
