@@ -10,7 +10,7 @@ import pytest
 from bgdeploy.errors import TargetError
 from bgdeploy.targets.base import Ticket
 from bgdeploy.targets.ladybug import target as module
-from bgdeploy.targets.ladybug.paths import GRAPH
+from bgdeploy.targets.ladybug.paths import FACTS, GRAPH
 from bgdeploy.targets.ladybug.target import Ladybug
 
 TICKET = Ticket(1, "acme-1", 1, {})
@@ -66,3 +66,17 @@ def test_what_the_system_does_not_let_go_is_told_as_this_databases_trouble(
     (tmp_path / "trash/acme-1.7").unlink()
     target.drop("acme-1", 7)
     assert [one.name for one in target.databases()] == []
+
+
+def test_one_whose_facts_are_lost_is_told_in_the_words_that_refuse_a_move_to_it(
+    target: Ladybug, tmp_path: Path
+) -> None:
+    target.publish(TICKET, {})
+    assert target.outdated("acme-1") is None
+    target.switch("acme", "acme-1", 1)
+    (tmp_path / "databases/acme-1" / FACTS).unlink()
+    told = target.outdated("acme-1")
+    assert told == f"acme-1 was published with nobody knows how many bytes: its {FACTS} does not say"
+    with pytest.raises(TargetError) as caught:
+        target.switch("acme", "acme-1", 2)
+    assert caught.value.what == f"{told}."
