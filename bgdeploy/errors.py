@@ -159,6 +159,12 @@ class NotReadable(BgdeployError):
     code = "not-readable"
 
 
+class FolderAway(NotReadable):
+    """Nothing can be said of a snapshot: its disk is lost or fails; the job waits and no attempt is used."""
+
+    code = "folder-away"
+
+
 class LeaseLost(BgdeployError):
     """Someone else owns this row now; the caller must stop at once and write nothing."""
 

@@ -83,6 +83,10 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "rescued {job}: {holder} is gone; it resumes (interruption {interruptions} of {limit})",
     ),
+    "rescue.late": (
+        logging.WARNING,
+        "{job} is free again: {holder} lives, but did not prolong its lease in time; nothing is counted",
+    ),
     "rescue.failed": (
         logging.ERROR,
         "{job} failed: its worker died {limit} times in a row without progress (last step: {step})",

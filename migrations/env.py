@@ -7,6 +7,7 @@ from alembic import context
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from bgdeploy.errors import StoreError
+from bgdeploy.jobs import store
 from bgdeploy.jobs.models import metadata
 
 
@@ -25,7 +26,7 @@ def _begin(connection: sa.Connection) -> None:
 def run() -> None:
     """Run the steps between the file's revision and the newest in one transaction."""
     url = sa.URL.create("sqlite", database=str(context.config.attributes["path"]))
-    engine = sa.create_engine(url, connect_args={"timeout": 30}, poolclass=sa.NullPool)
+    engine = sa.create_engine(url, connect_args={"timeout": store.LOCK_DEADLINE}, poolclass=sa.NullPool)
     sa.event.listen(engine, "connect", _explicit)
     sa.event.listen(engine, "begin", _begin)
     with engine.begin() as connection:

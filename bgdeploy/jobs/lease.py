@@ -108,8 +108,18 @@ def short(owner: str | None) -> str:
 
 def known_dead(owner: str) -> bool:
     """True when the holder ran on this host and its process is gone."""
+    return _lives(owner) is False
+
+
+def known_alive(owner: str) -> bool:
+    """True when the holder runs on this host, whatever became of its lease."""
+    return _lives(owner) is True
+
+
+def _lives(owner: str) -> bool | None:
+    """None for the holders of other hosts: nobody here can tell."""
     host, pid, born, _ = owner.split("/")
-    return host == this_host() and not Process(int(pid), born).alive()
+    return Process(int(pid), born).alive() if host == this_host() else None
 
 
 @dataclass
@@ -124,10 +134,14 @@ class Lease:
     renewed: float
 
     def renew(self) -> None:
-        """Prolong the lease; raises LeaseLost when the row has another owner."""
+        """Prolong the lease; raises LeaseLost when the row has another owner.
+
+        A lock is waited for only until the child would have to be ended all the same.
+        """
         asked = monotonic()
+        left = self.renewed + KILL_CHILD * self.seconds - asked
         mine = {"of_id": self.job_id, "of_fence": self.fence, "of_lease_owner": self.owner}
-        with self.store.write(urgent=True) as connection:
+        with self.store.write(urgent=True, patience=left) as connection:
             done = connection.execute(_RENEW, {**mine, "lease_expires": wall() + self.seconds})
         if done.rowcount != 1:
             raise LeaseLost(f"The lease on job {self.job_id} is lost.", kept="Nothing was written.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgdeploy import log
+from bgdeploy.durable import sync
 from bgdeploy.errors import StoreError
 from bgdeploy.jobs.look import connect
-from bgdeploy.jobs.store import RESTORE, disk_full, is_full, shut
+from bgdeploy.jobs.store import RESTORE, disk_full, is_full, shut, translated
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -57,15 +59,19 @@ def ensure(path: Path) -> bool:
 
 
 def upgrade(path: Path, found: str | None) -> None:
-    """Run the missing migrations; the caller holds the lock. The old file is kept as a backup."""
+    """Run the missing migrations; the caller holds the lock. The old file is kept as a backup.
+
+    Raises StoreError where it stayed locked, and StoreFull; nothing is changed then.
+    """
     from alembic import command
 
     if found is not None and not is_known(found):
         raise newer(path, found)
     if found is None:
         _refuse_foreign(path)
-    backup = _back_up(path, found) if found is not None else None
-    command.upgrade(_alembic(path), "head")
+    with translated(path):
+        backup = _back_up(path, found) if found is not None else None
+        command.upgrade(_alembic(path), "head")
     if backup:
         log.emit("store.migrated", old=found, new=HEAD, backup=backup.name)
 
@@ -121,8 +127,22 @@ def scripts() -> Path:
 def _back_up(path: Path, found: str) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     backup = path.with_name(f"{path.name}.backup-{found}-{stamp}")
-    with closing(sqlite3.connect(path, timeout=30)) as source, closing(sqlite3.connect(backup)) as copy:
-        source.backup(copy)
+    aside = path.with_name(
+        f"{path.name}.backup.part"
+    )  # what is cut off must not look like a copy to put back
+    aside.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(path, timeout=30)) as source, closing(sqlite3.connect(aside)) as copy:
+            copy.execute(
+                "PRAGMA journal_mode=OFF"
+            )  # nothing beside it that a later copy could be rolled back by
+            source.backup(copy)
+    except sqlite3.Error:
+        aside.unlink(missing_ok=True)  # where the disk is full its room is needed
+        raise
+    sync(aside)
+    os.replace(aside, backup)
+    sync(backup.parent)
     return backup
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from bgdeploy.jobs.cancel import end_cancelled, is_asked
-from bgdeploy.jobs.lease import known_dead, short
+from bgdeploy.jobs.lease import known_alive, known_dead, short
 from bgdeploy.jobs.rows import Row, Tx, jobs, move, transaction, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import Store
@@ -37,31 +37,40 @@ def is_free(row: Row, now: float) -> bool:
 def _take_back(tx: Tx, row: Row, max_interruptions: int) -> bool:
     if not _still_lost(tx, row):
         return False
-    holder = short(row["lease_owner"])
     if row["state"] != State.LOADING:
-        write(tx, row, **FREED)
-        tx.say("rescue.released", row, holder=holder)
-        return True
-    if is_asked(tx, row):
+        _release(tx, row)
+    elif is_asked(tx, row):
         end_cancelled(tx, row)  # else it would be loaded again, against what a person said
-        return True
-    count = row["interruptions"] + 1
-    if count < max_interruptions:
-        fields = {"holder": holder, "interruptions": count, "limit": max_interruptions}
-        reason = f"resumes after {holder} was lost"
-        move(
-            tx,
-            row,
-            State.QUEUED,
-            "rescue.returned",
-            fields=fields,
-            interruptions=count,
-            reason=reason,
-            **FREED,
-        )
-        return True
-    _give_up(tx, row, count)
+    elif known_alive(row["lease_owner"]):
+        _return_late(tx, row)
+    elif (count := row["interruptions"] + 1) < max_interruptions:
+        _return(tx, row, count, max_interruptions)
+    else:
+        _give_up(tx, row, count)
     return True
+
+
+def _release(tx: Tx, row: Row) -> None:
+    write(tx, row, **FREED)
+    holder = short(row["lease_owner"])
+    if known_alive(row["lease_owner"]):
+        tx.say("rescue.late", row, holder=holder)
+    else:
+        tx.say("rescue.released", row, holder=holder)
+
+
+def _return_late(tx: Tx, row: Row) -> None:
+    """Its worker lives and could not prolong the lease: no fault of the job, so nothing is counted."""
+    holder = short(row["lease_owner"])
+    reason = f"resumes after {holder} could not prolong its lease"
+    move(tx, row, State.QUEUED, "rescue.late", fields={"holder": holder}, reason=reason, **FREED)
+
+
+def _return(tx: Tx, row: Row, count: int, limit: int) -> None:
+    holder = short(row["lease_owner"])
+    fields = {"holder": holder, "interruptions": count, "limit": limit}
+    changes = {"interruptions": count, "reason": f"resumes after {holder} was lost"}
+    move(tx, row, State.QUEUED, "rescue.returned", fields=fields, **changes, **FREED)
 
 
 def _still_lost(tx: Tx, row: Row) -> bool:

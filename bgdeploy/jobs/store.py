@@ -21,6 +21,7 @@ from bgdeploy.errors import StoreError, StoreFull, StoreLost
 
 LOCK_DEADLINE = 30.0  # seconds a writer waits for its turn before it says so
 PAUSE = 0.001  # seconds, on average, between two tries to begin
+FOLDS = 50  # tries to fold the write-ahead log in between other people's short looks
 RESTORE = (
     "Stop bgdeploy and put a copy back (your own, or a jobs.db.backup-* beside it). Without one, move it "
     "away and start again: what is live stays live, and the newest snapshots are loaded anew."
@@ -47,15 +48,16 @@ class Store:
     _opened: tuple[int, int] | None = None
 
     @contextmanager
-    def write(self, *, urgent: bool = False) -> Iterator[sa.Connection]:
+    def write(self, *, urgent: bool = False, patience: float | None = None) -> Iterator[sa.Connection]:
         """One short transaction that holds the write lock from its first instruction.
 
-        An ``urgent`` one asks for the lock ten times as often as others, so that it hardly ever loses.
+        An ``urgent`` one asks for the lock ten times as often as others, so that it hardly ever loses;
+        ``patience`` is how many seconds it asks at most, where that is less than others do.
         """
         self._check_file()
         pause = PAUSE / 10 if urgent else PAUSE
-        with _translated(self.path), self._writer.connect() as connection:
-            _patiently(lambda: _driver(connection).execute("BEGIN IMMEDIATE"), pause)
+        with translated(self.path), self._writer.connect() as connection:
+            _patiently(lambda: _driver(connection).execute("BEGIN IMMEDIATE"), pause, patience)
             with connection.begin():
                 yield connection
 
@@ -63,20 +65,25 @@ class Store:
     def read(self) -> Iterator[sa.Connection]:
         """One consistent look; keep it short and never hand its cursor to anybody."""
         self._check_file()
-        with _translated(self.path), self._reader.connect() as connection:
+        with translated(self.path), self._reader.connect() as connection:
             _driver(connection).execute("BEGIN")
             with connection.begin():
                 yield connection
 
     def truncate_log(self) -> int:
-        """Fold the write-ahead log into the file; return the bytes of it that a reader or writer held back."""
+        """Fold the write-ahead log into the file; return the bytes of it that a reader or writer held back.
+
+        By the connections that wait for nobody: while SQLite waits for readers, it lets nobody write.
+        """
         self._check_file()
-        with _translated(self.path), self._reader.connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
-        try:
-            return os.stat(f"{self.path}-wal").st_size
-        except FileNotFoundError:
-            return 0
+        with translated(self.path), self._writer.connect() as connection:
+            page = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+            for _ in range(FOLDS):
+                busy, pages, folded = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+                if not busy:
+                    return 0
+                time.sleep(random.uniform(0.5, 1.5) * PAUSE)
+        return int(pages - folded) * int(page)
 
     def _check_file(self) -> None:
         # SQLite goes on with a file that has no name any more; the next process would make another.
@@ -145,9 +152,9 @@ def _driver(connection: sa.Connection) -> sqlite3.Connection:
     return connection.connection.driver_connection  # type: ignore[return-value]
 
 
-def _patiently(act: Callable[[], object], pause: float = PAUSE) -> None:
+def _patiently(act: Callable[[], object], pause: float = PAUSE, patience: float | None = None) -> None:
     """Retry after about ``pause`` seconds: SQLite's own growing wait starves whoever came first."""
-    deadline = time.monotonic() + LOCK_DEADLINE
+    deadline = time.monotonic() + min(LOCK_DEADLINE, LOCK_DEADLINE if patience is None else patience)
     while True:
         try:
             act()
@@ -188,7 +195,7 @@ def disk_full(path: Path, error: object) -> StoreFull:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """Turn the driver's errors into ones that name the file and the cure."""
     try:
         yield

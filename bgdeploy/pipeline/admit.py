@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bgdeploy.errors import BadInput, LeaseLost, NotReadable
+from bgdeploy.errors import BadInput, FolderAway, LeaseLost, NotReadable
 from bgdeploy.jobs.rows import Row, Tx, age, move, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.load import fail, intend_drop
 from bgdeploy.pipeline.notes import Notes, Ready, Wait
 from bgdeploy.site import Site
-from bgdeploy.snapshots.folders import leads_astray
+from bgdeploy.snapshots.folders import leads_astray, list_names
 from bgdeploy.snapshots.readiness import Fingerprint, Readiness, assess, fingerprint
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.snapshots.source import Snapshot
@@ -43,8 +43,8 @@ def admit(
             notes.act(partial(_overtake, job=job, floor=floor))
     current = [job for job in waiting if not _is_overtaken(job, floor)]
     for job in current:
-        if job["state"] == State.QUEUED and not is_as_it_was(job, look := look_at(site, job)):
-            notes.act(partial(_unsettle, job=job, look=look))
+        if job["state"] == State.QUEUED:
+            _look_again(site, job, notes)
     again = (_judge(site, job, notes) for job in current if job["state"] == State.DISCOVERED)
     first = (one for one in judged if not _is_overtaken(one.job, floor))
     ready = _open_all(site, [*first, *again], notes)
@@ -52,6 +52,17 @@ def admit(
     newest_first = customer["live"] is None or site.settings.orchestrator.backlog == "latest"
     for one in sorted(ready, key=lambda one: age(one.job), reverse=newest_first):
         notes.queue(one)
+
+
+def _look_again(site: Site, job: Row, notes: Notes) -> None:
+    """Note that a queued folder is not as it was; one of which nothing can be said changes nothing."""
+    try:
+        look = look_for_sure(site, job)
+    except FolderAway as error:
+        notes.report.errors.append((title(job), error.what))
+        return
+    if not is_as_it_was(job, look):
+        notes.act(partial(_unsettle, job=job, look=look))
 
 
 def _is_overtaken(job: Row, floor: tuple[int, int]) -> bool:
@@ -82,14 +93,45 @@ def look_into(folder: Path) -> Fingerprint | None:
         return None
 
 
+def look_for_sure(site: Site, job: Row) -> Fingerprint | None:
+    """Return what a known folder looks like now, and None only where it is seen to be gone.
+
+    Raises FolderAway where nothing can be said: a disk that is lost or fails looks like a removal, and
+    what follows from one must not follow from the other. As for a scan, the customer's folder tells.
+    """
+    folder = folder_of(site, job)
+    try:
+        look = look_into(folder)
+        if look is None:
+            list_names(folder.parent)
+    except OSError as error:
+        raise _away(job, f"{error.filename or folder}: {error.strerror or error}") from error
+    except NotReadable as error:
+        raise _away(job, error.what) from error
+    if look is not None and look.unreadable is not None:
+        raise _away(job, f"{folder / look.unreadable} cannot be listed")
+    return look
+
+
+def _away(job: Row, why: str) -> FolderAway:
+    return FolderAway(
+        f"Nothing can be said of the snapshot {title(job)}: {why}",
+        kept="Its job stays as it is, and so does what it built.",
+        cure=f"Bring its disk back, and it goes on by itself; if it shall not: bgdeploy jobs cancel {job['id']}",
+    )
+
+
 def is_as_it_was(job: Row, look: Fingerprint | None) -> bool:
     """True while the folder looks as it did when the job was queued."""
     return look is not None and look.text == job["fingerprint"]
 
 
 def recheck(site: Site, job: Row) -> bool:
-    """A queued folder that changed or went away goes back to discovered; return whether it is as it was."""
-    look = look_at(site, job)
+    """A queued folder that changed or went away goes back to discovered; return whether it is as it was.
+
+    Raises FolderAway where nothing can be said of it.
+    """
+    look = look_for_sure(site, job)
     if is_as_it_was(job, look):
         return True
     with site.transaction(Actor.SCAN) as tx:

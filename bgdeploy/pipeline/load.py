@@ -12,6 +12,7 @@ from bgdeploy.errors import (
     BadInput,
     BgdeployError,
     ConfigError,
+    FolderAway,
     SnapshotChanged,
     StoreError,
     TargetAway,
@@ -59,11 +60,11 @@ def give_back(tx: Tx, job: Row, reason: str) -> None:
 
 
 def end_badly(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base: float, wait: float) -> None:
-    """Decide by the kind of error: wait for room, target or job table, fail for good, or try again later."""
+    """Decide by the kind of error: wait for room, target, disk or job table, fail for good, or try again later."""
     attempt = _count_attempt(tx, job)
     if is_asked(tx, job):
         cancel(tx, job)
-    elif isinstance(error, TargetFull | TargetAway | ConfigError | StoreError):
+    elif isinstance(error, TargetFull | TargetAway | FolderAway | ConfigError | StoreError):
         changes = {"reason": str(error), "not_before": tx.now + wait, **IDLE}
         move(tx, job, State.QUEUED, "load.waits", fields={"reason": str(error)}, **changes)
     elif isinstance(error, BadInput) or attempt >= max_retries:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from bgdeploy import log
-from bgdeploy.errors import BgdeployError, TargetAway
+from bgdeploy.errors import BgdeployError, Refused, TargetAway
 from bgdeploy.jobs.lease import known_dead
 from bgdeploy.jobs.rows import Row, customers, databases, get_customer
+from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline.alias import carry_out, forget_intent, intend, move_alias, settle
 from bgdeploy.pipeline.clean import find_there
 from bgdeploy.pipeline.moves import Move
@@ -73,7 +74,7 @@ def _put_back(site: Site, name: str) -> None:
 
 
 def repeat_cut_off_moves(site: Site) -> None:
-    """Finish every move whose mover is gone; where a customer is paused by now, make it void."""
+    """Finish every move whose mover is gone; where a customer is paused by now, or it is refused, make it void."""
     with site.store.read() as connection:
         pending = connection.execute(_INTENDED).mappings().all()
     for customer in pending:
@@ -94,7 +95,21 @@ def _repeat(site: Site, customer: Row) -> None:
         _void(site, fresh)
         return
     why = fresh["intent_why"] or "repeated after a crash"
-    move_alias(site, Move(fresh["name"], fresh["intent"], fresh["intent_kind"], why, fresh["intent_who"]))
+    wish = Move(fresh["name"], fresh["intent"], fresh["intent_kind"], why, fresh["intent_who"])
+    try:
+        move_alias(site, wish)
+    except Refused as error:  # what breaks a promise by now would do so at every round
+        _give_up(site, fresh, error)
+
+
+def _give_up(site: Site, customer: Row, error: Refused) -> None:
+    with site.store.read() as connection:
+        now = get_customer(connection, customer["name"])
+    if now["generation"] == customer["generation"]:
+        _void(site, customer)
+    with site.transaction(Actor.WORKER) as tx:
+        about = {"alias": customer["alias"], "database": customer["intent"], "reason": str(error)}
+        tx.say("switch.failed", customer=customer["name"], **about)
 
 
 def _void(site: Site, customer: Row) -> None:

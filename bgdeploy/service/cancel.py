@@ -33,7 +33,8 @@ def cancel(site: Site, job_id: int, *, by: str) -> Row:
         job = get_job(connection, job_id)
     if job["state"] == State.LOADED:
         settle(site, job["customer"])  # somebody else may have made it live
-    job = site.persist(Actor.OPERATOR, lambda tx: _cancel(tx, job_id, by))
+    with site.transaction(Actor.OPERATOR) as tx:
+        job = _cancel(tx, job_id, by)
     return _end_for(site, job) if _is_abandoned(job, site.clock()) else job
 
 

@@ -198,8 +198,8 @@ def _tidy(house: House) -> None:
     """Now and then: the reserve and the write-ahead log."""
     if monotonic() - house.tidied < TIDY_EVERY:
         return
-    house.tidied = monotonic()
     _duty(house, "tidying the job table", lambda: _fold(house.site))
+    house.tidied = monotonic()  # behind it, so that one that takes long is not due again at once
 
 
 def _fold(site: Site) -> None:

@@ -29,7 +29,8 @@ def pin(site: Site, customer: str, database: str | None, *, by: str) -> str:
             tx.say("database.pinned", job, database=found["name"], by=by)
         return str(found["name"])
 
-    return site.persist(Actor.OPERATOR, act)
+    with site.transaction(Actor.OPERATOR) as tx:
+        return act(tx)
 
 
 def unpin(site: Site, customer: str, database: str | None, *, by: str) -> str:
@@ -44,7 +45,8 @@ def unpin(site: Site, customer: str, database: str | None, *, by: str) -> str:
         tx.say("database.unpinned", get_job(tx.connection, found["job_id"]), database=found["name"], by=by)
         return str(found["name"])
 
-    return site.persist(Actor.OPERATOR, act)
+    with site.transaction(Actor.OPERATOR) as tx:
+        return act(tx)
 
 
 def _find(tx: Tx, customer: str, database: str | None, verb: str) -> Row:

@@ -10,7 +10,7 @@ from functools import cache
 import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import StoreLost, TargetError
+from bgdeploy.errors import ConfigError, StoreLost, TargetError
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.rows import Row, age, customers, jobs
@@ -50,10 +50,11 @@ def run(site: Site, stop: Stop, *, workers: int, timeout: float) -> bool:
         finished = _await_end(site, stop, service, monotonic() + timeout)
     except StoreLost as error:
         stop.fail(error)
-    if not finished and not stop.asked.is_set():
-        stop.timeout = 0.0  # the time that running loads get at a stop was theirs already
-    stop.ask()
-    service.join()
+    finally:  # whatever was met: the process ends only once the service has
+        if not finished and not stop.asked.is_set():
+            stop.timeout = 0.0  # the time that running loads get at a stop was theirs already
+        stop.ask()
+        service.join()
     if stop.failure is not None:
         raise stop.failure
     return finished
@@ -122,5 +123,5 @@ def _moves(customer: Row, open_jobs: Sequence[Row]) -> bool:
 def _drops(site: Site, customer: Row, kept: Sequence[Row], there: Callable[[], Collection[str]]) -> bool:
     try:
         return bool(find_doomed(site, customer, kept, there))
-    except TargetError:
+    except (TargetError, ConfigError, OSError):
         return True  # it is dropped once the target can be asked again

@@ -26,8 +26,12 @@ class Run:
     noted_at: float = 0.0  # when rows on their way were last written down
 
 
-def persist(run: Run, act: Callable[[Tx], None]) -> None:
-    """Write with patience: a locked or full job table is waited for until the lease runs out."""
+def persist(run: Run, act: Callable[[Tx], None], *, ends: bool = False) -> None:
+    """Write with patience: a locked or full job table is waited for until the lease runs out.
+
+    Only the write that ``ends`` a load gives the reserve up: all that a load notes on its way would
+    soon use it up, and a rollback lives on it.
+    """
     while True:
         try:
             with run.site.transaction(Actor.WORKER) as tx:
@@ -36,7 +40,7 @@ def persist(run: Run, act: Callable[[Tx], None]) -> None:
         except StoreLost:
             raise  # waiting brings nothing back
         except StoreError as error:
-            if isinstance(error, StoreFull) and free_ballast(run.site.settings.database_path.parent):
+            if ends and isinstance(error, StoreFull) and free_ballast(run.site.store.path.parent):
                 log.emit("store.full")
             if run.heart.lease.share_used() >= KILL_CHILD or run.heart.lost:
                 raise LeaseLost(f"The job table was out of reach for too long: {error.what}") from error

@@ -10,6 +10,7 @@ from bgdeploy.errors import (
     BadInput,
     BgdeployError,
     BuildLocked,
+    FolderAway,
     LeaseLost,
     NameTaken,
     SnapshotChanged,
@@ -36,7 +37,7 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
         try:
             counts = _build(run)
             _check_unchanged(run)
-            persist(run, lambda tx: load.finish(tx, run.job, counts=counts))
+            persist(run, lambda tx: load.finish(tx, run.job, counts=counts), ends=True)
         except LeaseLost as error:
             log.emit("service.trouble", what=f"loading {title(job)}", error=error)
         except BgdeployError as error:
@@ -87,7 +88,7 @@ def _rename(run: Run, error: BuildLocked | None = None) -> None:
 
 
 def _check_unchanged(run: Run) -> None:
-    found = admit.look_at(run.site, run.job)
+    found = admit.look_for_sure(run.site, run.job)
     if found is None or found.text != run.job["fingerprint"]:
         raise SnapshotChanged(
             f"The snapshot {title(run.job)} {'changed' if found else 'was removed'} while it was loaded.",
@@ -97,12 +98,12 @@ def _check_unchanged(run: Run) -> None:
 
 
 def _find_blame(run: Run, error: BgdeployError) -> BgdeployError:
-    """A file that was taken away looks damaged: say first that the snapshot is not what it was."""
+    """A file that was taken away looks damaged: say first that the snapshot is not what it was, or out of reach."""
     if type(error) in (BadInput, TargetError):
         try:
             _check_unchanged(run)
-        except SnapshotChanged as changed:
-            return changed
+        except (SnapshotChanged, FolderAway) as reason:
+            return reason
     return error
 
 
@@ -155,7 +156,8 @@ def _ticket(run: Run, stage: str) -> dict[str, Any]:
     return {
         **ticket,
         "target": site.target.kind,
-        "settings": job["settings"],
+        # An earlier run's settings, but for the place: the folder may have been moved since.
+        "settings": {**job["settings"], "state_dir": str(site.settings.state_dir)},
         "access": site.settings.target_access(),  # for the child's ears only: it is stored nowhere
         "place": _place(site),
         "snapshot": snapshot,
@@ -233,6 +235,6 @@ def _end_badly(run: Run, error: BgdeployError) -> None:
             load.end_badly(tx, run.job, error, max_retries=orchestrator.max_retries, base=base, wait=wait)
 
     try:
-        persist(run, end)
+        persist(run, end, ends=True)
     except LeaseLost as lost:
         log.emit("service.trouble", what=f"ending {title(run.job)}", error=lost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 from dataclasses import dataclass, field
@@ -39,6 +40,18 @@ class Stop:
 
 
 def listen(stop: Stop) -> None:
-    """Let Ctrl+C and SIGTERM ask for the stop; the handler only sets an event."""
+    """Let Ctrl+C and SIGTERM ask for the stop.
+
+    A handler runs in the middle of whatever the main thread does, which may hold the lock of the very
+    event it waits for: so it only puts a word into a queue that is made for that, and a thread asks.
+    """
+    heard: queue.SimpleQueue[None] = queue.SimpleQueue()
+    threading.Thread(target=_relay, args=(heard, stop), name="signals", daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.ask())
+        signal.signal(number, lambda *_: heard.put(None))
+
+
+def _relay(heard: queue.SimpleQueue[None], stop: Stop) -> None:
+    while True:
+        heard.get()
+        stop.ask()

@@ -5,26 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 from bgdeploy.clock import monotonic
+from bgdeploy.errors import StoreError, StoreLost
 from bgdeploy.jobs import ledger
 from bgdeploy.jobs.progress import Progress, of_load, of_tables
 from bgdeploy.jobs.rows import Row, Tx, get_job, title
-from bgdeploy.service.run_state import Run, persist
+from bgdeploy.jobs.states import Actor
+from bgdeploy.service.run_state import Run
 
 LOG_EVERY = 5.0  # seconds between two lines about one load
 NOTE_EVERY = 2.0  # seconds between two notes of rows on their way
 
 
 def note_seen(run: Run, message: dict[str, Any]) -> None:
-    """Rows on their way: written down every few seconds, for people."""
+    """Rows on their way: written down every few seconds, for people, and where that cannot be done left out."""
     if monotonic() - run.noted_at < NOTE_EVERY:
         return
     run.noted_at = monotonic()
-
-    def note(tx: Tx) -> None:
-        row = ledger.seen(tx, run.job, run.job["database"], message["group"], message["seen"])
-        tell_progress(run, tx, row)
-
-    persist(run, note)
+    try:
+        with run.site.transaction(Actor.WORKER) as tx:
+            row = ledger.seen(tx, run.job, run.job["database"], message["group"], message["seen"])
+            tell_progress(run, tx, row)
+    except StoreLost:
+        raise
+    except StoreError:
+        return  # full or locked: the next write that counts waits for it
 
 
 def tell_progress(run: Run, tx: Tx, group: Row) -> None:

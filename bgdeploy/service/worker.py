@@ -80,6 +80,8 @@ def _look_for_room(site: Site, job: Row) -> tuple[list[str] | None, str]:
         return None, ""
     except NotReadable as error:
         return None, str(error)
+    except OSError as error:  # a disk that fails under this folder keeps no other from being loaded
+        return None, f"{error.filename or admit.folder_of(site, job)}: {error.strerror or error}"
     except BadInput as error:  # as it was when it was queued, and not acceptable any more
         admit.refuse(site, job, error)
         return None, ""

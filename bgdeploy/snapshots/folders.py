@@ -61,20 +61,10 @@ def list_customers(base: Path) -> list[Found]:
     )
 
 
-def list_snapshots(customer_dir: Path, *, now: float) -> list[Found]:
-    """Return a customer's snapshot folders, oldest first, then the skipped ones by name.
-
-    ``now`` is seconds since 1970. Raises NotReadable when the folder cannot be listed.
-    """
-    listing = list_timestamps(customer_dir, now=now)
-    folder = str(customer_dir)
-    return [Found(str(one), folder, one) for one in sorted(listing.timestamps)] + list(listing.skipped)
-
-
 def list_timestamps(customer_dir: Path, *, now: float, known: Set[str] = frozenset()) -> Listing:
-    """Return what ``list_snapshots`` does, without an object for each snapshot.
+    """Return a customer's snapshots and what is skipped among them, without an object for each snapshot.
 
-    Names in ``known`` were judged before; they are only looked for, which is several times as fast.
+    ``now`` is seconds since 1970. Names in ``known`` were judged before; they are only looked for, which is several times as fast.
     Raises NotReadable when the folder cannot be listed.
     """
     folder, latest = str(customer_dir), int(now) + _DAY

@@ -115,13 +115,11 @@ def judge(
     seen: str | None,
     seen_at: float | None,
     settle_seconds: float,
-    manifest_checked: str | None = None,
 ) -> Readiness:
     """Judge one look at a folder against what was seen before; pure.
 
     ``current`` is None when the folder is gone. ``seen`` is the fingerprint's text stored at
-    ``seen_at`` (seconds since 1970), when it was first seen like that. ``manifest_checked`` is the
-    ``claim`` whose rows and checksums were found to agree.
+    ``seen_at`` (seconds since 1970), when it was first seen like that.
     """
     if current is None:
         return Readiness("gone", "folder gone")
@@ -129,7 +127,7 @@ def judge(
     if current.unreadable is not None:
         return Readiness("waiting", f"the folder {current.unreadable} cannot be listed", first=first)
     if current.manifest is not None:
-        return _judge_manifest(current, current.manifest, manifest_checked, first)
+        return _judge_manifest(current, current.manifest, first)
     age = 0.0 if first or seen_at is None else now - seen_at
     if not current.files and (current.marker_mtime is None or age < settle_seconds):
         return Readiness("waiting", "no data files yet", first=first)
@@ -138,12 +136,12 @@ def judge(
     return _judge_settling(current, age, None if first else seen_at, settle_seconds)
 
 
-def _judge_manifest(current: Fingerprint, manifest: Manifest, checked: str | None, first: bool) -> Readiness:
+def _judge_manifest(current: Fingerprint, manifest: Manifest, first: bool) -> Readiness:
     if manifest.fault is not None:
         return Readiness("waiting", manifest.fault, first=first)
     if not current.files:
         return Readiness("waiting", "no data files yet", first=first)
-    if manifest.contents and checked != current.claim:
+    if manifest.contents:
         reason = "the manifest's rows and checksums are not compared yet"
         return Readiness("waiting", reason, first=first, unread=True)
     return Readiness("ready", "", marker=True, first=first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,15 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from bgdeploy.errors import LeaseLost
+from bgdeploy.clock import monotonic
+from bgdeploy.errors import LeaseLost, StoreError
 from bgdeploy.jobs.lease import Lease, Process, find_process, known_dead, new_owner, take, this_host
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import events, get_job, jobs, write
 from bgdeploy.jobs.states import Actor, State
-from bgdeploy.jobs.store import Store
+from bgdeploy.jobs.store import LOCK_DEADLINE, Store
+from bgdeploy.service.heartbeat import Heartbeat
+from bgdeploy.service.shutdown import Stop
 from tests.jobs.tables import OWNER, add_customer, add_job, opened, read_job
 
 ELSEWHERE = "elsewhere~1/7/1.00/" + "a" * 32
@@ -64,6 +68,21 @@ def test_a_holder_on_this_host_whose_process_is_gone_is_rescued_at_once(store: S
     assert known_dead(owner)
     assert run(store, now=1.0) == 1
     assert read_job(store, job_id)["state"] == State.QUEUED
+
+
+@pytest.mark.parametrize("state", [State.LOADING, State.LOADED])
+def test_a_living_worker_that_could_not_prolong_its_lease_is_no_interruption(
+    store: Store, state: State
+) -> None:
+    add_customer(store, "acme")
+    held = {"lease_owner": new_owner(), "lease_expires": 100.0, "interruptions": 2}
+    job_id = add_job(store, "acme", 1, state, **held)
+    assert run(store, now=100.1) == 1
+    job = read_job(store, job_id)
+    assert job["state"] == (State.QUEUED if state == State.LOADING else state)
+    assert (job["interruptions"], job["lease_owner"]) == (2, None)
+    with store.read() as connection:
+        assert connection.execute(sa.select(events.c.kind)).scalars().all() == ["rescue.late"]
 
 
 def test_a_living_holder_and_one_of_another_host_are_not_taken_for_dead() -> None:
@@ -120,6 +139,31 @@ def test_renewing_fails_once_another_claim_has_the_row(store: Store, loading: in
         connection.execute(jobs.update().values(fence=4))
     with pytest.raises(LeaseLost):
         lease.renew()
+
+
+def test_renewing_waits_for_a_lock_no_longer_than_the_lease_is_trusted(
+    store: Store, path: Path, loading: int
+) -> None:
+    rival = sqlite3.connect(path)
+    rival.execute("BEGIN IMMEDIATE")
+    began = monotonic()
+    with pytest.raises(StoreError, match="locked"):
+        Lease(store, loading, 3, ELSEWHERE, 0.5, began).renew()
+    rival.close()
+    assert monotonic() - began < LOCK_DEADLINE / 2
+
+
+def test_a_heartbeat_that_meets_what_nobody_foresaw_ends_its_load(
+    store: Store, loading: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(_: Lease) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Lease, "renew", stumble)
+    lease = Lease(store, loading, 3, ELSEWHERE, 60.0, monotonic() - 30)
+    heart = Heartbeat(lease, Stop(), "acme/1")
+    heart._look()
+    assert heart.lost
 
 
 def test_every_write_of_a_stale_worker_is_refused(store: Store, loading: int) -> None:

@@ -115,6 +115,26 @@ def test_a_file_that_went_away_is_never_gone_on_with(tmp_path: Path, migrated: P
     store.close()
 
 
+def test_folding_the_log_in_waits_for_no_reader_and_so_keeps_no_writer_waiting(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_customer(store, "acme")
+    shell = sqlite3.connect(path)
+    shell.execute("BEGIN")
+    shell.execute("SELECT * FROM customers").fetchall()
+    add_job(store, "acme", 1)
+    held: list[int] = []
+    folding = threading.Thread(target=lambda: held.append(store.truncate_log()))
+    folding.start()
+    monkeypatch.setattr(store_module, "LOCK_DEADLINE", 5.0)
+    while folding.is_alive():
+        add_customer(store, f"c{os.urandom(8).hex()}")
+    assert held[0] > 0
+    shell.close()
+    assert store.truncate_log() == 0
+    assert os.path.getsize(f"{path}-wal") == 0
+
+
 def test_one_job_per_snapshot_however_often_it_is_found(store: Store) -> None:
     add_customer(store, "acme")
     assert discover(store, "acme", 1) is not None
@@ -187,6 +207,52 @@ def test_an_older_file_is_backed_up_before_it_is_changed(path: Path) -> None:
     kept = sqlite3.connect(backup)
     assert kept.execute("SELECT name FROM customers").fetchall() == [("acme",)]
     kept.close()
+
+
+def make_older(path: Path) -> None:
+    from alembic import command
+
+    command.upgrade(migrate._alembic(path), "0005")
+
+
+def test_an_older_file_that_stays_locked_is_an_error_with_its_cure_and_stays_as_it_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_older(path)
+    monkeypatch.setattr(store_module, "LOCK_DEADLINE", 0.05)
+    rival = sqlite3.connect(path)
+    rival.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="stayed locked"):
+        migrate.ensure(path)
+    rival.close()
+    assert migrate.current(path) == "0005"
+
+
+@pytest.mark.parametrize("copies", [0.5, 1.0])
+def test_an_older_file_on_a_full_disk_stays_as_it_is_and_no_torn_copy_stays(copies: float) -> None:
+    with small_disk(megabytes=2) as disk:
+        path = disk / "jobs.db"
+        make_older(path)
+        room = 40_960 + int(copies * path.stat().st_size)  # the first is for SQLite's shared memory
+        (disk / "filler").write_bytes(b"x" * (_free(disk) - room))
+        with pytest.raises(StoreFull):
+            migrate.ensure(path)
+        for copy in disk.glob("jobs.db.backup*"):
+            assert migrate.current(copy) == "0005"
+        (disk / "filler").unlink()
+        assert migrate.current(path) == "0005"
+        migrate.ensure(path)
+        assert migrate.current(path) == migrate.HEAD
+
+
+def test_a_copy_that_a_kill_cut_off_looks_like_none_and_is_made_anew(path: Path) -> None:
+    make_older(path)
+    torn = path.with_name("jobs.db.backup.part")
+    torn.write_bytes(b"SQLite format 3")
+    migrate.ensure(path)
+    (copy,) = path.parent.glob("jobs.db.backup*")
+    assert copy.name.startswith("jobs.db.backup-0005-")
+    assert migrate.current(copy) == "0005"
 
 
 def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import pytest
 
 from bgdeploy.errors import StaleGeneration
 from bgdeploy.jobs.models import switches
-from bgdeploy.pipeline import leave, scan, switch
+from bgdeploy.pipeline import leave, repair, scan, switch
+from bgdeploy.pipeline.alias import intend
+from bgdeploy.pipeline.moves import Move
 from bgdeploy.service import pins
 from tests.pipeline.place import OLD, START, Place, customers, jobs
 
@@ -66,3 +69,25 @@ def test_a_wish_that_the_target_calls_too_old_is_taken_back(
     place.run()
     assert place.target.pointing == {"acme": f"acme-{OLD + 1}"}
     assert place.rows(customers)[0]["intent"] is None
+
+
+def test_a_move_that_was_cut_off_to_what_is_damaged_by_now_is_told_once_and_made_void(
+    make_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = make_place()
+    place.live_through("acme", OLD, OLD + 1)
+    wish = Move("acme", f"acme-{OLD}", "rollback", "wrong", "a test")
+    intend(place.site, wish)  # and there its mover died
+    monkeypatch.setattr(
+        place.target, "outdated", lambda name: "it is damaged" if name == wish.database else None
+    )
+    place.now += 60
+    with caplog.at_level(logging.ERROR, logger="bgdeploy"):
+        for _ in range(3):
+            repair.repeat_cut_off_moves(place.site)
+    assert [record.getMessage().count("it is damaged") for record in caplog.records] == [1]
+    assert place.rows(customers)[0]["intent"] is None
+    assert place.target.pointing == {"acme": f"acme-{OLD + 1}"}
+    place.drop("acme", OLD + 2)
+    place.run()
+    assert place.target.pointing == {"acme": f"acme-{OLD + 2}"}

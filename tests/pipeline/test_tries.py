@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from bgdeploy.errors import BgdeployError, StoreError, TargetError, VerifyFailed
 from bgdeploy.jobs import ledger
@@ -59,6 +60,9 @@ def test_a_worker_that_always_dies_in_the_verification_uses_its_interruptions_up
     make_place: Callable[..., Place],
 ) -> None:
     place = make_place()
+    place.site = replace(
+        place.site, owner="elsewhere~1/7/1.00/" + "a" * 32
+    )  # one of this host would be seen alive
     place.drop("acme", OLD)
     scan.scan(place.site)
     for _ in range(3):

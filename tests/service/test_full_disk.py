@@ -67,13 +67,24 @@ def test_a_rollback_works_on_a_full_disk_by_giving_up_the_reserve(tmp_path: Path
         assert not (disk / "state/ballast").exists()
 
 
-@pytest.mark.parametrize("words", [("customers",), ("jobs", "list"), ("pause", "acme", "--reason", "x")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("customers",),
+        ("jobs", "list"),
+        ("pause", "acme", "--reason", "x"),
+        ("pin", "acme"),
+        ("jobs", "cancel", "3"),
+    ],
+)
 def test_nobody_but_a_move_spends_the_reserve(tmp_path: Path, words: tuple[str, ...]) -> None:
     with small_disk(160) as disk:
         house = make_house(tmp_path, state=f"{disk}/state", database_url=f"sqlite:///{disk}/state/jobs.db")
         for number in range(2):
             house.drop("acme", FIRST + number)
         house.run("run", "--timeout", "60")
+        house.drop("acme", FIRST + 2)
+        house.run("scan", "--once")
         _fill(disk)
         assert house.run(*words, ok=False).returncode in (0, 6)
         assert (disk / "state/ballast").stat().st_size == 16 << 20

@@ -44,11 +44,20 @@ def _tell_damage(folder: Path) -> str | None:
         return f"{folder.name} cannot be read: {error.strerror}"
     if begins != _MAGIC:
         return f"{folder.name} is damaged: {GRAPH} does not begin as a database of ladybug does"
-    published = read_facts(folder).get("bytes", size)
-    if size != published:
-        return f"{folder.name} is damaged: it was published with {published:,} bytes and has {size:,} now"
+    if (resized := tell_resized(folder, size)) is not None:
+        return resized
     left = [name for name in _LEFTOVERS if os.path.exists(folder / name)]
     return f"{folder.name} was opened for writing: {' and '.join(left)} lies beside it" if left else None
+
+
+def tell_resized(folder: Path, size: int) -> str | None:
+    """Say that a database has not the size it was published with; a size that nobody knows is never right."""
+    published = read_facts(folder).get("bytes")
+    if size == published:
+        return None
+    if not isinstance(published, int):
+        return f"{folder.name} was published with nobody knows how many bytes: its {FACTS} does not say"
+    return f"{folder.name} is damaged: it was published with {published:,} bytes and has {size:,} now"
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bgdeploy.durable import sync, write_durably
 from bgdeploy.errors import Refused, StaleGeneration, TargetError
-from bgdeploy.targets.ladybug.facts import read_facts
+from bgdeploy.targets.ladybug.facts import tell_resized
 from bgdeploy.targets.ladybug.paths import GRAPH, Paths, locked
 
 _LARGEST = 2**62  # a generation that the job table can count on from
@@ -106,16 +106,9 @@ def _check(paths: Paths, alias: str, database: str, generation: int) -> None:
     if not (folder / GRAPH).is_file():
         what = f"There is no published database {database} to point {alias} at."
         raise TargetError(what, kept=f"{alias} stays where it is.", cure=again)
-    published, found = _read_size(folder), (folder / GRAPH).stat().st_size
-    if published != found:
-        what = f"{database} is damaged: it was published with {published:,} bytes and has {found:,} now."
-        raise TargetError(what, kept=f"{alias} stays where it is.", cure=again)
-
-
-def _read_size(folder: Path) -> int:
-    """The size a database had when it was published; what nobody knows is never right."""
-    size = read_facts(folder).get("bytes")
-    return size if isinstance(size, int) else -1
+    resized = tell_resized(folder, (folder / GRAPH).stat().st_size)
+    if resized is not None:
+        raise TargetError(f"{resized}.", kept=f"{alias} stays where it is.", cure=again)
 
 
 def _memory(paths: Paths, alias: str) -> Path:

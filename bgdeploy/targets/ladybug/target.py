@@ -123,11 +123,13 @@ class Ladybug:
                 write_durably(
                     draft / FACTS, json.dumps({**version(), **facts, **size}, indent=1, default=str)
                 )
-                (draft / GRAPH).chmod(0o444)
                 sync(draft / GRAPH)
                 sync(draft)
                 reach("publish.before")
                 os.rename(draft, place)
+            # Not before: a run that was cut off must be able to open its build for writing again.
+            (place / GRAPH).chmod(0o444)
+            sync(place / GRAPH)
             place.chmod(0o555)
             sync(self._paths.databases)
             sync(self._paths.builds)
@@ -176,8 +178,7 @@ class Ladybug:
 
     def drop(self, database: str, fence: int) -> None:
         """Put it out of sight in one step, then remove it; leftovers of an earlier try go too."""
-        self._paths.create()
-        with self._paths.hold(database):
+        with _dropping(database, self._paths), self._paths.hold(database):
             for home in (self._paths.databases, self._paths.builds):
                 folder = home / database
                 if folder.is_dir():
@@ -213,6 +214,19 @@ def _strip(draft: Path) -> None:
     for path in draft.iterdir():
         if path.name not in (GRAPH, FACTS):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@contextmanager
+def _dropping(database: str, paths: Paths) -> Iterator[None]:
+    """Whatever the system refuses is this database's trouble, and keeps no other from being dropped."""
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(
+            f"{database} cannot be removed: {error.filename or paths.trash}: {error.strerror or error}.",
+            kept="It is tried again.",
+            cure=f"Check owner and rights of {paths.databases}, {paths.builds} and {paths.trash}, and their disk.",
+        ) from error
 
 
 def _remove(folder: Path) -> None:

@@ -1,0 +1,73 @@
+"""A worker that looks before it claims: what it cannot look at waits, and nothing else waits for it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgdeploy.jobs.rows import Row
+from bgdeploy.pipeline import admit, scan
+from bgdeploy.service import running, worker
+from bgdeploy.service.run_state import Run
+from bgdeploy.service.shutdown import Stop
+from bgdeploy.service.worker import work_once
+from bgdeploy.site import Site
+from tests.pipeline.place import OLD, Place, jobs
+
+MakePlace = Callable[..., Place]
+
+
+@pytest.fixture
+def claimed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The customers whose jobs were claimed; nothing is loaded."""
+    names: list[str] = []
+
+    def note(site: Site, job: Row, stop: Stop) -> None:
+        names.append(job["customer"])
+
+    monkeypatch.setattr(worker, "run_job", note)
+    return names
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, name: str, below: Path) -> None:
+    """Let the disk fail under one folder, at one of the looks at it."""
+    real = getattr(admit, name)
+
+    def fail(*given: Any) -> Any:
+        if any(str(below) in str(one) for one in given):
+            raise OSError(errno.EIO, "Input/output error", str(below))
+        return real(*given)
+
+    monkeypatch.setattr(admit, name, fail)
+
+
+@pytest.mark.parametrize("look", ["fingerprint", "open_snapshot"])
+def test_a_disk_that_fails_under_one_customer_keeps_no_other_from_being_loaded(
+    make_place: MakePlace, monkeypatch: pytest.MonkeyPatch, claimed: list[str], look: str
+) -> None:
+    place = make_place()
+    place.drop("acme", OLD)
+    place.drop("beta", OLD + 1)
+    scan.scan(place.site)
+    failing(monkeypatch, look, place.path("acme", OLD))
+    assert not work_once(place.site, Stop())
+    assert work_once(place.site, Stop())
+    assert claimed == ["beta"]
+    waiting = place.rows(jobs, jobs.c.customer == "acme")[0]
+    assert (waiting["state"], waiting["attempt"]) == ("queued", 0)
+    assert "Input/output error" in waiting["reason"]
+
+
+def test_a_load_goes_on_where_the_state_folder_is_now(make_place: MakePlace) -> None:
+    place = make_place()
+    place.drop("acme", OLD)
+    scan.scan(place.site)
+    job = place.take()
+    assert job is not None
+    job = {**job, "settings": {"threads": 3, "state_dir": "/where/it/was"}}
+    ticket = running._ticket(Run(place.site, job, heart=None), "load")  # type: ignore[arg-type]
+    assert ticket["settings"] == {"threads": 3, "state_dir": str(place.folder / "state")}
