@@ -17,6 +17,11 @@ def note(folder: Path) -> None:
     write_durably(folder / _NOTE, "")
 
 
+def over(folder: Path) -> None:
+    """Remove the note: the server has forgotten the import."""
+    (folder / _NOTE).unlink(missing_ok=True)
+
+
 def forget(server: Server, database: str, folder: Path) -> None:
     """Have the server forget an import that was begun; raises TargetAway while it cannot be asked.
 

@@ -80,8 +80,8 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
 def _import(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, folder: Path) -> None:
     database, width = ticket.database, int(ticket.settings["concurrency"])
     with closing(Client(server.access, find_address(server))) as client:
-        if ledger.plan() is not None:  # without one nobody told the server of this name, so none is ours
-            client.abort(database)  # what a dead client left would keep the name
+        client.abort(database)  # what a dead client left would keep the name
+        if ledger.plan() is not None:
             what = f"The Arrow import of {database} was cut off, and the server cannot go on with it."
             raise BuildLocked(what, kept="It is dropped; the load begins anew under another name.")
         _refuse_taken(server, database)
@@ -128,6 +128,7 @@ def _send_all(work: Work, groups: Sequence[Group]) -> None:
     except BaseException:
         with suppress(BgdeployError):
             work.client.abort(work.database)
+            begun.over(work.folder)
         raise
 
 
