@@ -26,6 +26,7 @@ test: $(VENV)/dev       ## style, types and all tests
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/python -m compileall -q bgdeploy tests  # where Python may not keep what it compiled, each process would anew
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/dev      ## style and types only

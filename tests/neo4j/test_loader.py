@@ -186,7 +186,7 @@ def test_a_takeover_between_a_batchs_begin_and_its_end_shuts_it_out(real: Commun
                 moved.append(session.run(text, move).single())
 
         with driver.session(database="neo4j") as session, session.begin_transaction() as takeover:
-            takeover.run(statements.TAKE_OVER, fence=2).consume()
+            takeover.run(statements.TAKE_OVER, fence=2, snapshot="print").consume()
             thread = threading.Thread(target=old)
             thread.start()
             await_blocked(driver)

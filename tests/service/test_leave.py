@@ -17,12 +17,16 @@ def run(house: House, ok: bool = True) -> None:
 
 
 @pytest.fixture
-def served(any_house: House) -> House:
+def served(house: House) -> House:
+    return serve(house)
+
+
+def serve(house: House) -> House:
     for number in range(2):
-        any_house.drop("acme", FIRST + number, rows=50)
-        any_house.drop("acme-eu", FIRST + number, rows=50)
-    run(any_house)
-    return any_house
+        house.drop("acme", FIRST + number, rows=50)
+        house.drop("acme-eu", FIRST + number, rows=50)
+    run(house)
+    return house
 
 
 def databases(house: House) -> set[str]:
@@ -37,7 +41,8 @@ def test_it_is_said_first_and_nothing_is_done(served: House) -> None:
     assert served.live("acme") == f"acme-{FIRST + 1}"
 
 
-def test_alias_and_databases_go_and_the_neighbour_stays(served: House) -> None:
+def test_alias_and_databases_go_and_the_neighbour_stays(any_house: House) -> None:
+    served = serve(any_house)
     served.run("pin", "acme")
     said = served.run("customers", "remove", "acme", "--yes", "--reason", "contract ended").stdout
     assert "to take it back once they are gone: bgdeploy resume acme" in said
@@ -81,7 +86,8 @@ def test_nobody_comes_back_while_databases_of_it_are_still_to_go(served: House) 
 
 
 @pytest.mark.parametrize("moment", ["leave.said", "leave.retired"])
-def test_a_kill_while_it_leaves_is_finished_later(served: House, moment: str) -> None:
+def test_a_kill_while_it_leaves_is_finished_later(any_house: House, moment: str) -> None:
+    served = serve(any_house)
     done = served.run("customers", "remove", "acme", "--yes", failpoint=f"{moment}:1:kill", ok=False)
     assert done.returncode == -signal.SIGKILL
     run(served)
