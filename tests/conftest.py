@@ -9,12 +9,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import neo4j
 import pytest
 from hypothesis import settings
 
 from bgdeploy.jobs import migrate
 from tests.house import House, end_started, make_house, make_removable
-from tests.neo4j.servers import LTS, NEWEST, PASSWORD, Community, NoServer, community
+from tests.neo4j.servers import LTS, NEWEST, PASSWORD, Community, NoServer, community, empty
 from tests.neo4j.standin import StandIn, standin
 
 Server = TypeVar("Server")
@@ -22,7 +23,7 @@ settings.register_profile("bgdeploy", deadline=None)  # a slow machine is no fau
 settings.load_profile("bgdeploy")
 HOW = (
     "give them one: Java 17 or newer with Maven on the PATH, or BGDEPLOY_TEST_NEO4J=neo4j://host:7687 with "
-    "BGDEPLOY_TEST_NEO4J_PASSWORD for an Enterprise server of your own (docs/neo4j.md)"
+    "BGDEPLOY_TEST_NEO4J_PASSWORD for an Enterprise server of your own, BGDEPLOY_TEST_COMMUNITY likewise (docs/neo4j.md)"
 )
 
 
@@ -114,6 +115,20 @@ def any_loader(request: pytest.FixtureRequest, tmp_path: Path, record_property: 
     yield from _make_house(request, tmp_path, record_property)
 
 
+def _emptied(request: pytest.FixtureRequest, record_property: Any) -> dict[str, str]:
+    """Where a Community server without data is: the one that a variable names, or ours."""
+    if uri := os.environ.get("BGDEPLOY_TEST_COMMUNITY"):
+        record_property("server", "the server of BGDEPLOY_TEST_COMMUNITY")
+        password = os.environ.get("BGDEPLOY_TEST_COMMUNITY_PASSWORD", "")
+        with neo4j.GraphDatabase.driver(uri, auth=("neo4j", password)) as driver:
+            empty(driver)
+        return {"uri": uri, "password": password}
+    server: Community = request.getfixturevalue("lts_server")
+    record_property("server", f"Neo4j Community {server.version}")
+    server.empty()
+    return {"uri": server.uri, "password": PASSWORD}
+
+
 def _make_house(request: pytest.FixtureRequest, tmp_path: Path, record_property: Any) -> Iterator[House]:
     if request.param == "ladybug":
         yield make_house(tmp_path)
@@ -121,10 +136,7 @@ def _make_house(request: pytest.FixtureRequest, tmp_path: Path, record_property:
     elif request.param == "neo4j":
         yield make_house(tmp_path, neo4j=request.getfixturevalue("enterprise").settings)
     elif request.param == "community":
-        server = request.getfixturevalue("lts_server")
-        record_property("server", f"Neo4j Community {server.version}")
-        server.empty()
-        yield make_house(tmp_path, neo4j={"uri": server.uri, "password": PASSWORD, "concurrency": 2})
+        yield make_house(tmp_path, neo4j={**_emptied(request, record_property), "concurrency": 2})
     else:
         record_property("server", "the server of BGDEPLOY_TEST_NEO4J")
         password = os.environ.get("BGDEPLOY_TEST_NEO4J_PASSWORD", "")

@@ -218,13 +218,18 @@ class Community:
     def empty(self) -> None:
         """Remove all data and schema, so that the next test finds a new database."""
         with self.driver() as driver:
-            for kind, plural in (("CONSTRAINT", "CONSTRAINTS"), ("INDEX", "INDEXES")):
-                for row in driver.execute_query(f"SHOW {plural} YIELD name, type", database_="neo4j").records:
-                    if row.get("type") != "LOOKUP":
-                        driver.execute_query(f"DROP {kind} {quote(row['name'])} IF EXISTS", database_="neo4j")  # type: ignore[arg-type]
-            with driver.session(database="neo4j") as session:
-                session.run("MATCH ()-[r]->() CALL (r) { DELETE r } IN TRANSACTIONS OF 1000 ROWS").consume()
-                session.run("MATCH (n) CALL (n) { DELETE n } IN TRANSACTIONS OF 1000 ROWS").consume()
+            empty(driver)
+
+
+def empty(driver: neo4j.Driver) -> None:
+    """Remove all data and schema from the one database of a Community server."""
+    for kind, plural in (("CONSTRAINT", "CONSTRAINTS"), ("INDEX", "INDEXES")):
+        for row in driver.execute_query(f"SHOW {plural} YIELD name, type", database_="neo4j").records:
+            if row.get("type") != "LOOKUP":
+                driver.execute_query(f"DROP {kind} {quote(row['name'])} IF EXISTS", database_="neo4j")  # type: ignore[arg-type]
+    with driver.session(database="neo4j") as session:
+        session.run("MATCH ()-[r]->() CALL (r) { DELETE r } IN TRANSACTIONS OF 1000 ROWS").consume()
+        session.run("MATCH (n) CALL (n) { DELETE n } IN TRANSACTIONS OF 1000 ROWS").consume()
 
 
 @contextmanager

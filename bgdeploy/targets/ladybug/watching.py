@@ -50,7 +50,9 @@ def _read(reading: int, seen: _Seen) -> None:
     text = b""
     while piece := os.read(reading, 65_536):
         text = (text + piece)[-4096:]
-        seen.share = max(seen.share, _share(text))  # the end of the first pipeline may have left the text by now
+        seen.share = max(
+            seen.share, _share(text)
+        )  # the end of the first pipeline may have left the text by now
 
 
 def _share(text: bytes) -> float:
