@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from bgdeploy import log
 from bgdeploy.clock import monotonic
@@ -19,9 +20,11 @@ from bgdeploy.pipeline import clean, leave, repair, scan, switch, watch
 from bgdeploy.pipeline.expire import expire
 from bgdeploy.pipeline.notes import Report
 from bgdeploy.pipeline.prune import prune
+from bgdeploy.service.scan_once import SECOND_LOOK
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
 
+Result = TypeVar("Result")
 HISTORY_EVERY = 3600.0  # seconds between two rounds of forgetting
 TIDY_EVERY = 30.0  # seconds between two looks at the reserve and the write-ahead log
 LARGEST_LOG = 64 << 20  # bytes of the job table's write-ahead log
@@ -57,9 +60,10 @@ class House:
 def keep_scanning(house: House) -> None:
     """Scan and look until the stop is asked for; what fails is tried again at the next poke."""
     while not house.stop.asked.is_set():
-        _duty(house, "scan", lambda: _scan(house))
+        marked = _duty(house, "scan", lambda: _scan(house))
         house.wake.set()
-        house.look.wait(house.site.settings.orchestrator.watch_interval)
+        interval = house.site.settings.orchestrator.watch_interval
+        house.look.wait(min(interval, SECOND_LOOK) if marked else interval)
         house.look.clear()
 
 
@@ -110,16 +114,18 @@ def _expire(house: House) -> None:
     _tell_new(house, "expiring", left, _tell_left)
 
 
-def _duty(house: House, name: str, act: Callable[[], object]) -> None:
+def _duty(house: House, name: str, act: Callable[[], Result]) -> Result | None:
     try:
-        act()
+        done = act()
         house.told.pop(name, None)
+        return done
     except StoreLost as error:
         house.stop.fail(error)
     except BgdeployError as error:
         _say_once(house, name, str(error))
     except Exception as error:  # the thread's edge: housekeeping must outlive any single surprise
         _say_once(house, name, f"{type(error).__name__}: {error}")
+    return None
 
 
 def _say_once(house: House, name: str, text: str) -> None:
@@ -128,16 +134,17 @@ def _say_once(house: House, name: str, text: str) -> None:
         log.emit("service.trouble", what=name, error=text)
 
 
-def _scan(house: House) -> None:
+def _scan(house: House) -> bool:
+    """Look, or scan where that is due; True where a marker was seen once, which counts when it is seen again."""
     if not house.scan_due.is_set():
-        watch.look(house.site, house.watch)
-        return
+        return watch.look(house.site, house.watch).look_again
     house.scan_due.clear()
     report = scan.scan(house.site)
     if report.listed:  # one customer's folder that is gone is told of; the others were looked at
         house.last_scan = monotonic()
     _tell(house, report)
     _duty(house, "looking at the target", lambda: _watch_target(house))
+    return report.look_again
 
 
 def _tell(house: House, report: Report) -> None:

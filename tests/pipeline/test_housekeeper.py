@@ -16,6 +16,7 @@ from bgdeploy.service import housekeeper
 from bgdeploy.service.housekeeper import House, keep_clean, keep_house, keep_scanning
 from bgdeploy.service.shutdown import Stop
 from tests.pipeline.place import OLD, Place
+from tests.snapshots.folders import PEOPLE, write
 
 
 @contextmanager
@@ -105,3 +106,15 @@ def test_what_comes_again_is_said_again(
             house.poke_scan()
             await_("it was scanned", lambda: house.last_scan > 0)
     assert [event for event, _ in said if event == "scan.unreadable"] == ["scan.unreadable"] * 2
+
+
+def test_a_marker_that_was_seen_once_is_looked_at_again_before_the_next_round(
+    make_place: Callable[..., Place],
+) -> None:
+    place = make_place(orchestrator__watch_interval=3600.0)
+    folder = write(place.path("acme", OLD), PEOPLE, marker=True)
+    os.utime(folder / "_SUCCESS", (place.now, place.now))
+    with running(House(place.site, Stop()), keep_scanning):
+        await_("it was seen", lambda: place.states("acme").get(OLD) == "discovered")
+        place.now += 1
+        await_("it counts", lambda: place.states("acme").get(OLD) == "queued")
