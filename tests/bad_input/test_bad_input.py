@@ -58,7 +58,18 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     write(data / f"hollow/{BASE}", {"README": b"x"}).joinpath("README").unlink()
     shown = {place(data, name): name for name in SKIPPED}
     house.run("scan", "--once")
-    report = house.json("scan", "--once")
+    reports: list[Any] = []
+
+    def settled() -> bool:
+        reports.append(house.json("scan", "--once"))
+        there = house.json("jobs", "list", "--limit", "1000")
+        reasons = " ".join(str(job["reason"]) for job in there)
+        return "settling: unchanged" not in reasons and any(
+            job["customer"] == "hollow" and job["state"] == "failed" for job in there
+        )
+
+    house.await_("all that was written has settled", settled)
+    report = reports[-1]
     jobs = {(job["customer"], job["timestamp"]): job for job in house.json("jobs", "list", "--limit", "1000")}
     assert len(jobs) == len(house.json("jobs", "list", "--limit", "1000")), "a snapshot has one job"
     skipped = {shown.get(one["name"], one["name"]): one["reason"] for one in report["skipped"]}
