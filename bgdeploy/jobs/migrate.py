@@ -127,15 +127,13 @@ def scripts() -> Path:
 def _back_up(path: Path, found: str) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     backup = path.with_name(f"{path.name}.backup-{found}-{stamp}")
-    aside = path.with_name(
-        f"{path.name}.backup.part"
-    )  # what is cut off must not look like a copy to put back
+    # What is cut off must not look like a copy to put back.
+    aside = path.with_name(f"{path.name}.backup.part")
     aside.unlink(missing_ok=True)
     try:
         with closing(sqlite3.connect(path, timeout=30)) as source, closing(sqlite3.connect(aside)) as copy:
-            copy.execute(
-                "PRAGMA journal_mode=OFF"
-            )  # nothing beside it that a later copy could be rolled back by
+            # Nothing may lie beside it that a later copy could be rolled back by.
+            copy.execute("PRAGMA journal_mode=OFF")
             source.backup(copy)
     except sqlite3.Error:
         aside.unlink(missing_ok=True)  # where the disk is full its room is needed

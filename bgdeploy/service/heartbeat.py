@@ -93,9 +93,8 @@ class Heartbeat:
             self.lost = True
         except StoreError:
             pass  # not renewed; the share below decides how long that may go on
-        except (
-            Exception
-        ) as error:  # the thread's edge: without it nobody would renew, and nobody end the child
+        except Exception as error:
+            # The thread's edge: without it nobody would renew, and nobody end the child.
             log.emit("service.trouble", what=f"holding {self.job}", error=f"{type(error).__name__}: {error}")
             self.lost = True
         if self.lease.share_used() >= KILL_CHILD:

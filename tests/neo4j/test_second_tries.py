@@ -72,6 +72,19 @@ def test_a_member_that_lags_behind_is_waited_for(
     one.publish()
 
 
+def test_another_database_that_lags_behind_is_nobodys_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "_PATIENCE", 0.0)
+    there = [
+        {"name": NAME, "address": "a:7687", "replicationLag": 0},
+        {"name": "borealis-1", "address": "b:7687", "replicationLag": -9},
+    ]
+    server = Server(Access("bolt://127.0.0.1:1", "neo4j", PASSWORD))
+    monkeypatch.setattr(server, "ask", lambda *_, **__: there)
+    databases.await_copies(server, NAME)
+    with pytest.raises(TargetAway, match="9 behind on b:7687"):
+        databases.await_copies(server, "borealis-1")
+
+
 def test_a_database_that_is_still_copied_uses_no_attempt(enterprise: StandIn, tmp_path: Path) -> None:
     one = build(enterprise, tmp_path)
     one.load()

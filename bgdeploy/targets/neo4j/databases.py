@@ -121,17 +121,20 @@ def await_online(server: Server, name: str) -> None:
 def await_copies(server: Server, name: str) -> None:
     """Return when every member of the cluster has all that was committed; raises TargetAway for one that has not."""
     deadline = monotonic() + _PATIENCE
-    while late := [
-        row
-        for row in server.ask(BEHIND, f"Comparing the copies of {name}", name=name)
-        if row["replicationLag"]
-    ]:
+    while late := _late(server, name):
         if monotonic() > deadline:
             said = ", ".join(f"{-row['replicationLag']} behind on {row['address']}" for row in late)
             raise TargetAway(
                 f"{name} is not on every member yet: {said} transactions.", kept="No alias was moved."
             )
         _pause()
+
+
+def _late(server: Server, name: str) -> Rows:
+    rows = server.ask(
+        BEHIND, f"Comparing the copies of {name}"
+    )  # of every database: others may lag as they like
+    return [row for row in rows if row["name"] == name and row["replicationLag"]]
 
 
 def _pause() -> None:

@@ -55,9 +55,8 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
             seeder = place.server_id if len(place.members) > 1 else None
             layout = databases.layout_of(ticket.settings, seeder)
             _mount(server, ticket.database, layout, ledger, folder)
-        databases.await_online(
-            server, ticket.database
-        )  # an earlier run may have left while it was on its way
+        # An earlier run may have left while it was on its way.
+        databases.await_online(server, ticket.database)
         _confirm(server, ticket.database, groups, ledger)
         empties.restore(server, ticket.database, folder)
     except Misfit as misfit:
