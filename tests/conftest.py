@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from bgdeploy.jobs import migrate
-from tests.house import House, end_started, make_house, make_removable
+from tests.house import House, copy_house, end_started, make_house, make_removable
 from tests.neo4j.servers import LTS, NEWEST, PASSWORD, Community, NoServer, community, empty
 from tests.neo4j.standin import StandIn, standin
 
@@ -53,6 +53,13 @@ def _log_is_as_before() -> Iterator[None]:
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     yield make_house(tmp_path)
+    make_removable(tmp_path)
+
+
+@pytest.fixture
+def copied(template: Path, tmp_path: Path) -> Iterator[House]:
+    """A copy of what the module's fixture ``template`` made, a folder."""
+    yield copy_house(template, tmp_path)
     make_removable(tmp_path)
 
 

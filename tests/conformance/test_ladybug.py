@@ -12,7 +12,7 @@ from bgdeploy.errors import TargetError
 from bgdeploy.targets.base import Target
 from bgdeploy.targets.ladybug import open_reader, open_target
 from bgdeploy.targets.ladybug.engine import QueryFailed
-from tests.house import House, copy_house, make_house, make_removable
+from tests.house import House, make_house, make_removable
 
 FIRST = 1700000001
 LATER = 2**40  # generations that no run has come to
@@ -29,9 +29,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def house(template: Path, tmp_path: Path) -> Iterator[House]:
-    yield copy_house(template, tmp_path)
-    make_removable(tmp_path)
+def house(copied: House) -> House:
+    return copied
 
 
 @pytest.fixture

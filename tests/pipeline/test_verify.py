@@ -17,7 +17,7 @@ from bgdeploy.pipeline.verify import verify
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.targets.groups import plan_groups
 from bgdeploy.targets.ladybug import open_target
-from tests.house import House, copy_house, make_house, make_removable
+from tests.house import House, make_house, make_removable
 
 FIRST = 1700000001
 ENTITY, ENDS = "nodes/Entity/part-0.parquet", "relationships/HAS_ADDRESS/part-0.parquet"
@@ -51,10 +51,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def loaded(template: Path, tmp_path: Path) -> Iterator[tuple[House, Path]]:
-    house = copy_house(template, tmp_path)
-    yield house, house.folder / f"data/acme/{FIRST}"
-    make_removable(tmp_path)
+def loaded(copied: House) -> tuple[House, Path]:
+    return copied, copied.folder / f"data/acme/{FIRST}"
 
 
 def check(house: House, folder: Path) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.house import House, copy_house, make_house, make_removable, stop
+from tests.house import House, make_house, make_removable, stop
 
 FIRST, SECOND = 1700000001, 1700000002
 
@@ -30,9 +30,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def lived_in(template: Path, tmp_path: Path) -> Iterator[House]:
-    yield copy_house(template, tmp_path)
-    make_removable(tmp_path)
+def lived_in(copied: House) -> House:
+    return copied
 
 
 def alias(house: House) -> Path:

@@ -15,7 +15,7 @@ from bgdeploy.errors import BgdeployError
 from bgdeploy.jobs.states import State
 from bgdeploy.service.pins import pin, unpin
 from bgdeploy.site import Site, open_site
-from tests.house import House, copy_house, make_house, make_removable, stop
+from tests.house import House, make_house, make_removable, stop
 from tests.jobs.tables import add_customer, add_database, add_job
 
 FIRST, SECOND, THIRD = 1700000001, 1700000002, 1700000003
@@ -36,9 +36,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def keen(template: Path, tmp_path: Path) -> Iterator[House]:
-    yield copy_house(template, tmp_path)
-    make_removable(tmp_path)
+def keen(copied: House) -> House:
+    return copied
 
 
 def databases(house: House) -> list[str]:
