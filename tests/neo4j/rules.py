@@ -8,6 +8,7 @@ docs/neo4j.md, "What is proven where".
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import threading
@@ -69,7 +70,7 @@ class Dbms:
     lock: threading.RLock = field(default_factory=threading.RLock)
     stuck: list[str] = field(default_factory=list)  # databases that come up offline, as after a crash
     homes: int = 0
-    asked: int = 0  # statements and transactions so far
+    chance: random.Random = field(default_factory=lambda: random.Random(4))  # the same in each run
     arrow_address: str = ""
     imports: list[str] = field(default_factory=list)  # what the Arrow endpoint was asked, in order
 
@@ -170,10 +171,12 @@ class Dbms:
         return self._relay(text, params)
 
     def lead(self) -> None:
-        """Refuse one statement in so many as a test asks for, as a member does that leads no longer."""
+        """Refuse one statement in so many as a test asks for, as a member does that leads no longer.
+
+        By chance, not by turns: a client that repeats itself in step with the turns would be refused for ever.
+        """
         with self.lock:
-            self.asked += 1
-            refused = self.told.get("another_leads") and self.asked % self.told["another_leads"] == 0
+            refused = self.chance.random() < (self.told.get("another_leads") or 0)
         if refused:
             said = "No write operations are allowed directly on this database. Another member leads."
             raise Refusal("Neo.ClientError.Cluster.NotALeader", said)
