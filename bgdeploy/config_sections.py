@@ -145,7 +145,7 @@ class Ladybug(Section):
 
     buffer_pool_mb: Annotated[int, Field(ge=16, le=16_777_216)] = 1024
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    group_rows: Annotated[int, Field(ge=1, le=1_000_000_000)] = 8_000_000
+    group_rows: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100_000_000
 
 
 class Neo4j(Section):

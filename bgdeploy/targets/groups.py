@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -19,27 +19,30 @@ _KEPT = "What is live stays live."
 _OURS = "parquet-cpp-arrow"  # what writes split files
 
 
+Most = Mapping[Kind, int]  # rows of one group, at most
+
+
 class Doubt(Exception):
     """What is there is not what the ledger and the plan allow."""
 
 
-def plan_groups(snapshot: Snapshot, group_rows: int, folder: Path) -> list[Group]:
+def plan_groups(snapshot: Snapshot, most: Most, folder: Path) -> list[Group]:
     """Return the groups of a load: nodes first, then relationships by the labels they join.
 
-    One group holds whole files of one folder and one shape, up to ``group_rows`` rows, but at least
-    one file. Files whose rows join several pairs of labels are split into new ones below
+    One group holds whole files of one folder and one shape, up to ``most`` rows of its kind, but at
+    least one file. Files whose rows join several pairs of labels are split into new ones below
     ``<folder>/split``. Raises Misfit for ends that fit no label, or several.
     """
     groups: list[Group] = []
     for table in snapshot.nodes:
         parts = [Part(file.path, file.rows, "", "") for file in table.files if file.rows]
-        _add_groups(groups, table, parts, group_rows)
+        _add_groups(groups, table, parts, most["node"])
     for table in snapshot.relationships:
-        _add_groups(groups, table, find_parts(snapshot, table, folder), group_rows)
+        _add_groups(groups, table, find_parts(snapshot, table, folder), most["relationship"])
     return groups
 
 
-def _add_groups(groups: list[Group], table: Table, parts: list[Part], group_rows: int) -> None:
+def _add_groups(groups: list[Group], table: Table, parts: list[Part], most: int) -> None:
     shapes = _number_shapes(table, parts)
 
     def alike(part: Part) -> tuple[str, str, bool, int]:
@@ -47,7 +50,7 @@ def _add_groups(groups: list[Group], table: Table, parts: list[Part], group_rows
         return part.source, part.target, is_split(part.path), shapes[part.path]
 
     for _, same in groupby(sorted(parts, key=alike), key=alike):
-        for some in _bundle(same, group_rows):
+        for some in _bundle(same, most):
             groups.append(_group(len(groups), table.kind, table.name, some))
 
 
@@ -62,7 +65,7 @@ def _shape(file: DataFile) -> object:
     return columns, file.written_by.partition(" version")[0]
 
 
-def keep_plan(snapshot: Snapshot, ledger: Ledger, group_rows: int, folder: Path) -> list[Group]:
+def keep_plan(snapshot: Snapshot, ledger: Ledger, most: Most, folder: Path) -> list[Group]:
     """Return the stored plan; made and stored at the first run. Split files that are gone are made again.
 
     Raises Doubt when the snapshot gives another plan than the one stored with the job, BadInput for
@@ -75,7 +78,7 @@ def keep_plan(snapshot: Snapshot, ledger: Ledger, group_rows: int, folder: Path)
         return list(stored)
     shutil.rmtree(folder / "split", ignore_errors=True)
     half.touch()
-    groups = _plan(snapshot, ledger, group_rows, folder)
+    groups = _plan(snapshot, ledger, most, folder)
     half.unlink()
     if stored is None:
         ledger.store_plan(groups)
@@ -84,9 +87,9 @@ def keep_plan(snapshot: Snapshot, ledger: Ledger, group_rows: int, folder: Path)
     return groups
 
 
-def _plan(snapshot: Snapshot, ledger: Ledger, group_rows: int, folder: Path) -> list[Group]:
+def _plan(snapshot: Snapshot, ledger: Ledger, most: Most, folder: Path) -> list[Group]:
     try:
-        return plan_groups(snapshot, group_rows, folder)
+        return plan_groups(snapshot, most, folder)
     except Misfit as misfit:
         bad = diagnose(Desk(snapshot, ledger, folder, across=False), misfit, _KEPT)
         raise bad or BadInput(misfit.said, kept=_KEPT) from misfit

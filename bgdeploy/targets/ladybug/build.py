@@ -25,7 +25,7 @@ from bgdeploy.targets.groups import Doubt, find_table, keep_plan
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
 from bgdeploy.targets.ladybug.paths import GRAPH, NEED
-from bgdeploy.targets.ladybug.plan import disk_needed
+from bgdeploy.targets.ladybug.plan import disk_needed, rows_at_once
 from bgdeploy.targets.ladybug.reading import read_group
 from bgdeploy.targets.ladybug.refusals import explain
 from bgdeploy.targets.ladybug.watching import TURN_ON, watched
@@ -82,7 +82,7 @@ def _start_again(work: Build, reason: str) -> None:
 
 
 def _load(work: Build) -> None:
-    groups = keep_plan(work.snapshot, work.ledger, int(work.settings["group_rows"]), work.folder)
+    groups = keep_plan(work.snapshot, work.ledger, rows_at_once(work.settings), work.folder)
     hints = _read_hints(work.folder)
     pool = int(work.settings["buffer_pool_mb"]) * int(hints.get("pool", 1))
     threads = int(hints.get("threads", work.settings["threads"]))
@@ -171,6 +171,7 @@ def _copy(work: Build, engine: Engine, group: Group) -> None:
     except QueryFailed as error:
         engine.abandon()
         _give_up(work, group, error)
+    engine.release()
     reach("load.group.copied")
     work.ledger.confirmed(group.number, group.rows)
     reach("load.group.confirmed")

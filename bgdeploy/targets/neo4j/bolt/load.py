@@ -17,7 +17,7 @@ from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.snapshots.values import find_bad_text
 from bgdeploy.targets.base import Group, Ledger, Ticket
-from bgdeploy.targets.groups import Doubt, keep_plan
+from bgdeploy.targets.groups import Doubt, Most, keep_plan
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.bolt.batches import Work, run_stream
@@ -25,7 +25,8 @@ from bgdeploy.targets.neo4j.bolt.streams import Stream, close_streams, open_stre
 from bgdeploy.targets.neo4j.databases import create, layout_of
 from bgdeploy.targets.neo4j.keys import create_keys, explain
 
-GROUP_ROWS = 1_000_000  # rows a line of the ledger stands for; batches are much smaller
+# Rows a line of the ledger stands for; batches are much smaller
+GROUP_ROWS: Most = {"node": 1_000_000, "relationship": 1_000_000}
 _TELL_EVERY = 1.0  # seconds between two notes of progress in one group
 
 

@@ -13,7 +13,7 @@ from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import Group, Ledger, Ticket
-from bgdeploy.targets.groups import Doubt, keep_plan
+from bgdeploy.targets.groups import Doubt, Most, keep_plan
 from bgdeploy.targets.neo4j import databases, health, schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.keys import complete, explain
@@ -25,7 +25,8 @@ from bgdeploy.targets.neo4j.offline.report import TOLERATED, as_misfit, parse, r
 from bgdeploy.targets.neo4j.offline.sources import LABELS_APART, id_type, lay_out, spaces_of
 from bgdeploy.targets.neo4j.offline.tool import Failed, Tool, check_version, run
 
-GROUP_ROWS = 100_000_000  # rows a line of the ledger stands for; all of them are committed at once
+# Rows a line of the ledger stands for; all of them are committed at once
+GROUP_ROWS: Most = {"node": 100_000_000, "relationship": 100_000_000}
 REPORT = "report"
 SETTINGS = "tool.conf"
 _KEPT = "What is live stays live."
