@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,12 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bgdeploy.snapshots.footers import id_range
-from bgdeploy.snapshots.ids import BATCH, column_of, family, name_in, read_ids, within
+from bgdeploy.snapshots.ids import column_of, family, name_in
+from bgdeploy.snapshots.lookup import ENDS, NO_LABEL, SEVERAL, End, look_up
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import DataFile, Kind, Role, Snapshot, Table
 
-_WINDOW = 2_000_000  # ids held in memory at once
-_NONE, _MANY = -1, -2  # in place of a label's number: in no table, in several
+Names = Sequence[str]  # of labels, in the order of their numbers
+Span = tuple[object, object] | None  # the least and the greatest id; None where the footers do not tell
 
 
 class Misfit(Exception):
@@ -46,15 +46,49 @@ def find_parts(snapshot: Snapshot, table: Table, build: Path) -> list[Part]:
     ``<build>/split``; doing it again gives the same files. Raises Misfit for ids that no node
     has and for ids that several labels share while nothing declares the ends.
     """
-    sources = candidates(snapshot, table, "source", table.source_label)
-    targets = candidates(snapshot, table, "target", table.target_label)
     parts: list[Part] = []
-    for file in table.files:
-        if file.rows:
-            left = _narrow(snapshot, table, file, "source", sources)
-            right = _narrow(snapshot, table, file, "target", targets)
-            parts += _parts_of(snapshot, table, file, left, right, build)
+    roles = _roles(snapshot, table)
+    spans = {name: _span(snapshot, name) for _, names in roles if len(names) > 1 for name in names}
+    for some in _bundle(file for file in table.files if file.rows):
+        ends = [
+            End(file, role, _narrow(snapshot, table, file, role, names, spans))
+            for file in some
+            for role, names in roles
+        ]
+        parts += _join(snapshot, table, ends, build)
     return parts
+
+
+def _bundle(files: Iterable[DataFile]) -> Iterator[list[DataFile]]:
+    """Files whose ends are looked up at once; one of more rows than these stands alone."""
+    some: list[DataFile] = []
+    for file in files:
+        if some and 2 * (sum(one.rows for one in some) + file.rows) > ENDS:
+            yield some
+            some = []
+        some.append(file)
+    if some:
+        yield some
+
+
+def _roles(snapshot: Snapshot, table: Table) -> list[tuple[Role, list[str]]]:
+    return [
+        ("source", candidates(snapshot, table, "source", table.source_label)),
+        ("target", candidates(snapshot, table, "target", table.target_label)),
+    ]
+
+
+def _join(snapshot: Snapshot, table: Table, ends: Sequence[End], build: Path) -> Iterator[Part]:
+    """Yield the parts of some files, whose ends stand in turn."""
+    if all(len(end.labels) == 1 for end in ends):
+        for left, right in zip(ends[::2], ends[1::2], strict=True):
+            yield Part(left.file.path, left.file.rows, left.labels[0], right.labels[0])
+        return
+    places = list(_labels_of_rows(snapshot, table, ends))
+    names = list(_number(ends))
+    for end, left, right in zip(ends[::2], places[::2], places[1::2], strict=True):
+        pairs = pc.add(pc.multiply(left.cast(pa.int32()), len(names)), right.cast(pa.int32()))
+        yield from _parts_of(snapshot, table, end.file, pairs, names, build)
 
 
 def candidates(snapshot: Snapshot, table: Table, role: Role, declared: str | None) -> list[str]:
@@ -68,84 +102,60 @@ def candidates(snapshot: Snapshot, table: Table, role: Role, declared: str | Non
     return sorted({node.name for node in fitting})
 
 
-def _narrow(snapshot: Snapshot, table: Table, file: DataFile, role: Role, names: list[str]) -> list[str]:
+def _narrow(
+    snapshot: Snapshot, table: Table, file: DataFile, role: Role, names: list[str], spans: Mapping[str, Span]
+) -> list[str]:
     """Leave out the labels whose ids the footers prove to lie elsewhere."""
     if len(names) == 1:
         return names
     mine = id_range(snapshot.path, [(file.path, name_in(table, file, role))])
     if mine is None:
         return names
-    return [name for name in names if _may_meet(_range(snapshot, name), mine)] or names
+    return [name for name in names if _may_meet(spans[name], mine)] or names
 
 
-def _range(snapshot: Snapshot, label: str) -> tuple[object, object] | None:
+def _span(snapshot: Snapshot, label: str) -> Span:
     nodes = [node for node in snapshot.nodes if node.name == label]
     files = [(file.path, name_in(node, file, "id")) for node in nodes for file in node.files if file.rows]
     return id_range(snapshot.path, files)
 
 
-def _may_meet(one: tuple[object, object] | None, other: tuple[object, object]) -> bool:
+def _may_meet(one: Span, other: tuple[object, object]) -> bool:
     if one is None:
         return True
     return bool(one[0] <= other[1] and other[0] <= one[1])  # type: ignore[operator]
 
 
+def _labels_of_rows(snapshot: Snapshot, table: Table, ends: Sequence[End]) -> Iterator[pa.ChunkedArray]:
+    """Yield for each end the number of every row's label; raises Misfit for none and for several."""
+    labels = _number(ends)
+    unclear = [end for end in ends if len(end.labels) > 1]
+    looked_up = iter(look_up(snapshot, table, unclear, labels))
+    for end in ends:
+        if len(end.labels) == 1:
+            same = pa.scalar(labels[end.labels[0]], pa.int16())
+            yield pa.chunked_array([pa.nulls(end.file.rows, pa.int16()).fill_null(same)])
+            continue
+        places = next(looked_up)
+        if pc.min(places).as_py() < 0:
+            raise _unclear(table, end, places)
+        yield places
+
+
+def _number(ends: Sequence[End]) -> dict[str, int]:
+    names = sorted({label for end in ends for label in end.labels})
+    return {name: number for number, name in enumerate(names)}
+
+
 def _parts_of(
-    snapshot: Snapshot, table: Table, file: DataFile, left: list[str], right: list[str], build: Path
+    snapshot: Snapshot, table: Table, file: DataFile, pairs: pa.ChunkedArray, names: Names, build: Path
 ) -> list[Part]:
-    if len(left) == len(right) == 1:
-        return [Part(file.path, file.rows, left[0], right[0])]
-    sources = _classify(snapshot, table, file, "source", left)
-    targets = _classify(snapshot, table, file, "target", right)
-    pairs = pc.add(pc.multiply(sources, len(right)), targets)
     found = sorted((one["values"].as_py(), one["counts"].as_py()) for one in pc.value_counts(pairs))
-    names = {pair: (left[pair // len(right)], right[pair % len(right)]) for pair, _ in found}
+    joined = [(names[pair // len(names)], names[pair % len(names)]) for pair, _ in found]
     if len(found) == 1:
-        return [Part(file.path, file.rows, *names[found[0][0]])]
+        return [Part(file.path, file.rows, *joined[0])]
     paths = _split(snapshot, table, file, pairs, [pair for pair, _ in found], build)
-    return [Part(path, rows, *names[pair]) for path, (pair, rows) in zip(paths, found, strict=True)]
-
-
-def _classify(
-    snapshot: Snapshot, table: Table, file: DataFile, role: Role, names: list[str]
-) -> pa.ChunkedArray:
-    """The number of the label each row's id belongs to; raises Misfit for none and for several."""
-    if len(names) == 1:
-        return pa.chunked_array([pa.nulls(file.rows, pa.int32()).fill_null(0)])
-    chunks = []
-    for ids in _read(snapshot, table, file, role):
-        place = pa.nulls(len(ids), pa.int32()).fill_null(_NONE)
-        for number, name in enumerate(names):
-            for window in _windows(snapshot, name):
-                place = _mark(place, within(ids, window), number)
-        chunks.append(place)
-    places = pa.chunked_array(chunks)
-    if pc.min(places).as_py() < 0:
-        raise _unclear(table, file, role, places)
-    return places
-
-
-def _mark(place: pa.Array, hit: pa.Array, number: int) -> pa.Array:
-    """Give hit rows this label's number, or note that they have one already."""
-    free = pc.or_(pc.equal(place, _NONE), pc.equal(place, number))
-    return pc.if_else(
-        hit, pc.if_else(free, pa.scalar(number, pa.int32()), pa.scalar(_MANY, pa.int32())), place
-    )
-
-
-def _windows(snapshot: Snapshot, label: str) -> Iterator[pa.Array]:
-    for node in snapshot.nodes:
-        if node.name == label:
-            for file in node.files:
-                for ids in _read(snapshot, node, file, "id"):
-                    yield ids.drop_null()
-
-
-def _read(snapshot: Snapshot, table: Table, file: DataFile, role: Role) -> Iterator[pa.Array]:
-    """Yield a file's ids of one role in windows."""
-    batches = read_ids(snapshot, table, file, role)
-    while some := list(islice(batches, _WINDOW // BATCH)):
-        yield pa.concat_arrays(some)
+    return [Part(path, rows, *ends) for path, (_, rows), ends in zip(paths, found, joined, strict=True)]
 
 
 def _split(
@@ -174,8 +184,9 @@ def _split(
     return paths
 
 
-def _unclear(table: Table, file: DataFile, role: Role, places: pa.ChunkedArray) -> Misfit:
-    lost = pc.sum(pc.equal(places, _NONE)).as_py()
-    rows = lost or pc.sum(pc.equal(places, _MANY)).as_py()
+def _unclear(table: Table, end: End, places: pa.ChunkedArray) -> Misfit:
+    lost = pc.sum(pc.equal(places, NO_LABEL)).as_py()
+    rows = lost or pc.sum(pc.equal(places, SEVERAL)).as_py()
     why = "that no node has" if lost else "that several labels share"
-    return Misfit("relationship", table.name, f"{file.path} has {rows:,} rows with a {role} id {why}.")
+    said = f"{end.file.path} has {rows:,} rows with a {end.role} id {why}."
+    return Misfit("relationship", table.name, said)
