@@ -72,6 +72,7 @@ class Settings(Section):
             "loader": neo4j.loader,
             "primaries": neo4j.primaries,
             "secondaries": neo4j.secondaries,
+            "seed_uri": neo4j.seed_uri,
             "concurrency": neo4j.concurrency,
             "batch_rows": neo4j.batch_rows,
             "read_only": neo4j.read_only,

@@ -165,6 +165,7 @@ class Neo4j(Section):
     import_memory_mb: Annotated[int | None, Field(ge=64, le=16_777_216), Nothing] = None
     primaries: Annotated[int | None, Field(ge=1, le=11), Nothing] = None
     secondaries: Annotated[int | None, Field(ge=0, le=20), Nothing] = None
+    seed_uri: Annotated[str | None, Nothing] = None
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 5_000
     indexes: Lines = ()
@@ -183,6 +184,16 @@ class Neo4j(Section):
                 "must be neo4j://host:port or bolt://host:port, with +s or +ssc for TLS and nothing else"
             )
         return uri
+
+    @field_validator("seed_uri")
+    @classmethod
+    def _is_folder(cls, uri: str | None) -> str | None:
+        folder = "/x" if uri is None else uri.removeprefix("file://")
+        if folder == uri or not folder.startswith("/") or not folder.strip("/") or set(folder) & set("?# "):
+            raise ValueError(
+                "must be file:///<folder>, one that bgdeploy writes to and every member of the cluster reads"
+            )
+        return uri and uri.rstrip("/")
 
     def address(self) -> str:
         """The URI, or what host, port and tls make of it."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from tests.neo4j.servers import LTS, PASSWORD, Community
 
@@ -155,7 +156,7 @@ class Dbms:
 
     def administer(self, user: str, text: str, params: Params) -> tuple[list[str], Rows]:
         """Answer one statement on ``system``: its columns and rows."""
-        text = " ".join(text.split())
+        text = " ".join(text.split()).removeprefix("CYPHER 5 ")
         if text.startswith("STANDIN"):
             return ["state"], self._control(params)
         self.lead()
@@ -259,15 +260,33 @@ class Dbms:
                 said = "Reached the limit of databases."
                 raise Refusal("Neo.DatabaseError.Database.DatabaseLimitReached", said)
             database = self.databases[name] = Database(name)
-        threading.Thread(target=self._make, args=(database,), daemon=True).start()
+        seed = params.get("options", {}).get("seedURI", "")
+        threading.Thread(target=self._make, args=(database, seed), daemon=True).start()
         return self._waited(name, found)
 
-    def _make(self, database: Database) -> None:
+    def _make(self, database: Database, seed: str) -> None:
         database.status = "starting"
         lies_there = (self.data / "databases" / database.name).exists()
+        if seed:
+            self._sow(database, seed, lies_there)
+            return
         with self.lock:
             server = self.spare.pop() if self.spare and not lies_there else None
         database.server = server or self._new_server(database.name if lies_there else "")
+        self._come_online(database)
+
+    def _sow(self, database: Database, seed: str, lies_there: bool) -> None:
+        """Make a database of a dump; one that cannot be read, or a store in the way, leaves it offline."""
+        dump = Path(unquote(seed.removeprefix("file://")))
+        if lies_there or not dump.is_file():
+            database.status, database.message = "offline", f"Unable to seed from {seed}"
+            return
+        server = self.new_home()
+        (server.home / "seed").mkdir()
+        shutil.copy(dump, server.home / "seed/neo4j.dump")
+        server.administer("database", "load", "neo4j", f"--from-path={server.home / 'seed'}")
+        server.start()
+        database.server = server
         self._come_online(database)
 
     def _come_online(self, database: Database) -> None:

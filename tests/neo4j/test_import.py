@@ -235,19 +235,75 @@ def test_bad_rows_end_the_job_with_their_list_and_nothing_is_left(
     assert tools() == []
 
 
-def test_in_a_cluster_the_other_members_copy_from_the_one_with_the_store(
-    enterprise: StandIn, house: House
-) -> None:
-    change(house, primaries=3, secondaries=2)
+def be_one_of_two(enterprise: StandIn) -> None:
+    """From now on the server says that it has a companion."""
     mine = enterprise.system(
         "SHOW DATABASES YIELD name, serverID, address WHERE name = 'system' RETURN serverID AS id, address"
     )
     enterprise.control(told={"members": [mine[0]["id"], "11111111-1111-1111-1111-111111111111"]})
+
+
+def test_in_a_cluster_the_other_members_copy_from_the_one_with_the_store(
+    enterprise: StandIn, house: House
+) -> None:
+    change(house, primaries=3, secondaries=2)
+    be_one_of_two(enterprise)
     house.drop("acme", FIRST, rows=ROWS)
     whole(enterprise, house)
     said = enterprise.control()["said"]
     clauses = "TOPOLOGY 3 PRIMARIES 2 SECONDARIES OPTIONS $options WAIT 60 SECONDS"
     assert f"CREATE DATABASE $name IF NOT EXISTS {clauses}" in said
+
+
+SOWING = ["load.seed.after", "load.seed.before", "load.created"]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("moment", SOWING if ALL else SOWING[:1])
+def test_with_a_folder_of_seeds_every_member_makes_it_of_a_dump_there(
+    enterprise: StandIn, house: House, moment: str
+) -> None:
+    """Live with exact counts however often it is begun, and neither store nor dump is left."""
+    seeds = house.folder / "seeds of all"
+    seeds.mkdir()
+    change(house, seed_uri=f"file://{house.folder}/seeds%20of%20all/")
+    be_one_of_two(enterprise)
+    house.drop("acme", FIRST, rows=ROWS)
+    service = house.start("serve", failpoint=f"{moment}:1:kill")
+    house.await_("the child was killed once", lambda: "load.retry" in kinds(house))
+    service.kill()
+    service.wait()
+    house.run("run", "--timeout", "80")
+    assert house.live("acme") == f"acme-{FIRST}"
+    assert enterprise.counts(f"acme-{FIRST}") == WHOLE
+    assert stores(enterprise) == set()
+    assert list(seeds.iterdir()) == []
+    assert house.leftovers() == []
+
+
+def test_a_dump_of_somebody_else_is_left_alone(enterprise: StandIn, house: House) -> None:
+    seeds = house.folder / "seeds"
+    seeds.mkdir()
+    theirs = seeds / f"acme-{FIRST}.dump"
+    theirs.write_text("theirs")
+    change(house, seed_uri=f"file://{seeds}")
+    be_one_of_two(enterprise)
+    house.drop("acme", FIRST, rows=ROWS)
+    house.run("run", "--timeout", "80")
+    assert house.live("acme") == f"acme-{FIRST}-f1"
+    assert theirs.read_text() == "theirs"
+    assert list(seeds.iterdir()) == [theirs]
+    assert stores(enterprise) == set()
+
+
+def test_a_folder_of_seeds_that_is_not_there_is_told_before_anything_is_imported(
+    enterprise: StandIn, house: House
+) -> None:
+    change(house, seed_uri=f"file://{house.folder}/none")
+    be_one_of_two(enterprise)
+    house.drop("acme", FIRST, rows=ROWS)
+    await_reason(house, f"leads to {house.folder}/none, which is no folder that bgdeploy may write to")
+    assert stores(enterprise) == set()
 
 
 @pytest.mark.timeout(400)

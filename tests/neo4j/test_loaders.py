@@ -158,6 +158,10 @@ def test_a_data_folder_is_the_servers_when_its_id_says_so(tmp_path: Path) -> Non
             Layout(3, 2, "an id"), " TOPOLOGY 3 PRIMARIES 2 SECONDARIES OPTIONS $options",
             {"options": {"existingData": "use", "existingDataSeedServer": "an id"}},
         ),
+        (
+            Layout(seed="file:///seeds/a.dump"), " OPTIONS $options",
+            {"options": {"existingData": "use", "seedURI": "file:///seeds/a.dump"}},
+        ),
     ],
 )  # fmt: skip
 def test_a_database_is_made_on_as_many_servers_as_wanted(layout: Layout, text: str, given: Any) -> None:

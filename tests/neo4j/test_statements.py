@@ -16,7 +16,8 @@ from tests.neo4j.standin import StandIn
 ENTERPRISE = (
     databases.CREATE,
     databases.creating(databases.Layout(1)),
-    databases.creating(databases.Layout(3, 2, "an id")),
+    databases.creating(databases.Layout(3, 2, seeder="an id")),
+    databases.creating(databases.Layout(3, seed="file:///seeds/acme-1.dump")),
     databases.DROP,
     databases.READ_ONLY,
     databases.READ_WRITE,

@@ -11,6 +11,7 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import BuildLocked, ConfigError, NameTaken, Refused, TargetAway, TargetError
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.names import CYPHER
 from bgdeploy.targets.neo4j.statuses import Found, failures, find
 
 SHOW = (
@@ -40,11 +41,15 @@ def look(server: Server, name: str) -> Found:
 
 @dataclass(frozen=True)
 class Layout:
-    """On how many servers a database lies, None for the server's default, and which of them has its store already."""
+    """On how many servers a database lies, None for the server's default, and where its store comes from.
+
+    ``seeder`` is the server that has it already, ``seed`` the address of a dump; without both it begins empty.
+    """
 
     primaries: int | None = None
     secondaries: int | None = None
     seeder: str | None = None
+    seed: str | None = None
 
     @property
     def text(self) -> str:
@@ -53,27 +58,29 @@ class Layout:
         if self.primaries is not None:
             copies = f" TOPOLOGY {self.primaries} PRIMARIES"
             copies += f" {self.secondaries} SECONDARIES" if self.secondaries else ""
-        return copies + (" OPTIONS $options" if self.seeder else "")
+        return copies + (" OPTIONS $options" if self.given else "")
 
     @property
     def given(self) -> dict[str, Any]:
         """The parameters of those clauses."""
-        return (
-            {"options": {"existingData": "use", "existingDataSeedServer": self.seeder}} if self.seeder else {}
-        )
+        found = {"existingDataSeedServer": self.seeder, "seedURI": self.seed}
+        given = {name: value for name, value in found.items() if value is not None}
+        return {"options": {"existingData": "use", **given}} if given else {}
 
 
 def creating(layout: Layout) -> str:
     """The statement that makes a database, and mounts what lies on disk under its name."""
-    return f"CREATE DATABASE $name IF NOT EXISTS{layout.text} WAIT 60 SECONDS"
+    # Cypher 25 has no existingData, and a server may have that for its default.
+    language = CYPHER if layout.given else ""
+    return f"{language}CREATE DATABASE $name IF NOT EXISTS{layout.text} WAIT 60 SECONDS"
 
 
 CREATE = creating(Layout())
 
 
-def layout_of(settings: Mapping[str, Any], seeder: str | None = None) -> Layout:
+def layout_of(settings: Mapping[str, Any], seeder: str | None = None, seed: str | None = None) -> Layout:
     """What the configuration asks for."""
-    return Layout(settings.get("primaries"), settings.get("secondaries"), seeder)
+    return Layout(settings.get("primaries"), settings.get("secondaries"), seeder, seed)
 
 
 def create(server: Server, name: str, layout: Layout = Layout()) -> None:
@@ -81,6 +88,7 @@ def create(server: Server, name: str, layout: Layout = Layout()) -> None:
 
     A store of that name on the server's disk becomes the database, on one server by itself, in a
     cluster as the store of ``layout.seeder``, from which the other members copy it.
+    With ``layout.seed`` every member makes it of that dump instead.
 
     Raises NameTaken when the name belongs to an alias, BuildLocked when the database is stuck (both
     are stepped around by another name), TargetFull at the server's limit, TargetAway when it stays

@@ -5,8 +5,9 @@ The tool cannot resume. What can is everything after it: a store that is whole i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bgdeploy.errors import BuildLocked, NameTaken, TargetError, TargetFull
 from bgdeploy.failpoints import reach
@@ -18,7 +19,7 @@ from bgdeploy.targets.neo4j import databases, health, schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.keys import complete, explain
 from bgdeploy.targets.neo4j.names import CYPHER
-from bgdeploy.targets.neo4j.offline import empties, store
+from bgdeploy.targets.neo4j.offline import empties, seed, store
 from bgdeploy.targets.neo4j.offline.needs import find_needs
 from bgdeploy.targets.neo4j.offline.place import Place, find_place
 from bgdeploy.targets.neo4j.offline.report import TOLERATED, as_misfit, parse, read_report
@@ -53,12 +54,13 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
         if not _is_mounted(server, ticket.database, groups, ledger, folder):
             place = find_place(server)
             _make_store(server, place, ticket, snapshot, groups, ledger, folder)
-            seeder = place.server_id if len(place.members) > 1 else None
-            layout = databases.layout_of(ticket.settings, seeder)
+            layout = _share(server, place, ticket, ledger, folder)
             _mount(server, ticket.database, layout, ledger, folder)
         # An earlier run may have left while it was on its way.
         databases.await_online(server, ticket.database)
         _confirm(server, ticket.database, groups, ledger)
+        if (note := store.read_note(folder)) is not None:
+            store.remove_dump(note)
         empties.restore(server, ticket.database, folder)
     except Misfit as misfit:
         raise explain(ticket.database, snapshot, folder, ledger, misfit) from misfit
@@ -97,12 +99,14 @@ def _make_store(
 ) -> None:
     """Let the tool write the store, unless an earlier run got so far."""
     note = store.read_note(folder)
-    if note is not None and note.phase != "importing" and all(one.is_dir() for one in note.folders):
+    if note is not None and note.is_whole:
         return
+    if len(place.members) > 1:
+        seed.check(ticket.settings, ticket.database)  # hours before it is needed
     tool = _tool(server)
     check_version(tool, health.version(server))
     store.discard(folder)
-    _check_needs(server, snapshot)
+    _check_needs(server, ticket.settings, snapshot)
     ledger.note("looking through the files")
     given = lay_out(snapshot, groups, folder)
     empties.keep(folder, given.empties)
@@ -117,9 +121,9 @@ def _make_store(
     reach("load.import.after")
 
 
-def _check_needs(server: Server, snapshot: Snapshot) -> None:
+def _check_needs(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> None:
     """The same look as before the claim, which did not know yet which loader it would be."""
-    for need in find_needs(server, snapshot):
+    for need in find_needs(server, settings, snapshot):
         if not need.met:
             raise TargetFull(f"Too little for the import: {need.sum}.", kept=_KEPT)
 
@@ -161,6 +165,19 @@ def _run(
     if bad := read_report(report, spaces):
         store.discard(folder)
         raise as_misfit(bad)
+
+
+def _share(server: Server, place: Place, ticket: Ticket, ledger: Ledger, folder: Path) -> databases.Layout:
+    """How the other members of a cluster come by the store: from this one, or from a dump that all of them read."""
+    if len(place.members) == 1:
+        return databases.layout_of(ticket.settings)
+    into = seed.folder_of(ticket.settings)
+    if into is None:
+        return databases.layout_of(ticket.settings, seeder=place.server_id)
+    note = store.read_note(folder)
+    assert note is not None
+    seed.dump(_tool(server), note, folder, into, folder / SETTINGS, ledger.note)
+    return databases.layout_of(ticket.settings, seed=seed.address_of(ticket.settings, ticket.database))
 
 
 def _mount(server: Server, database: str, layout: databases.Layout, ledger: Ledger, folder: Path) -> None:

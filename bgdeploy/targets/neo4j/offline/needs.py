@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import psutil
 
@@ -11,6 +12,7 @@ from bgdeploy.errors import ConfigError
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Need
 from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.offline import seed
 from bgdeploy.targets.neo4j.offline.place import find_place
 from bgdeploy.targets.neo4j.offline.sources import id_type
 from bgdeploy.targets.neo4j.room import MIB
@@ -19,8 +21,8 @@ BASE = 1024 * MIB  # of the tool itself, as it tells of an import of five rows
 _ID = {"integer": 12, "string": 24}  # bytes a node's id takes while relationships look for it
 
 
-def find_needs(server: Server, snapshot: Snapshot) -> Iterator[Need]:
-    """Memory outside of Java's heap, against what the configuration allows or the host has free."""
+def find_needs(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Need]:
+    """Memory outside of Java's heap, against what the configuration allows or the host has free; disk."""
     nodes, kind = sum(table.rows for table in snapshot.nodes), id_type(snapshot)
     needed = BASE + _ID[kind] * nodes
     limit = server.access.import_memory_mb
@@ -29,6 +31,7 @@ def find_needs(server: Server, snapshot: Snapshot) -> Iterator[Need]:
     words = f"memory of the import tool: {needed / MIB:,.0f} MiB for {nodes:,} {kind} ids, {free / MIB:,.0f} MiB {whose}"
     yield Need("memory of the import tool", needed, free, words)
     yield from _store(server, snapshot)
+    yield from _seed(settings, snapshot)
 
 
 def _store(server: Server, snapshot: Snapshot) -> Iterator[Need]:
@@ -41,6 +44,18 @@ def _store(server: Server, snapshot: Snapshot) -> Iterator[Need]:
     needed, free = store_bytes(snapshot), room.f_bavail * room.f_frsize
     words = f"disk for the import: {needed / MIB:,.0f} MiB for the store of {snapshot.rows:,} rows, {free / MIB:,.0f} MiB free"
     yield Need("disk for the import", needed, free, words)
+
+
+def _seed(settings: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Need]:
+    """A dump for the other members, which is packed, but nobody knows how well."""
+    try:
+        free = seed.room(settings)
+    except ConfigError:
+        return  # the load itself says so, with what helps
+    if free is not None:
+        needed = store_bytes(snapshot)
+        words = f"disk for the dump: up to {needed / MIB:,.0f} MiB, {free / MIB:,.0f} MiB free"
+        yield Need("disk for the dump", needed, free, words)
 
 
 def store_bytes(snapshot: Snapshot) -> int:

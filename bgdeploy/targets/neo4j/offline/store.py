@@ -21,24 +21,33 @@ from bgdeploy.targets.neo4j.offline.place import Place
 
 FILE = "import.json"
 MARK = "BGDEPLOY_IMPORT"  # in the environment of every process that writes the store
-Phase = Literal["importing", "imported", "mounting"]
+Phase = Literal["importing", "imported", "dumping", "dumped", "mounting"]
+_KEPT = "What is live stays live."
 _PATIENCE = 10.0  # seconds a killed process gets to disappear
 
 
 @dataclass(frozen=True)
 class Note:
-    """What is being made, where, and by processes with which mark."""
+    """What is being made, where, and by processes with which mark; ``dump`` is its copy for other members."""
 
     database: str
     store: str
     logs: str
     mark: str
     phase: Phase
+    dump: str = ""
 
     @property
     def folders(self) -> tuple[Path, Path]:
         """Where the store and its log lie."""
         return Path(self.store), Path(self.logs)
+
+    @property
+    def is_whole(self) -> bool:
+        """True while what a database is to be made of lies there, whole."""
+        if self.dump and self.phase in ("dumped", "mounting"):
+            return Path(self.dump).is_file()
+        return self.phase != "importing" and all(one.is_dir() for one in self.folders)
 
 
 def read_note(folder: Path) -> Note | None:
@@ -62,9 +71,9 @@ def open_note(folder: Path, place: Place, database: str) -> Note:
     return _write(folder, note)
 
 
-def move_on(folder: Path, note: Note, phase: Phase) -> Note:
-    """Note that the store is whole, or that the server is told of it."""
-    return _write(folder, replace(note, phase=phase))
+def move_on(folder: Path, note: Note, phase: Phase, dump: str = "") -> Note:
+    """Note that the store is whole, or is dumped to ``dump``, or that the server is told of it."""
+    return _write(folder, replace(note, phase=phase, dump=dump or note.dump))
 
 
 def _write(folder: Path, note: Note) -> Note:
@@ -78,11 +87,30 @@ def discard(folder: Path) -> None:
     if note is None:
         return
     end_marked(note.mark)
+    remove_folders(note)
+    remove_dump(note)
+    (folder / FILE).unlink()
+
+
+def remove_folders(note: Note) -> None:
+    """Remove the store and its log; raises TargetError for one that stays."""
     for one in note.folders:
         shutil.rmtree(one, ignore_errors=True)
         if one.exists():
-            raise TargetError(f"{one} cannot be removed.", kept="What is live stays live.")
-    (folder / FILE).unlink()
+            raise TargetError(f"{one} cannot be removed.", kept=_KEPT)
+
+
+def remove_dump(note: Note) -> None:
+    """Remove the dump, if there is one; raises TargetError where that cannot be told, or not be done."""
+    if not note.dump:
+        return
+    dump = Path(note.dump)
+    try:
+        dump.parent.stat()
+        dump.unlink(missing_ok=True)
+    except OSError as error:
+        what = f"The dump {dump} cannot be removed: {error.strerror or error}."
+        raise TargetError(what, kept=_KEPT, cure=f"Bring the folder {dump.parent} back.") from error
 
 
 def end_marked(mark: str) -> None:
