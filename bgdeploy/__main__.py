@@ -1,8 +1,11 @@
 """Entry: ``bgdeploy`` and ``python -m bgdeploy``; Ctrl+C ends it quietly while it is still being imported too."""
 
+from bgdeploy.garbage import put_off
+
 
 def main() -> None:
     """Run the command line."""
+    put_off()
     try:
         from bgdeploy.cli.app import main as run
 

@@ -40,8 +40,10 @@ class Given:
         return self._open(self.settings(), makes=False, urgent=True)
 
     def _open(self, settings: Settings, *, makes: bool, urgent: bool) -> Site:
+        from bgdeploy.garbage import take_up
         from bgdeploy.site import open_site
 
+        take_up()
         if not makes and not settings.database_path.exists():
             raise self._no_table(settings)
         return open_site(settings, urgent=urgent)
