@@ -72,7 +72,6 @@ class Settings(Section):
             "loader": neo4j.loader,
             "primaries": neo4j.primaries,
             "secondaries": neo4j.secondaries,
-            "seed_uri": neo4j.seed_uri,
             "concurrency": neo4j.concurrency,
             "batch_rows": neo4j.batch_rows,
             "read_only": neo4j.read_only,
@@ -96,6 +95,7 @@ class Settings(Section):
             "password": given,
             "import_memory_mb": neo4j.import_memory_mb,
             "arrow_port": neo4j.arrow_port,
+            "seed_uri": neo4j.seed_uri,
             **{name: None if path is None else str(path) for name, path in files.items()},
         }
 

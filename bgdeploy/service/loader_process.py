@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 from bgdeploy.errors import BadInput, BgdeployError
 from bgdeploy.failpoints import reach
+from bgdeploy.garbage import put_off
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group, Target, Ticket
 
@@ -104,6 +105,7 @@ class PipeLedger:
 
 def main() -> int:
     """Run the stage the ticket names; every failure is one line with its kind, never a traceback."""
+    put_off()
     line = _open_line()
     ticket = json.loads(line.replies.get())
     reach("child.started")

@@ -35,7 +35,8 @@ IDENTITY = "CALL dbms.info() YIELD id RETURN id"
 class Access:
     """Where the server is and who asks; ``password_file`` is read anew at each login.
 
-    ``import_tool`` is the server's ``neo4j-admin`` where it runs on this host, ``import_memory_mb`` what it may take.
+    ``import_tool`` is the server's ``neo4j-admin`` where it runs on this host, ``import_memory_mb`` what it may take,
+    ``seed_uri`` the folder of dumps for the other members of a cluster.
     """
 
     uri: str
@@ -44,6 +45,7 @@ class Access:
     password_file: str | None = None
     ca_file: str | None = None
     import_tool: str | None = None
+    seed_uri: str | None = None
     import_memory_mb: int | None = None
     arrow_port: int | None = None  # None: the one that the server tells
 

@@ -133,7 +133,7 @@ def find_loader(server: Server, settings: Mapping[str, Any]) -> Iterator[Finding
         return
     try:
         check(server)
-        folder_of(settings)
+        folder_of(server.access.seed_uri)
     except ConfigError as failure:
         yield error(failure.what, failure.cure)
         return

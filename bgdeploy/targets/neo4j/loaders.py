@@ -116,4 +116,4 @@ def find_needs(
     if settings.get("loader") == "import":
         from bgdeploy.targets.neo4j.offline.needs import find_needs as find_more
 
-        yield from find_more(server, settings, snapshot)
+        yield from find_more(server, snapshot)

@@ -5,9 +5,8 @@ The tool cannot resume. What can is everything after it: a store that is whole i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bgdeploy.errors import BuildLocked, NameTaken, TargetError, TargetFull
 from bgdeploy.failpoints import reach
@@ -102,11 +101,11 @@ def _make_store(
     if note is not None and note.is_whole:
         return
     if len(place.members) > 1:
-        seed.check(ticket.settings, ticket.database)  # hours before it is needed
+        seed.check(server.access.seed_uri, ticket.database)  # hours before it is needed
     tool = _tool(server)
     check_version(tool, health.version(server))
     store.discard(folder)
-    _check_needs(server, ticket.settings, snapshot)
+    _check_needs(server, snapshot)
     ledger.note("looking through the files")
     given = lay_out(snapshot, groups, folder)
     empties.keep(folder, given.empties)
@@ -121,9 +120,9 @@ def _make_store(
     reach("load.import.after")
 
 
-def _check_needs(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> None:
+def _check_needs(server: Server, snapshot: Snapshot) -> None:
     """The same look as before the claim, which did not know yet which loader it would be."""
-    for need in find_needs(server, settings, snapshot):
+    for need in find_needs(server, snapshot):
         if not need.met:
             raise TargetFull(f"Too little for the import: {need.sum}.", kept=_KEPT)
 
@@ -171,13 +170,14 @@ def _share(server: Server, place: Place, ticket: Ticket, ledger: Ledger, folder:
     """How the other members of a cluster come by the store: from this one, or from a dump that all of them read."""
     if len(place.members) == 1:
         return databases.layout_of(ticket.settings)
-    into = seed.folder_of(ticket.settings)
+    address = server.access.seed_uri
+    into = seed.folder_of(address)
     if into is None:
         return databases.layout_of(ticket.settings, seeder=place.server_id)
     note = store.read_note(folder)
     assert note is not None
     seed.dump(_tool(server), note, folder, into, folder / SETTINGS, ledger.note)
-    return databases.layout_of(ticket.settings, seed=seed.address_of(ticket.settings, ticket.database))
+    return databases.layout_of(ticket.settings, seed=f"{address}/{ticket.database}.dump")
 
 
 def _mount(server: Server, database: str, layout: databases.Layout, ledger: Ledger, folder: Path) -> None:

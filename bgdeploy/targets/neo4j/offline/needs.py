@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import psutil
 
@@ -21,7 +20,7 @@ BASE = 1024 * MIB  # of the tool itself, as it tells of an import of five rows
 _ID = {"integer": 12, "string": 24}  # bytes a node's id takes while relationships look for it
 
 
-def find_needs(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Need]:
+def find_needs(server: Server, snapshot: Snapshot) -> Iterator[Need]:
     """Memory outside of Java's heap, against what the configuration allows or the host has free; disk."""
     nodes, kind = sum(table.rows for table in snapshot.nodes), id_type(snapshot)
     needed = BASE + _ID[kind] * nodes
@@ -31,7 +30,7 @@ def find_needs(server: Server, settings: Mapping[str, Any], snapshot: Snapshot) 
     words = f"memory of the import tool: {needed / MIB:,.0f} MiB for {nodes:,} {kind} ids, {free / MIB:,.0f} MiB {whose}"
     yield Need("memory of the import tool", needed, free, words)
     yield from _store(server, snapshot)
-    yield from _seed(settings, snapshot)
+    yield from _seed(server, snapshot)
 
 
 def _store(server: Server, snapshot: Snapshot) -> Iterator[Need]:
@@ -46,10 +45,10 @@ def _store(server: Server, snapshot: Snapshot) -> Iterator[Need]:
     yield Need("disk for the import", needed, free, words)
 
 
-def _seed(settings: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Need]:
+def _seed(server: Server, snapshot: Snapshot) -> Iterator[Need]:
     """A dump for the other members, which is packed, but nobody knows how well."""
     try:
-        free = seed.room(settings)
+        free = seed.room(server.access.seed_uri)
     except ConfigError:
         return  # the load itself says so, with what helps
     if free is not None:

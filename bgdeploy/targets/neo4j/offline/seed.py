@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bgdeploy.durable import sync
@@ -21,12 +20,11 @@ from bgdeploy.targets.neo4j.offline.tool import Failed, Tool, run
 _STORE_KEPT = "The store that was imported is kept, and what is live stays live."
 
 
-def folder_of(settings: Mapping[str, Any]) -> Path | None:
+def folder_of(address: str | None) -> Path | None:
     """Where dumps are written, or None where members copy the store from the one that has it.
 
     Raises ConfigError for a folder that is not here or cannot be written to.
     """
-    address = settings.get("seed_uri")
     if address is None:
         return None
     folder = Path(unquote(urlsplit(address).path))
@@ -39,9 +37,9 @@ def folder_of(settings: Mapping[str, Any]) -> Path | None:
     return folder
 
 
-def check(settings: Mapping[str, Any], database: str) -> None:
+def check(address: str | None, database: str) -> None:
     """Raise ConfigError for a folder of no use, NameTaken where another's dump of that name lies in it."""
-    folder = folder_of(settings)
+    folder = folder_of(address)
     if folder is not None and (place := _place(folder, database)).exists():
         raise NameTaken(
             f"{place} lies there already, and bgdeploy did not make it.",
@@ -51,11 +49,6 @@ def check(settings: Mapping[str, Any], database: str) -> None:
 
 def _place(folder: Path, database: str) -> Path:
     return folder / f"{database}.dump"
-
-
-def address_of(settings: Mapping[str, Any], database: str) -> str:
-    """What the members read."""
-    return f"{settings['seed_uri']}/{database}.dump"
 
 
 def dump(
@@ -96,7 +89,7 @@ def _run(tool: Tool, note: store.Note, folder: Path, config: Path) -> None:
         raise TargetError(what, kept=_STORE_KEPT)
 
 
-def room(settings: Mapping[str, Any]) -> int | None:
+def room(address: str | None) -> int | None:
     """Bytes free where dumps are written; None where none is."""
-    folder = folder_of(settings)
+    folder = folder_of(address)
     return None if folder is None else shutil.disk_usage(folder).free
