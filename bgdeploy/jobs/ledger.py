@@ -25,14 +25,17 @@ def read(connection: sa.Connection, job_id: int, database: str | None) -> Sequen
 
 
 def store_plan(tx: Tx, job: Row, database: str, groups: Sequence[dict[str, Any]]) -> None:
-    """Store the plan of a build, once: an older plan stays, since data may be committed by it."""
+    """Store the plan of a build; an older one stays where it is the same or data may be committed by it."""
     write(tx, job, reason=None)
-    if read(tx.connection, job["id"], database):
+    planned = [{key: group[key] for key in _PLANNED} for group in groups]
+    older = read(tx.connection, job["id"], database)
+    if any(row["rows_confirmed"] is not None for row in older):
         return
-    rows = [
-        {"job_id": job["id"], "database": database, **{key: group[key] for key in _PLANNED}}
-        for group in groups
-    ]
+    if older and [{key: row[key] for key in _PLANNED} for row in older] == planned:
+        return
+    of_build = (load_tables.c.job_id == job["id"], load_tables.c.database == database)
+    tx.connection.execute(load_tables.delete().where(*of_build))
+    rows = [{"job_id": job["id"], "database": database, **group} for group in planned]
     if rows:
         tx.connection.execute(load_tables.insert(), rows)
     expected = sum(group["rows_expected"] for group in groups)

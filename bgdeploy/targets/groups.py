@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -19,7 +19,7 @@ _KEPT = "What is live stays live."
 _OURS = "parquet-cpp-arrow"  # what writes split files
 
 
-Most = Mapping[Kind, int]  # rows of one group, at most
+Most = Callable[[Table], int]  # rows that one group of a table may have
 
 
 class Doubt(Exception):
@@ -29,16 +29,16 @@ class Doubt(Exception):
 def plan_groups(snapshot: Snapshot, most: Most, folder: Path) -> list[Group]:
     """Return the groups of a load: nodes first, then relationships by the labels they join.
 
-    One group holds whole files of one folder and one shape, up to ``most`` rows of its kind, but at
+    One group holds whole files of one folder and one shape, as many rows as ``most`` allows, but at
     least one file. Files whose rows join several pairs of labels are split into new ones below
     ``<folder>/split``. Raises Misfit for ends that fit no label, or several.
     """
     groups: list[Group] = []
     for table in snapshot.nodes:
         parts = [Part(file.path, file.rows, "", "") for file in table.files if file.rows]
-        _add_groups(groups, table, parts, most["node"])
+        _add_groups(groups, table, parts, most(table))
     for table in snapshot.relationships:
-        _add_groups(groups, table, find_parts(snapshot, table, folder), most["relationship"])
+        _add_groups(groups, table, find_parts(snapshot, table, folder), most(table))
     return groups
 
 
@@ -65,13 +65,17 @@ def _shape(file: DataFile) -> object:
     return columns, file.written_by.partition(" version")[0]
 
 
-def keep_plan(snapshot: Snapshot, ledger: Ledger, most: Most, folder: Path) -> list[Group]:
+def keep_plan(
+    snapshot: Snapshot, ledger: Ledger, most: Most, folder: Path, *, anew: bool = False
+) -> list[Group]:
     """Return the stored plan; made and stored at the first run. Split files that are gone are made again.
+
+    ``anew``: nothing is committed by the plan that is stored, so another may take its place.
 
     Raises Doubt when the snapshot gives another plan than the one stored with the job, BadInput for
     relationships whose ends no plan can tell.
     """
-    stored = ledger.plan()
+    stored = None if anew else ledger.plan()
     splits = [] if stored is None else [file for group in stored for file in group.files if is_split(file)]
     half = folder / "splitting"  # there while split files are written
     if stored is not None and all((folder / file).exists() for file in splits) and not half.exists():
@@ -79,11 +83,11 @@ def keep_plan(snapshot: Snapshot, ledger: Ledger, most: Most, folder: Path) -> l
     shutil.rmtree(folder / "split", ignore_errors=True)
     half.touch()
     groups = _plan(snapshot, ledger, most, folder)
-    half.unlink()
     if stored is None:
         ledger.store_plan(groups)
     elif list(stored) != groups:
         raise Doubt("the plan made anew is not the one stored with the job")
+    half.unlink()
     return groups
 
 

@@ -242,6 +242,10 @@ class Dbms:
 
     # Databases
 
+    def seeds(self, found: dict[str, str], params: Params) -> Rows:
+        """Which seeds it takes: of files none, unless it was set to."""
+        return [{"value": self.told.get("seeds", "CloudSeedProvider")}]
+
     def create(self, found: dict[str, str], params: Params) -> Rows:
         name = _value(found["name"], params).lower()
         if not _NAME.fullmatch(name):
@@ -278,7 +282,8 @@ class Dbms:
     def _sow(self, database: Database, seed: str, lies_there: bool) -> None:
         """Make a database of a dump; one that cannot be read, or a store in the way, leaves it offline."""
         dump = Path(unquote(seed.removeprefix("file://")))
-        if lies_there or not dump.is_file():
+        taken = "FileSeedProvider" in self.told.get("seeds", "")
+        if lies_there or not taken or not dump.is_file():
             database.status, database.message = "offline", f"Unable to seed from {seed}"
             return
         server = self.new_home()
@@ -562,5 +567,6 @@ _STATEMENTS: list[tuple[re.Pattern[str], Callable[[Dbms, dict[str, str], Params]
         (r"CALL dbms\.queryJmx\('neo4j\.metrics:\*'\).*", Dbms.page_cache),
         (r"SHOW SETTINGS .*max_databases.*", Dbms.max_databases),
         (r"SHOW SETTINGS .*server\.directories\.data.*", Dbms.places),
+        (r"SHOW SETTINGS .*seed_from_uri_providers.*", Dbms.seeds),
     )
 ]

@@ -188,6 +188,10 @@ def test_what_keeps_the_tool_from_working_is_said_and_waited_for(
     be_one_of_two(enterprise)
     change(house, import_tool=str(tool), seed_uri=f"file://{house.folder}/none")
     await_reason(house, f"leads to {house.folder}/none, which is no folder that bgdeploy may write to")
+    change(house, seed_uri=f"file://{house.folder}")
+    await_reason(
+        house, "The server makes no database of a file: dbms.databases.seed_from_uri_providers is Cloud"
+    )
     assert stores(enterprise) == set()
     change(house, seed_uri=None)
     whole(enterprise, house)
@@ -272,6 +276,7 @@ def test_with_a_folder_of_seeds_every_member_makes_it_of_a_dump_there(
     theirs = seeds / f"acme-{FIRST}.dump"
     theirs.write_text("theirs")
     change(house, seed_uri=f"file://{house.folder}/seeds%20of%20all/")
+    enterprise.control(told={"seeds": "FileSeedProvider,CloudSeedProvider"})
     be_one_of_two(enterprise)
     house.drop("acme", FIRST, rows=ROWS)
     service = house.start("serve", failpoint=f"{moment}:1:kill")

@@ -7,7 +7,7 @@ from neo4j.exceptions import ClientError
 
 from bgdeploy.targets.neo4j import access, aliases, databases, health, rights, room, schema
 from bgdeploy.targets.neo4j.names import CYPHER, quote
-from bgdeploy.targets.neo4j.offline import place
+from bgdeploy.targets.neo4j.offline import place, seed
 from tests.house import make_house
 from tests.neo4j.servers import Community
 from tests.neo4j.standin import StandIn
@@ -44,6 +44,7 @@ EVERYWHERE = (
     room.PLACES,
     place.PLACES,
     place.MEMBERS,
+    seed.PROVIDERS,
 )
 GIVEN = {
     "name": "acme-1",

@@ -21,7 +21,7 @@ from bgdeploy.errors import TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group, Ledger
-from bgdeploy.targets.groups import Doubt, find_table, keep_plan
+from bgdeploy.targets.groups import Doubt, Most, find_table, keep_plan
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
 from bgdeploy.targets.ladybug.paths import GRAPH, NEED
@@ -31,6 +31,7 @@ from bgdeploy.targets.ladybug.refusals import explain
 from bgdeploy.targets.ladybug.watching import TURN_ON, watched
 
 _HINTS = "hints.json"
+_SMALLER = 8  # a COPY that did not fit is made in so many, and with twice the pool
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ def _start_again(work: Build, reason: str) -> None:
 
 
 def _load(work: Build) -> None:
-    groups = keep_plan(work.snapshot, work.ledger, rows_at_once(work.settings), work.folder)
     hints = _read_hints(work.folder)
     pool = int(work.settings["buffer_pool_mb"]) * int(hints.get("pool", 1))
+    groups = _plan(work, rows_at_once(work.settings, pool, int(hints.get("share", 1))))
     threads = int(hints.get("threads", work.settings["threads"]))
     options: dict[str, Any] = {"pool_mb": pool, "threads": threads, "room": 8 * disk_needed(work.snapshot)}
     with _inside(work.folder), _opened(work, options) as engine:
@@ -94,6 +95,14 @@ def _load(work: Build) -> None:
         for group in groups[len(done) :]:
             _copy(work, engine, group)
         engine.run("CHECKPOINT")
+
+
+def _plan(work: Build, most: Most) -> Sequence[Group]:
+    """The plan of what is there, or one by today's settings and hints where nothing is."""
+    anew = not work.graph.exists()
+    if anew and work.ledger.done():
+        raise Doubt("groups were confirmed, and the file is gone")
+    return keep_plan(work.snapshot, work.ledger, most, work.folder, anew=anew)
 
 
 @contextmanager
@@ -190,8 +199,9 @@ def _give_up(work: Build, group: Group, error: QueryFailed) -> None:
     _start_again(work, f"a COPY failed: {error.what}")
     failure = explain(error, group, work)
     hints = _read_hints(work.folder)
-    if failure.code == "pool" and "pool" not in hints:
-        write_durably(work.folder / _HINTS, json.dumps({**hints, "pool": 2}))
+    if failure.code == "pool":
+        smaller = {"pool": 2, "share": _SMALLER * hints.get("share", 1)}
+        write_durably(work.folder / _HINTS, json.dumps({**hints, **smaller}))
     if failure.code == "contradicted" and "threads" not in hints:
         write_durably(work.folder / _HINTS, json.dumps({**hints, "threads": 1}))
     raise failure from error

@@ -125,15 +125,15 @@ def find_members(server: Server) -> Iterator[Finding]:
 
 def find_loader(server: Server, settings: Mapping[str, Any]) -> Iterator[Finding]:
     """Whether the import tool can be used, and the folder of its dumps, where somebody means to."""
+    from bgdeploy.targets.neo4j.offline import seed
     from bgdeploy.targets.neo4j.offline.load import check
-    from bgdeploy.targets.neo4j.offline.seed import folder_of
 
     tool = server.access.import_tool
     if settings["loader"] != "import" and (settings["loader"] != "auto" or tool is None):
         return
     try:
         check(server)
-        folder_of(server.access.seed_uri)
+        seed.check(server)
     except ConfigError as failure:
         yield error(failure.what, failure.cure)
         return

@@ -95,6 +95,7 @@ def _closed(error: BgdeployError) -> str:
 
 
 def _find_import(server: Server, snapshot: Snapshot) -> str:
+    from bgdeploy.targets.neo4j.offline import seed
     from bgdeploy.targets.neo4j.offline.load import check
     from bgdeploy.targets.neo4j.offline.sources import check_fit
 
@@ -102,6 +103,7 @@ def _find_import(server: Server, snapshot: Snapshot) -> str:
         return "neo4j.import_tool is not set"
     try:
         check(server)
+        seed.check(server)
         check_fit(snapshot)
     except BgdeployError as error:
         return _closed(error)

@@ -20,7 +20,7 @@ from bgdeploy.errors import BgdeployError, BuildLocked, NameTaken, VerifyFailed
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import Group, Ledger, Ticket
-from bgdeploy.targets.groups import Most, file_of, is_split, keep_plan
+from bgdeploy.targets.groups import file_of, is_split, keep_plan
 from bgdeploy.targets.neo4j import databases, schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.aliases import list_aliases
@@ -32,8 +32,7 @@ from bgdeploy.targets.neo4j.arrow.wire import Identity, Shape, find_identity, sh
 from bgdeploy.targets.neo4j.bolt.reader import RowReader
 from bgdeploy.targets.neo4j.keys import complete
 
-# Rows a line of the ledger stands for
-GROUP_ROWS: Most = {"node": 1_000_000, "relationship": 1_000_000}
+GROUP_ROWS = 1_000_000  # a line of the ledger stands for so many
 _BATCH = 16_384  # rows sent at once, as many as are decoded at once
 _SMALLEST = 50_000  # rows; shorter groups are not split among streams
 _TELL_EVERY = 1.0  # seconds between two notes of progress
@@ -89,7 +88,7 @@ def _import(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, 
         identity = find_identity(snapshot)
         folder.mkdir(parents=True, exist_ok=True)
         prove(snapshot, ledger, folder)
-        groups = keep_plan(snapshot, ledger, GROUP_ROWS, folder)
+        groups = keep_plan(snapshot, ledger, lambda table: GROUP_ROWS, folder)
         _send_all(Work(client, database, snapshot, folder, identity, ledger, width), groups)
     # Only now: nothing of an import is kept when it is cut off, so nothing before its end is progress.
     for group in groups:

@@ -17,7 +17,7 @@ from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.snapshots.values import find_bad_text
 from bgdeploy.targets.base import Group, Ledger, Ticket
-from bgdeploy.targets.groups import Doubt, Most, keep_plan
+from bgdeploy.targets.groups import Doubt, keep_plan
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.bolt.batches import Work, run_stream
@@ -25,8 +25,7 @@ from bgdeploy.targets.neo4j.bolt.streams import Stream, close_streams, open_stre
 from bgdeploy.targets.neo4j.databases import create, layout_of
 from bgdeploy.targets.neo4j.keys import create_keys, explain
 
-# Rows a line of the ledger stands for; batches are much smaller
-GROUP_ROWS: Most = {"node": 1_000_000, "relationship": 1_000_000}
+GROUP_ROWS = 1_000_000  # a line of the ledger stands for so many; batches are much smaller
 _TELL_EVERY = 1.0  # seconds between two notes of progress in one group
 
 
@@ -40,7 +39,7 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
     reach("load.created")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        groups = keep_plan(snapshot, ledger, GROUP_ROWS, folder)
+        groups = keep_plan(snapshot, ledger, lambda table: GROUP_ROWS, folder)
     except Doubt as doubt:
         raise BuildLocked(f"{ticket.database} cannot be continued: {doubt}.") from doubt
     width = int(ticket.settings["concurrency"])

@@ -13,20 +13,19 @@ from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import Group, Ledger, Ticket
-from bgdeploy.targets.groups import Doubt, Most, keep_plan
+from bgdeploy.targets.groups import Doubt, keep_plan
 from bgdeploy.targets.neo4j import databases, health, schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.keys import complete, explain
 from bgdeploy.targets.neo4j.names import CYPHER
 from bgdeploy.targets.neo4j.offline import empties, seed, store
-from bgdeploy.targets.neo4j.offline.needs import find_needs
+from bgdeploy.targets.neo4j.offline.needs import find_needs, store_bytes
 from bgdeploy.targets.neo4j.offline.place import Place, find_place
 from bgdeploy.targets.neo4j.offline.report import TOLERATED, as_misfit, parse, read_report
 from bgdeploy.targets.neo4j.offline.sources import LABELS_APART, id_type, lay_out, spaces_of
 from bgdeploy.targets.neo4j.offline.tool import Failed, Tool, check_version, run
 
-# Rows a line of the ledger stands for; all of them are committed at once
-GROUP_ROWS: Most = {"node": 100_000_000, "relationship": 100_000_000}
+GROUP_ROWS = 100_000_000  # a line of the ledger stands for so many; all of them are committed at once
 REPORT = "report"
 SETTINGS = "tool.conf"
 _KEPT = "What is live stays live."
@@ -46,7 +45,7 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
     declared = schema.declared(ticket.settings, snapshot.path)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        groups = keep_plan(snapshot, ledger, GROUP_ROWS, folder)
+        groups = keep_plan(snapshot, ledger, lambda table: GROUP_ROWS, folder)
     except Doubt as doubt:
         raise BuildLocked(f"{ticket.database} cannot be continued: {doubt}.") from doubt
     try:
@@ -81,7 +80,7 @@ def _is_mounted(server: Server, database: str, groups: Sequence[Group], ledger: 
     note, there = store.read_note(folder), databases.look(server, database).verdict != "absent"
     complete = ledger.done() == {group.number for group in groups}
     if there and not complete and (note is None or note.phase != "mounting"):
-        raise _foreign(database)
+        raise _foreign(database, note)
     if not there and ledger.done():
         raise BuildLocked(f"{database} was imported and is gone: somebody dropped it.")
     return there
@@ -100,12 +99,12 @@ def _make_store(
     note = store.read_note(folder)
     if note is not None and note.is_whole:
         return
-    if len(place.members) > 1:
-        seed.check(server.access.seed_uri, ticket.database)  # hours before it is needed
     tool = _tool(server)
     check_version(tool, health.version(server))
     store.discard(folder)
     _check_needs(server, snapshot)
+    if len(place.members) > 1:
+        seed.prepare(server, ticket.database, store_bytes(snapshot))
     ledger.note("looking through the files")
     given = lay_out(snapshot, groups, folder)
     empties.keep(folder, given.empties)
@@ -168,16 +167,15 @@ def _run(
 
 def _share(server: Server, place: Place, ticket: Ticket, ledger: Ledger, folder: Path) -> databases.Layout:
     """How the other members of a cluster come by the store: from this one, or from a dump that all of them read."""
-    if len(place.members) == 1:
-        return databases.layout_of(ticket.settings)
-    address = server.access.seed_uri
-    into = seed.folder_of(address)
-    if into is None:
-        return databases.layout_of(ticket.settings, seeder=place.server_id)
     note = store.read_note(folder)
     assert note is not None
-    seed.dump(_tool(server), note, folder, into, folder / SETTINGS, ledger.note)
-    return databases.layout_of(ticket.settings, seed=f"{address}/{ticket.database}.dump")
+    if not note.dump and len(place.members) == 1:
+        return databases.layout_of(ticket.settings)
+    into = Path(note.dump).parent if note.dump else seed.folder_of(server.access.seed_uri, seed.STORE_KEPT)
+    if into is None:
+        return databases.layout_of(ticket.settings, seeder=place.server_id)
+    note = seed.dump(_tool(server), note, folder, into, folder / SETTINGS, ledger.note)
+    return databases.layout_of(ticket.settings, seed=seed.address_of(note))
 
 
 def _mount(server: Server, database: str, layout: databases.Layout, ledger: Ledger, folder: Path) -> None:
@@ -185,7 +183,7 @@ def _mount(server: Server, database: str, layout: databases.Layout, ledger: Ledg
     note = store.read_note(folder)
     assert note is not None
     if databases.look(server, database).verdict != "absent":
-        raise _foreign(database)
+        raise _foreign(database, note)
     ledger.note("mounting the store")
     store.move_on(folder, note, "mounting")
     try:
@@ -196,7 +194,10 @@ def _mount(server: Server, database: str, layout: databases.Layout, ledger: Ledg
     reach("load.created")
 
 
-def _foreign(database: str) -> NameTaken:
+def _foreign(database: str, note: store.Note | None) -> NameTaken:
+    """The error for a name that is another's; a dump that was to become it goes, for nobody looks for it again."""
+    if note is not None:
+        store.remove_dump(note)
     return NameTaken(
         f"{database} is a database that bgdeploy did not import.",
         kept="It was left as it is; the load goes on under another name.",

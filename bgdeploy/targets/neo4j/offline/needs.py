@@ -11,7 +11,6 @@ from bgdeploy.errors import ConfigError
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Need
 from bgdeploy.targets.neo4j.access import Server
-from bgdeploy.targets.neo4j.offline import seed
 from bgdeploy.targets.neo4j.offline.place import find_place
 from bgdeploy.targets.neo4j.offline.sources import id_type
 from bgdeploy.targets.neo4j.room import MIB
@@ -30,7 +29,6 @@ def find_needs(server: Server, snapshot: Snapshot) -> Iterator[Need]:
     words = f"memory of the import tool: {needed / MIB:,.0f} MiB for {nodes:,} {kind} ids, {free / MIB:,.0f} MiB {whose}"
     yield Need("memory of the import tool", needed, free, words)
     yield from _store(server, snapshot)
-    yield from _seed(server, snapshot)
 
 
 def _store(server: Server, snapshot: Snapshot) -> Iterator[Need]:
@@ -43,18 +41,6 @@ def _store(server: Server, snapshot: Snapshot) -> Iterator[Need]:
     needed, free = store_bytes(snapshot), room.f_bavail * room.f_frsize
     words = f"disk for the import: {needed / MIB:,.0f} MiB for the store of {snapshot.rows:,} rows, {free / MIB:,.0f} MiB free"
     yield Need("disk for the import", needed, free, words)
-
-
-def _seed(server: Server, snapshot: Snapshot) -> Iterator[Need]:
-    """A dump for the other members, which is packed, but nobody knows how well."""
-    try:
-        free = seed.room(server.access.seed_uri)
-    except ConfigError:
-        return  # the load itself says so, with what helps
-    if free is not None:
-        needed = store_bytes(snapshot)
-        words = f"disk for the dump: up to {needed / MIB:,.0f} MiB, {free / MIB:,.0f} MiB free"
-        yield Need("disk for the dump", needed, free, words)
 
 
 def store_bytes(snapshot: Snapshot) -> int:

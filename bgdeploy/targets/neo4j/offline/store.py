@@ -46,7 +46,7 @@ class Note:
     def is_whole(self) -> bool:
         """True while what a database is to be made of lies there, whole."""
         if self.dump and self.phase in ("dumped", "mounting"):
-            return Path(self.dump).is_file()
+            return True  # where the dump lies is looked at before it is used: its folder may be away
         return self.phase != "importing" and all(one.is_dir() for one in self.folders)
 
 
