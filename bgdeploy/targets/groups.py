@@ -19,7 +19,7 @@ _KEPT = "What is live stays live."
 _OURS = "parquet-cpp-arrow"  # what writes split files
 
 
-Most = Callable[[Table], int]  # rows that one group of a table may have
+Most = Callable[[Table, str, str], int]  # rows that one group of a table may have, between these labels
 
 
 class Doubt(Exception):
@@ -36,21 +36,21 @@ def plan_groups(snapshot: Snapshot, most: Most, folder: Path) -> list[Group]:
     groups: list[Group] = []
     for table in snapshot.nodes:
         parts = [Part(file.path, file.rows, "", "") for file in table.files if file.rows]
-        _add_groups(groups, table, parts, most(table))
+        _add_groups(groups, table, parts, most)
     for table in snapshot.relationships:
-        _add_groups(groups, table, find_parts(snapshot, table, folder), most(table))
+        _add_groups(groups, table, find_parts(snapshot, table, folder), most)
     return groups
 
 
-def _add_groups(groups: list[Group], table: Table, parts: list[Part], most: int) -> None:
+def _add_groups(groups: list[Group], table: Table, parts: list[Part], most: Most) -> None:
     shapes = _number_shapes(table, parts)
 
     def alike(part: Part) -> tuple[str, str, bool, int]:
         # Split files lie elsewhere and are grouped apart.
         return part.source, part.target, is_split(part.path), shapes[part.path]
 
-    for _, same in groupby(sorted(parts, key=alike), key=alike):
-        for some in _bundle(same, most):
+    for (source, target, *_), same in groupby(sorted(parts, key=alike), key=alike):
+        for some in _bundle(same, most(table, source, target)):
             groups.append(_group(len(groups), table.kind, table.name, some))
 
 

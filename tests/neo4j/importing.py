@@ -26,7 +26,7 @@ def imported(folder: Path, version: str, files: dict[str, Any]) -> Iterator[tupl
     server.prepare()
     one, work = loading_of(folder, server.uri, files), folder / "work"
     work.mkdir()
-    groups = keep_plan(one.snapshot, one.ledger, lambda table: 10**9, work)
+    groups = keep_plan(one.snapshot, one.ledger, lambda *_: 10**9, work)
     given = lay_out(one.snapshot, groups, work)
     place = Place(server.home / "data/databases", server.home / "data/transactions", "", "", ())
     tool = Tool(str(server.write_tool(folder / "neo4j-admin")), 512)

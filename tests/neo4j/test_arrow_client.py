@@ -353,7 +353,7 @@ def test_bad_ids_are_refused_before_anything_is_sent(
 def batches(folder: Path, files: dict[str, Any], rows: int = 1000) -> list[pa.RecordBatch]:
     snapshot = open_(folder, files)
     identity, found = find_identity(snapshot), []
-    for group in plan_groups(snapshot, lambda table: 10**9, folder):
+    for group in plan_groups(snapshot, lambda *_: 10**9, folder):
         shape = shape_of(snapshot, group, identity)
         reader = RowReader(
             [(snapshot.path / f, shape.table.file(f)) for f in group.files], shape.read, (0, group.rows), 0

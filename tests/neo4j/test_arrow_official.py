@@ -117,7 +117,7 @@ def ours(port: int, folder: Path) -> None:
     client = Client(access, Address("127.0.0.1", port, False, True, None, ""))
     identity = find_identity(snapshot)
     work = Work(client, "db", snapshot, folder, identity, Memory(), 1)
-    groups = plan_groups(snapshot, lambda table: 10**9, folder)
+    groups = plan_groups(snapshot, lambda *_: 10**9, folder)
     client.create("db", {"id_type": identity.type, "id_property": identity.property, "concurrency": 1})
     work.told = float("inf")  # no progress to tell
     _send(work, "node", groups)

@@ -58,7 +58,7 @@ def loaded(copied: House) -> tuple[House, Path]:
 def check(house: House, folder: Path) -> Any:
     snapshot = open_snapshot("acme", FIRST, folder, {}, "")
     target = open_target({"state_dir": str(house.folder / "state"), "buffer_pool_mb": 64, "threads": 1})
-    groups = plan_groups(snapshot, lambda table: 8_000_000, house.folder)
+    groups = plan_groups(snapshot, lambda *_: 8_000_000, house.folder)
     return verify(target, f"acme-{FIRST}", snapshot, groups)
 
 

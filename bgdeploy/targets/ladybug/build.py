@@ -85,7 +85,7 @@ def _start_again(work: Build, reason: str) -> None:
 def _load(work: Build) -> None:
     hints = _read_hints(work.folder)
     pool = int(work.settings["buffer_pool_mb"]) * int(hints.get("pool", 1))
-    groups = _plan(work, rows_at_once(work.settings, pool, int(hints.get("share", 1))))
+    groups = _plan(work, rows_at_once(work.snapshot, work.settings, pool, int(hints.get("share", 1))))
     threads = int(hints.get("threads", work.settings["threads"]))
     options: dict[str, Any] = {"pool_mb": pool, "threads": threads, "room": 8 * disk_needed(work.snapshot)}
     with _inside(work.folder), _opened(work, options) as engine:

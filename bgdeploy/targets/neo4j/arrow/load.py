@@ -88,7 +88,7 @@ def _import(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, 
         identity = find_identity(snapshot)
         folder.mkdir(parents=True, exist_ok=True)
         prove(snapshot, ledger, folder)
-        groups = keep_plan(snapshot, ledger, lambda table: GROUP_ROWS, folder)
+        groups = keep_plan(snapshot, ledger, lambda *_: GROUP_ROWS, folder)
         _send_all(Work(client, database, snapshot, folder, identity, ledger, width), groups)
     # Only now: nothing of an import is kept when it is cut off, so nothing before its end is progress.
     for group in groups:

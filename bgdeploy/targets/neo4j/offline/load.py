@@ -45,7 +45,7 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
     declared = schema.declared(ticket.settings, snapshot.path)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        groups = keep_plan(snapshot, ledger, lambda table: GROUP_ROWS, folder)
+        groups = keep_plan(snapshot, ledger, lambda *_: GROUP_ROWS, folder)
     except Doubt as doubt:
         raise BuildLocked(f"{ticket.database} cannot be continued: {doubt}.") from doubt
     try:
