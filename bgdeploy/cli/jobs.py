@@ -12,6 +12,7 @@ from bgdeploy.cli.context import EXAMPLES
 from bgdeploy.cli.offenders import offenders
 from bgdeploy.cli.options import AsJson, Asked
 from bgdeploy.cli.output import Table
+from bgdeploy.cli.tables import Shape
 from bgdeploy.jobs.states import State
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FOLLOWED = 1000  # events told at one look
 LONGEST = 160  # letters of a reason in the list
+NARROW = Shape(text=("why",), spare=("tries", "rows", "snapshot"))
 jobs_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -111,7 +113,7 @@ def _list(context: typer.Context, wanted: dict[str, Any], asked: Asked) -> None:
 
 def _table(found: listing.Lines, foot: str) -> Table:
     columns = ("id", "customer", "snapshot", "state", "database", "rows", "tries", "why")
-    cut = next((job["id"] for job in found if _why(job)[1]), None)
+    cut = next((job["id"] for job in found if _why(job)[1] or job["blocked"]), None)
     failed = next((job["id"] for job in found if job["state"] == State.FAILED), cut)
     hint = f"all of it, and what helps: bgdeploy jobs show {failed}" if failed is not None else ""
     return Table(
@@ -119,6 +121,7 @@ def _table(found: listing.Lines, foot: str) -> Table:
         [_row(job) for job in found],
         empty="No such jobs. Find snapshots with: bgdeploy scan --once",
         foot="\n".join(line for line in (hint, foot) if line),
+        shape=NARROW,
     )
 
 

@@ -12,11 +12,13 @@ from bgdeploy.cli import complete, listing, options, output
 from bgdeploy.cli.context import EXAMPLES, whoami
 from bgdeploy.cli.options import AsJson, Asked, Name
 from bgdeploy.cli.output import Table
+from bgdeploy.cli.tables import Shape
 from bgdeploy.errors import NotFound, Refused
 
 if TYPE_CHECKING:
     from bgdeploy.site import Site
 
+NARROW = Shape(text=("why",), spare=("ms", "by", "customer", "from"))  # a database begins with its customer
 CHOICES = 5  # databases that a refusal names
 LOOK = "See: bgdeploy customers"  # the cure of a refusal that knows no better one
 
@@ -84,7 +86,7 @@ def _switches(context: typer.Context, customer: str | None, asked: Asked) -> Non
 def _table(found: listing.Lines, foot: str) -> Table:
     columns = ("at", "customer", "from", "to", "kind", "by", "ms", "why")
     empty = "No such move of an alias. What is live: bgdeploy customers"
-    return Table(columns, [_row(one) for one in found], empty=empty, foot=foot)
+    return Table(columns, [_row(one) for one in found], empty=empty, foot=foot, shape=NARROW)
 
 
 def _row(one: dict[str, Any]) -> tuple[Any, ...]:
