@@ -32,7 +32,7 @@ Reason = Annotated[
 Limit = Annotated[int, typer.Option(min=1, max=MOST, metavar="N", help="At most so many.")]
 Since = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Not before this: 2026-01-31T12:00 (UTC), unix seconds, or 2d ago."),
+    typer.Option(metavar="TIME", help="Not before this: 2026-01-31T12:00 (UTC), unix seconds, or an age: 2d, 12h."),
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before this time.")]
 Before = Annotated[
@@ -109,7 +109,7 @@ def moment(text: str | None, option: str) -> float | None:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
-    age = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)", text)
+    age = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)(?: ago)?", text)
     if age is not None and age[2] in _UNITS:
         return wall() - float(age[1]) * _UNITS[age[2]]
     try:
