@@ -32,7 +32,9 @@ Reason = Annotated[
 Limit = Annotated[int, typer.Option(min=1, max=MOST, metavar="N", help="At most so many.")]
 Since = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Not before this: 2026-01-31T12:00 (UTC), unix seconds, or an age: 2d, 12h."),
+    typer.Option(
+        metavar="TIME", help="Not before this: 2026-01-31T12:00 (UTC), unix seconds, or an age: 2d, 12h."
+    ),
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before this time.")]
 Before = Annotated[
