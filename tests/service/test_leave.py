@@ -60,7 +60,12 @@ def test_alias_and_databases_go_and_the_neighbour_stays(any_house: House) -> Non
 def test_nothing_of_it_comes_back_until_a_person_says_so(served: House) -> None:
     served.run("customers", "remove", "acme", "--yes")
     served.drop("acme", FIRST + 2, rows=50)
-    run(served)
+    said = served.run("run", "--timeout", "60").stderr
+    assert "nothing of acme is loaded: it was removed; to take it back: bgdeploy resume acme" in said
+    assert "skipped acme" not in said
+    assert "warning" not in {
+        one["verdict"] for one in served.json("doctor") if one["subject"] in ("jobs", "base folder")
+    }
     assert "it was removed; to take it back: bgdeploy resume acme" in served.run("scan").stdout
     assert served.target().alias("acme") is None
     for words in (("switch", "acme", "--to", f"acme-{FIRST + 1}"), ("rollback", "acme", "--reason", "x")):
