@@ -26,6 +26,14 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130, "stopped by Ctrl+C"
 
 
+# What ``error_code`` of a job may be, to filter by: the codes below, those of the engines, and how a load ended.
+CODES = (
+    "bad-input", "build-locked", "cancelled", "config", "contradicted", "edition", "error", "folder-away", "interrupted",
+    "job-table", "job-table-full", "job-table-lost", "lease-lost", "name-taken", "not-found", "not-readable", "pool",
+    "query", "refused", "stale-generation", "stopped", "target", "target-away", "target-full", "usage", "verify",
+)  # fmt: skip
+
+
 class BgdeployError(Exception):
     """A failure with a cure.
 

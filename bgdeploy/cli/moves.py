@@ -76,6 +76,7 @@ def _switches(context: typer.Context, customer: str | None, asked: Asked) -> Non
     from bgdeploy.service.views import list_switches
 
     page, site = asked.page(SWITCH_ORDERS), context.obj.site()
+    listing.check_customer(site, customer, asked)
     listing.show(
         lambda: list_switches(site, customer, page=page),
         lambda found, more: _table(found, listing.next_page(context, found, more)),

@@ -66,6 +66,11 @@ class Asked:
     sort: str = "-at"
     reverse: bool = False
 
+    @property
+    def picky(self) -> bool:
+        """True where only lines of some time are wanted, or those behind another one."""
+        return any(one is not None for one in (self.since, self.until, self.before))
+
     def page(self, orders: Collection[str]) -> Page:
         """Return the page, with one line more than is shown: it tells whether there is another page."""
         from bgdeploy.service.picking import Page
