@@ -122,6 +122,8 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     rows = f"{labels}; {relationships:,} relationships" if counts else ""
     notes = [f"TROUBLE: {one['trouble']}"] if one["trouble"] else []
     notes += ["removed"] if one["removed"] else ["paused"] if one["paused"] else []
+    undecided = one["undecided"]
+    notes += [f"waits for a decision: bgdeploy jobs show {undecided}"] if undecided is not None else []
     notes += [f"newest FAILED: {one['failed']['timestamp']}"] if one["failed"] else []
     notes += [f"bad: {name}" for name in one["rolled_back"]]
     notes += [f"pinned: {name}" for name in one["pinned"]]

@@ -103,6 +103,14 @@ def test_customers_are_filtered_and_sorted(lived_in: House) -> None:
     assert shown[-1].endswith("customers")
 
 
+def test_a_customer_for_whom_a_person_has_to_decide_says_so(lived_in: House) -> None:
+    undecided = {one["customer"]: one["undecided"] for one in lived_in.json("customers")}
+    (job,) = lived_in.json("jobs", "list", "--blocked")
+    assert undecided == {"acme": None, "borealis": None, "cumulus": job["id"]}
+    shown = lived_in.run("customers", "--customer", "cumulus").stdout
+    assert f"waits for a decision: bgdeploy jobs show {job['id']}" in shown
+
+
 def test_switches_are_filtered(lived_in: House) -> None:
     assert {row["customer"] for row in lived_in.json("switches", "acme")} == {"acme"}
     assert lived_in.json("switches", "--until", "1d") == []
