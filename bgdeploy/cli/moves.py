@@ -102,9 +102,11 @@ def switch(
     to: To = None,
     reason: options.Reason = "asked for",
 ) -> None:
-    """Move the alias to the database that waits, or to any --to.
+    """Move the alias to the database that waits, or to that of --to.
 
-    Any verified database that is still there will do; one that was marked bad is good again then.
+    --to is needed for one that was live before, such as the one that a rollback left, and for one that is held
+    back for its content, such as too few rows (`bgdeploy jobs list --blocked` says so). Any verified database
+    that is still there will do; one that was marked bad is good again then.
     """
     output.guarded(lambda: _switch(context, customer, to, reason))
 
