@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
     NOT_FOUND = 4, "there is no such job, customer or database"
     REFUSED = 5, "refused: it would break a promise; nothing was done"
     UNAVAILABLE = 6, "the job table or the target cannot be reached or used now"
-    INTERRUPTED = 130, "stopped by Ctrl+C"
+    INTERRUPTED = 130, "stopped by Ctrl+C; `serve` and `work` end with 0: that is how they are stopped"
 
 
 # What ``error_code`` of a job may be, to filter by: the codes below, those of the engines, and how a load ended.
