@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
+import time
+from datetime import datetime
 
 import pytest
 
@@ -81,6 +84,11 @@ def test_nobody_comes_back_while_databases_of_it_are_still_to_go(served: House) 
     refused = served.run("resume", "acme", ok=False)
     assert refused.returncode == 5
     assert "acme is leaving: 2 databases of it still to be dropped" in refused.stderr
+    assert "stays until" not in refused.stderr, "there is no grace here"
+    patient = served.run("--set", "orchestrator.drop_grace_seconds=3600", "resume", "acme", ok=False)
+    until = re.search(r"stays until (\S+): bgdeploy run does not drop it before\.", patient.stderr)
+    assert until is not None, patient.stderr
+    assert 3500 < datetime.fromisoformat(until[1]).timestamp() - time.time() <= 3601
     assert "It stays removed." in refused.stderr and "bgdeploy run" in refused.stderr
     run(served)
     served.run("resume", "acme")
