@@ -23,7 +23,15 @@ class ExitCode(IntEnum):
     NOT_FOUND = 4, "there is no such job, customer or database"
     REFUSED = 5, "refused: it would break a promise; nothing was done"
     UNAVAILABLE = 6, "the job table or the target cannot be reached or used now"
-    INTERRUPTED = 130, "stopped by Ctrl+C"
+    INTERRUPTED = 130, "stopped by Ctrl+C; `serve` and `work` end with 0: that is how they are stopped"
+
+
+# What ``error_code`` of a job may be, to filter by: the codes below, those of the engines, and how a load ended.
+CODES = (
+    "bad-input", "build-locked", "cancelled", "config", "contradicted", "edition", "error", "folder-away", "interrupted",
+    "job-table", "job-table-full", "job-table-lost", "lease-lost", "name-taken", "not-found", "not-readable", "pool",
+    "query", "refused", "stale-generation", "stopped", "target", "target-away", "target-full", "usage", "verify",
+)  # fmt: skip
 
 
 class BgdeployError(Exception):

@@ -10,6 +10,7 @@ Verdict = Literal["ok", "warning", "error", "unknown"]
 # What a check makes for a moment begins so; one that is killed may leave it.
 SCRATCH = ".bgdeploy-doctor-"  # files and folders
 TRIAL = "bgdeploy-doctor-"  # databases that rights are tried on
+NOT_LOOKED = "not looked at, since "  # how a finding begins that goes once another one is mended
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "scan.changed": (logging.WARNING, "{job} changed after it was loaded; what is live stays. {cure}"),
     "scan.again": (logging.INFO, "{job} has changed since it failed and is looked at anew"),
     "scan.skipped": (logging.WARNING, "skipped {folder}: {reason}"),
+    "scan.removed": (logging.INFO, "nothing of {customer} is loaded: {reason}"),
     "scan.unreadable": (logging.ERROR, "cannot list {folder}: {reason}; no job was changed"),
     "scan.late": (
         logging.ERROR,

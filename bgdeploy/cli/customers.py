@@ -10,11 +10,13 @@ from bgdeploy.cli import complete, listing, options, output
 from bgdeploy.cli.context import EXAMPLES, Given, whoami
 from bgdeploy.cli.options import AsJson, Asked, Name
 from bgdeploy.cli.output import Table
+from bgdeploy.cli.tables import Shape
 
 if TYPE_CHECKING:
     from bgdeploy.targets.base import Rows
 
 CUSTOMER_STATES = ("live", "standby", "none", "paused", "failed", "trouble")
+NARROW = Shape(text=("rows", "notes"), spare=("rows", "data age", "standby"))
 customers_app = typer.Typer(
     cls=options.ListingGroup,
     invoke_without_command=True,
@@ -91,7 +93,8 @@ def _table(context: typer.Context, found: listing.Lines, more: bool) -> Table:
     empty = "No such customers. Find snapshots with: bgdeploy scan --once"
     foot = [f"more: {options.again(context, limit=None)}"] if more else []
     foot += _hints(found)
-    return Table(columns, [_row(one) for one in found], empty=empty, foot="\n".join(foot))
+    rows = [_row(one) for one in found]
+    return Table(columns, rows, empty=empty, foot="\n".join(foot), shape=NARROW)
 
 
 def _hints(found: listing.Lines) -> list[str]:
@@ -119,6 +122,8 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     rows = f"{labels}; {relationships:,} relationships" if counts else ""
     notes = [f"TROUBLE: {one['trouble']}"] if one["trouble"] else []
     notes += ["removed"] if one["removed"] else ["paused"] if one["paused"] else []
+    undecided = one["undecided"]
+    notes += [f"waits for a decision: bgdeploy jobs show {undecided}"] if undecided is not None else []
     notes += [f"newest FAILED: {one['failed']['timestamp']}"] if one["failed"] else []
     notes += [f"bad: {name}" for name in one["rolled_back"]]
     notes += [f"pinned: {name}" for name in one["pinned"]]

@@ -81,13 +81,11 @@ def _show_all(findings: Iterable[Finding]) -> Counter[str]:
 
 
 def _show_briefly(findings: Iterable[Finding]) -> Counter[str]:
-    """Print what is wrong, the worst first, then each area with what is well in it, then the sum."""
+    """Print what is wrong in the order of its urgency, then each area with what is well in it, then the sum."""
     found = list(_told_meanwhile(findings))
     verdicts: Counter[str] = Counter(one.verdict for one in found)
-    for verdict in TOLD[:-1]:
-        for one in found:
-            if one.verdict == verdict:
-                _show_one(one, f"{one.subject}: {one.what}")
+    for one in sorted((one for one in found if one.verdict != "ok"), key=_urgency):
+        _show_one(one, f"{one.subject}: {one.what}")
     areas: dict[str, Counter[str]] = {}
     for one in found:
         areas.setdefault(one.subject, Counter())[one.verdict] += 1
@@ -95,6 +93,13 @@ def _show_briefly(findings: Iterable[Finding]) -> Counter[str]:
         _show_area(subject, some)
     typer.echo(f"{_sum_up(verdicts)}; all of it: bgdeploy doctor --verbose")
     return verdicts
+
+
+def _urgency(one: Finding) -> tuple[bool, int]:
+    """The worst first; what only rests on another finding goes with it, and comes last."""
+    from bgdeploy.finding import NOT_LOOKED
+
+    return one.what.startswith(NOT_LOOKED), TOLD.index(one.verdict)
 
 
 def _show_area(subject: str, some: Counter[str]) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from bgdeploy.cli import output
+from bgdeploy.cli.output import Table
+from bgdeploy.cli.tables import GAP, Shape
 from bgdeploy.jobs.states import State
 from bgdeploy.service.hints import after_failure
-from bgdeploy.service.timeline import draw
+from bgdeploy.service.timeline import WIDTH, draw
 
 _APART = ("tables", "events", "timeline", "progress")
 
@@ -23,7 +28,8 @@ def print_job(job: dict[str, Any]) -> None:
         _print_progress(job["progress"])
     columns = ("group", "table", "joins", "files", "expected", "confirmed", "starts", "run")
     rows = [_group_row(group) for group in job["tables"]]
-    output.print_table(columns, rows, empty="Nothing is planned yet.")
+    narrow = Shape(text=("joins",), spare=("starts", "files", "group"))
+    output.print_it(Table(columns, rows, empty="Nothing is planned yet.", shape=narrow))
     print()
     for event in job["events"]:
         print(f"{event['at']}  {event['message']}")
@@ -31,12 +37,22 @@ def print_job(job: dict[str, Any]) -> None:
 
 
 def _print_timeline(spans: list[dict[str, Any]]) -> None:
-    bars = draw([(span["seconds"], span["kind"] == "work") for span in spans])
     columns = ("time", "since", "took", "░ waiting  █ work")
-    rows = [(span["name"], span["from"], _took(span), bar) for span, bar in zip(spans, bars, strict=True)]
+    cells = [(span["name"], span["from"], _took(span)) for span in spans]
+    lengths = [(span["seconds"], span["kind"] == "work") for span in spans]
+    bars = draw(lengths, max(len(columns[-1]), _room([columns[:-1], *cells])))
+    rows = [(*row, bar) for row, bar in zip(cells, bars, strict=True)]
     if rows:
-        output.print_table(columns, rows, empty="")
+        output.print_it(Table(columns, rows, empty="", shape=Shape(spare=("since",))))
         print()
+
+
+def _room(cells: Sequence[Sequence[str]]) -> int:
+    """Characters that a terminal has left beside these columns: a bar that is folded says something else."""
+    if not sys.stdout.isatty():
+        return WIDTH
+    used = sum(max(map(len, column)) + len(GAP) for column in zip(*cells, strict=True))
+    return min(WIDTH, shutil.get_terminal_size().columns - used)
 
 
 def _took(span: dict[str, Any]) -> str:

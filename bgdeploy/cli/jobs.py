@@ -12,6 +12,8 @@ from bgdeploy.cli.context import EXAMPLES
 from bgdeploy.cli.offenders import offenders
 from bgdeploy.cli.options import AsJson, Asked
 from bgdeploy.cli.output import Table
+from bgdeploy.cli.tables import Shape
+from bgdeploy.errors import CODES
 from bgdeploy.jobs.states import State
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLLOWED = 1000  # events told at one look
 LONGEST = 160  # letters of a reason in the list
+NARROW = Shape(text=("why",), spare=("tries", "rows", "snapshot"))
 jobs_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -101,24 +104,30 @@ def _list(context: typer.Context, wanted: dict[str, Any], asked: Asked) -> None:
 
     for state in wanted["states"]:
         options.one_of(state, tuple(State), "--state")
+    if wanted["error"] is not None:
+        options.one_of(wanted["error"], CODES, "--error")
     page, site = asked.page(JOB_ORDERS), context.obj.site()
+    listing.check_customer(site, wanted["customer"], asked)
+    picky = any(wanted.values()) or asked.picky
+    empty = "All there are: bgdeploy jobs list" if picky else "Find snapshots with: bgdeploy scan --once"
     listing.show(
         lambda: find(site, **wanted, page=page),
-        lambda found, more: _table(found, listing.next_page(context, found, more)),
+        lambda found, more: _table(found, f"No such jobs. {empty}", listing.next_page(context, found, more)),
         asked,
     )
 
 
-def _table(found: listing.Lines, foot: str) -> Table:
+def _table(found: listing.Lines, empty: str, foot: str) -> Table:
     columns = ("id", "customer", "snapshot", "state", "database", "rows", "tries", "why")
-    cut = next((job["id"] for job in found if _why(job)[1]), None)
+    cut = next((job["id"] for job in found if _why(job)[1] or job["blocked"]), None)
     failed = next((job["id"] for job in found if job["state"] == State.FAILED), cut)
     hint = f"all of it, and what helps: bgdeploy jobs show {failed}" if failed is not None else ""
     return Table(
         columns,
         [_row(job) for job in found],
-        empty="No such jobs. Find snapshots with: bgdeploy scan --once",
+        empty=empty,
         foot="\n".join(line for line in (hint, foot) if line),
+        shape=NARROW,
     )
 
 
@@ -191,6 +200,7 @@ def _log(context: typer.Context, job_id: int | None, customer: str | None, asked
     from bgdeploy.service.views import find_job, list_events
 
     page, site = asked.page(["at"]), context.obj.site()
+    listing.check_customer(site, customer, asked)
     if job_id is not None:
         find_job(site, job_id)
 

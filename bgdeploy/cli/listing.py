@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from bgdeploy.cli import output
 from bgdeploy.cli.options import Asked, again
 from bgdeploy.cli.output import Table
 from bgdeploy.clock import iso, wall
+
+if TYPE_CHECKING:
+    from bgdeploy.site import Site
 
 Lines = list[dict[str, Any]]
 Draw = Callable[[Lines, bool], Table]  # lines, and whether there are more
@@ -69,6 +72,14 @@ def _picture(table: Table, every: float) -> Any:
 
     head = f"every {every:g} s, now {iso(wall())}; Ctrl+C ends"
     return Text.from_ansi("\n".join([head, *output.lines(table, on_terminal=True)]))
+
+
+def check_customer(site: Site, customer: str | None, asked: Asked) -> None:
+    """Say so where people ask for a customer that does not exist; scripts get an empty list, as for a new one."""
+    from bgdeploy.service.asking import check_customer as check
+
+    if customer is not None and not asked.as_json:
+        check(site, customer)
 
 
 def follow(last: int, look: Callable[[int], Lines], tell: Callable[[Lines], None], every: float) -> None:

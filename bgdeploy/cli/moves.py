@@ -12,11 +12,13 @@ from bgdeploy.cli import complete, listing, options, output
 from bgdeploy.cli.context import EXAMPLES, whoami
 from bgdeploy.cli.options import AsJson, Asked, Name
 from bgdeploy.cli.output import Table
+from bgdeploy.cli.tables import Shape
 from bgdeploy.errors import NotFound, Refused
 
 if TYPE_CHECKING:
     from bgdeploy.site import Site
 
+NARROW = Shape(text=("why",), spare=("ms", "by", "customer", "from"))  # a database begins with its customer
 CHOICES = 5  # databases that a refusal names
 LOOK = "See: bgdeploy customers"  # the cure of a refusal that knows no better one
 
@@ -74,6 +76,7 @@ def _switches(context: typer.Context, customer: str | None, asked: Asked) -> Non
     from bgdeploy.service.views import list_switches
 
     page, site = asked.page(SWITCH_ORDERS), context.obj.site()
+    listing.check_customer(site, customer, asked)
     listing.show(
         lambda: list_switches(site, customer, page=page),
         lambda found, more: _table(found, listing.next_page(context, found, more)),
@@ -84,7 +87,7 @@ def _switches(context: typer.Context, customer: str | None, asked: Asked) -> Non
 def _table(found: listing.Lines, foot: str) -> Table:
     columns = ("at", "customer", "from", "to", "kind", "by", "ms", "why")
     empty = "No such move of an alias. What is live: bgdeploy customers"
-    return Table(columns, [_row(one) for one in found], empty=empty, foot=foot)
+    return Table(columns, [_row(one) for one in found], empty=empty, foot=foot, shape=NARROW)
 
 
 def _row(one: dict[str, Any]) -> tuple[Any, ...]:
@@ -99,9 +102,11 @@ def switch(
     to: To = None,
     reason: options.Reason = "asked for",
 ) -> None:
-    """Move the alias to the database that waits, or to any --to.
+    """Move the alias to the database that waits, or to that of --to.
 
-    Any verified database that is still there will do; one that was marked bad is good again then.
+    --to is needed for one that was live before, such as the one that a rollback left, and for one that is held
+    back for its content, such as too few rows (`bgdeploy jobs list --blocked` says so). Any verified database
+    that is still there will do; one that was marked bad is good again then.
     """
     output.guarded(lambda: _switch(context, customer, to, reason))
 

@@ -32,7 +32,9 @@ Reason = Annotated[
 Limit = Annotated[int, typer.Option(min=1, max=MOST, metavar="N", help="At most so many.")]
 Since = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Not before this: 2026-01-31T12:00 (UTC), unix seconds, or 2d ago."),
+    typer.Option(
+        metavar="TIME", help="Not before this: 2026-01-31T12:00 (UTC), unix seconds, or an age: 2d, 12h."
+    ),
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before this time.")]
 Before = Annotated[
@@ -63,6 +65,11 @@ class Asked:
     before: int | None = None
     sort: str = "-at"
     reverse: bool = False
+
+    @property
+    def picky(self) -> bool:
+        """True where only lines of some time are wanted, or those behind another one."""
+        return any(one is not None for one in (self.since, self.until, self.before))
 
     def page(self, orders: Collection[str]) -> Page:
         """Return the page, with one line more than is shown: it tells whether there is another page."""
@@ -109,7 +116,7 @@ def moment(text: str | None, option: str) -> float | None:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
-    age = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)", text)
+    age = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)(?: ago)?", text)
     if age is not None and age[2] in _UNITS:
         return wall() - float(age[1]) * _UNITS[age[2]]
     try:

@@ -17,12 +17,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under column names; ``empty`` says what to do where there are none, ``foot`` what comes next."""
+    """Rows under column names; ``empty`` says what to do where there are none, ``foot`` what comes next.
+
+    ``shape`` says what gives way on a narrow terminal; without it, whatever is widest.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     empty: str
     foot: str = ""
+    shape: tables.Shape | None = None
 
 
 def print_json(value: Any) -> None:
@@ -32,13 +36,13 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, foot: str = "") -> None:
     """Print rows under column names; ``empty`` says what to do where there are none."""
-    for line in lines(Table(columns, rows, empty, foot), sys.stdout.isatty()):
-        print(line)
+    print_it(Table(columns, rows, empty, foot))
 
 
 def print_it(table: Table) -> None:
     """Print a table."""
-    print_table(table.columns, table.rows, empty=table.empty, foot=table.foot)
+    for line in lines(table, sys.stdout.isatty()):
+        print(line)
 
 
 def lines(table: Table, on_terminal: bool) -> list[str]:
@@ -46,7 +50,7 @@ def lines(table: Table, on_terminal: bool) -> list[str]:
     if not table.rows:
         drawn = [table.empty]
     elif on_terminal:
-        drawn = tables.fitted(table.columns, table.rows, shutil.get_terminal_size().columns)
+        drawn = tables.fitted(table.columns, table.rows, shutil.get_terminal_size().columns, table.shape)
     else:
         drawn = tables.plain(table.columns, table.rows)
     return [*drawn, table.foot] if table.foot else drawn

@@ -182,7 +182,8 @@ def _named(report: dict[str, Any]) -> dict[str, Any]:
     """The report with its pairs of folder and reason as objects."""
     pairs = ("waiting", "skipped", "failed", "errors")
     named = {kind: [{"name": name, "reason": reason} for name, reason in report[kind]] for kind in pairs}
-    return {**{key: value for key, value in report.items() if key not in ("listed", "look_again")}, **named}
+    inner = ("listed", "look_again", "removed")
+    return {**{key: value for key, value in report.items() if key not in inner}, **named}
 
 
 def _print_report(report: Report) -> None:

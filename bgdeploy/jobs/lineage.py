@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from bgdeploy.jobs.rows import Row, age, customers, databases, jobs
 from bgdeploy.jobs.states import State
 
-_STATE = (jobs.c.state, jobs.c.requested, jobs.c.loaded_at, jobs.c.not_before, jobs.c.database.label("built"))
+_BUILT = jobs.c.database.label("built")
+_STATE = (jobs.c.state, jobs.c.requested, jobs.c.loaded_at, jobs.c.not_before, jobs.c.blocked, _BUILT)
 _NEWEST_FIRST = (databases.c.timestamp.desc(), databases.c.build.desc(), databases.c.created_at.desc())
 _KEPT = (
     sa.select(databases, *_STATE)

@@ -27,6 +27,7 @@ class Report:
     queued: list[str] = field(default_factory=list)
     waiting: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    removed: set[str] = field(default_factory=set)  # those of the skipped that a person removed: no news
     failed: list[tuple[str, str]] = field(default_factory=list)
     errors: list[tuple[str, str]] = field(default_factory=list)
     look_again: bool = False  # a marker was seen once; half a second later it counts

@@ -77,6 +77,7 @@ def scan_customers(site: Site, names: Iterable[str], known: Known, report: Repor
     visits: list[Visit] = []
     for name in names:
         if _is_removed(known.customers.get(name)):
+            report.removed.add(name)
             report.skipped.append((name, f"it was removed; to take it back: bgdeploy resume {name}"))
             continue
         visits += _visit(site, name, known, report)

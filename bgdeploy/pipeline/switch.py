@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy.clock import iso
 from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
 from bgdeploy.finding import many
 from bgdeploy.jobs import lineage
@@ -208,7 +210,8 @@ def _set_pause(site: Site, name: str, event: str, fields: dict[str, Any], *, pau
     with site.transaction(Actor.OPERATOR) as tx:
         customer = get_customer(tx.connection, name)
         if customer["removed_at"] is not None and not paused:
-            _refuse_leaving(customer, lineage.kept_databases(tx.connection, name))
+            kept = lineage.kept_databases(tx.connection, name)
+            _refuse_leaving(customer, kept, tx.now, site.settings.orchestrator.drop_grace_seconds)
         values: dict[str, Any] = {"paused_at": tx.now if paused else None, "paused_why": fields.get("why")}
         if not paused:
             values |= STAYS
@@ -216,7 +219,7 @@ def _set_pause(site: Site, name: str, event: str, fields: dict[str, Any], *, pau
         tx.say(event, **fields)
 
 
-def _refuse_leaving(customer: Row, left: Sequence[Row]) -> None:
+def _refuse_leaving(customer: Row, left: Sequence[Row], now: float, grace: float) -> None:
     if not left and not customer["live"]:
         return
     name, shown = customer["name"], ", ".join(row["name"] for row in left[:3])
@@ -224,6 +227,17 @@ def _refuse_leaving(customer: Row, left: Sequence[Row]) -> None:
         f"{name} is leaving: {many(len(left), 'database')} of it still to be dropped "
         f"({shown}{', ...' if len(left) > 3 else ''}).",
         kept="It stays removed.",
-        cure="A running bgdeploy serve or work drops them, or: bgdeploy run. Then again: "
-        f"bgdeploy resume {name}",
+        cure=f"{_when_gone(customer, left, now, grace)} Then again: bgdeploy resume {name}",
+    )
+
+
+def _when_gone(customer: Row, left: Sequence[Row], now: float, grace: float) -> str:
+    """Who drops a removed customer's databases, and from when on: until then nothing helps but waiting."""
+    whole = [row for row in left if row["state"] == State.SWITCHED and row["drop_at"] is None]
+    ready = max((row["left_at"] or customer["removed_at"] for row in whole), default=now - grace) + grace
+    if ready <= now:
+        return "A running bgdeploy serve or work drops them, or: bgdeploy run."
+    return (
+        f"The last of them stays until {iso(math.ceil(ready))}: bgdeploy run does not drop it before. From then on a "
+        "running bgdeploy serve or work drops it, or: bgdeploy run."
     )

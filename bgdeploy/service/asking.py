@@ -130,9 +130,21 @@ def alias_of(site: Site, customer: str) -> str:
         )
         alias = connection.execute(found).scalars().first()
         if alias is None:
-            known = connection.execute(sa.select(customers.c.name).limit(10)).scalars().all()
-            raise NotFound(
-                f"There is no customer {customer!r}.",
-                cure=f"There are: {', '.join(known) or 'none yet'}. See: bgdeploy customers",
-            )
+            raise _no_customer(connection, customer)
     return str(alias)
+
+
+def check_customer(site: Site, customer: str) -> None:
+    """Raise NotFound naming the customers there are, where this is none: an empty listing would look like an answer."""
+    with site.store.read() as connection:
+        found = connection.execute(sa.select(customers.c.name).where(customers.c.name == customer))
+        if found.scalars().first() is None:
+            raise _no_customer(connection, customer)
+
+
+def _no_customer(connection: sa.Connection, customer: str) -> NotFound:
+    known = connection.execute(sa.select(customers.c.name).limit(10)).scalars().all()
+    return NotFound(
+        f"There is no customer {customer!r}.",
+        cure=f"There are: {', '.join(known) or 'none yet'}. See: bgdeploy customers",
+    )

@@ -94,6 +94,7 @@ def _show_customer(owner: Row, kept: Sequence[Row], site: Site, look: _Look) -> 
     live = by_name.get(owner["live"] or "")
     there = look.online if look.unknown is None else None
     standby, candidate = lineage.standby(owner, kept, there), lineage.candidate(kept)
+    undecided = [row["job_id"] for row in kept if row["state"] == State.LOADED and row["blocked"]]
     bad = [row["name"] for row in kept if row["bad_at"] is not None]
     return {
         "customer": owner["name"],
@@ -101,6 +102,7 @@ def _show_customer(owner: Row, kept: Sequence[Row], site: Site, look: _Look) -> 
         "live": owner["live"],
         "standby": _name(standby),
         "candidate": _name(candidate),
+        "undecided": undecided[0] if undecided else None,
         "rolled_back": bad,
         "paused": owner["paused_at"] is not None,
         "removed": owner["removed_at"] is not None,

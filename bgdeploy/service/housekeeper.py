@@ -150,7 +150,10 @@ def _scan(house: House) -> bool:
 def _tell(house: House, report: Report) -> None:
     """Log what a scan could not use."""
     _tell_new(house, "folder", report.errors, _tell_unreadable)
-    _tell_new(house, "skipped", report.skipped, _tell_skipped)
+    _tell_new(
+        house, "skipped", [one for one in report.skipped if one[0] not in report.removed], _tell_skipped
+    )
+    _tell_new(house, "removed", [one for one in report.skipped if one[0] in report.removed], _tell_removed)
 
 
 def _tell_unreadable(folder: str, reason: str) -> None:
@@ -159,6 +162,10 @@ def _tell_unreadable(folder: str, reason: str) -> None:
 
 def _tell_skipped(folder: str, reason: str) -> None:
     log.emit("scan.skipped", folder=folder, reason=reason)
+
+
+def _tell_removed(customer: str, reason: str) -> None:
+    log.emit("scan.removed", customer=customer, reason=reason)
 
 
 def _tell_left(folder: str, reason: str) -> None:

@@ -95,9 +95,10 @@ def _not_pinned(tx: Tx, found: Row) -> Refused:
         databases.c.dropped_at.is_(None),
     )
     pinned = tx.connection.execute(mine.order_by(databases.c.name)).scalars().all()
+    none = f"No database of {found['customer']} is pinned. See: bgdeploy customers"
     cure = "".join(f" bgdeploy unpin {found['customer']} --database {name}" for name in pinned)
     return Refused(
         f"{found['name']} is not pinned.",
         kept="Nothing was changed.",
-        cure=f"Pinned:{cure}" if pinned else f"Nothing of {found['customer']} is. See: bgdeploy customers",
+        cure=f"Pinned:{cure}" if pinned else none,
     )

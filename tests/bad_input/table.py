@@ -215,7 +215,7 @@ COMMANDS: list[tuple[list[str], int, str]] = [
     (["wait", "nobody", "1700000000", "--timeout", "0"], 1, "bgdeploy: Not live after 0 s: There is no snapshot {here}/data/nobody/1700000000 yet, and no customer nobody so far.\n  Nothing is live yet.\n  Is the name right? Customers there are: bgdeploy customers. Snapshots are looked for in {here}/data\n"),
     (["wait", "acme", "1700000000000", "--timeout", "0"], 2, usage("wait", "Invalid value for TIMESTAMP: 1700000000000 is later than tomorrow; seconds since 1970 are expected", "[OPTIONS] {customer} {timestamp}")),
     (["pin", "none"], 5, "bgdeploy: none has nothing live to pin.\n  Nothing was changed.\n  Name one: bgdeploy pin none --database <name>, as bgdeploy customers shows it\n"),
-    (["unpin", "acme"], 5, "bgdeploy: acme-1700000000 is not pinned.\n  Nothing was changed.\n  Nothing of acme is. See: bgdeploy customers\n"),
+    (["unpin", "acme"], 5, "bgdeploy: acme-1700000000 is not pinned.\n  Nothing was changed.\n  No database of acme is pinned. See: bgdeploy customers\n"),
     (["customers", "remove", "nobody"], 4, NOBODY),
     (["resume", "nobody"], 4, NOBODY),
     (["query", "none", "RETURN 1"], 4, "bgdeploy: Nothing is live under the alias 'none'.\n  See what is: bgdeploy customers\n"),

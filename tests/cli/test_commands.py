@@ -210,10 +210,20 @@ def test_colours_only_on_a_terminal(lived_in: House) -> None:
     assert "\x1b[" in on_a_terminal(lived_in.command("jobs", "list"))
 
 
-def on_a_terminal(command: list[str], *, code: int = 0) -> str:
+@pytest.mark.parametrize("columns", [80, 44])
+def test_the_picture_of_a_job_fits_the_terminal(lived_in: House, columns: int) -> None:
+    """A line that the terminal breaks would begin its bar at the left edge."""
+    shown = on_a_terminal(lived_in.command("jobs", "show", "1"), columns=columns)
+    picture = re.sub(r"\x1b\[\d*m", "", shown).partition("█ work")[2].partition("\r\n\r\n")[0]
+    lines = picture.splitlines()[1:]
+    assert [line.split()[0] for line in lines[:3]] == ["discovered", "queued", "loading"]
+    assert all(line[-1] in "░█" and len(line) <= columns for line in lines)
+
+
+def on_a_terminal(command: list[str], *, code: int = 0, columns: int = 140) -> str:
     """Return what a command writes to a terminal before it ends with this code."""
     ours, theirs = pty.openpty()
-    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "140"}
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=environ)
     os.close(theirs)
     written = b""

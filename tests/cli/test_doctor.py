@@ -57,6 +57,15 @@ def test_what_is_wrong_comes_first_and_what_is_well_takes_a_line_for_each_area(l
     assert lines[-1].endswith("all of it: bgdeploy doctor --verbose")
 
 
+def test_before_the_first_start_what_others_rest_on_comes_first(house: House) -> None:
+    lines = house.run("doctor").stdout.splitlines()
+    told = [line for line in lines if line.startswith(("  unknown", "  warning"))]
+    missing = next(number for number, line in enumerate(told) if "jobs.db does not exist yet" in line)
+    resting = [number for number, line in enumerate(told) if "not looked at, since" in line]
+    assert resting == list(range(resting[0], len(told))) and missing < resting[0]
+    assert lines.count("           > Mend the job table's file first: bgdeploy init") == len(resting) > 5
+
+
 def test_scripts_get_four_keys_for_each_finding(lived_in: House) -> None:
     found = lived_in.json("doctor")
     assert len(found) > 40

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bgdeploy import errors
 from bgdeploy.cli.app import app
 from tests.house import PATIENCE, House, make_house, make_removable
 
@@ -100,6 +103,14 @@ def test_customers_are_filtered_and_sorted(lived_in: House) -> None:
     assert shown[-1].endswith("customers")
 
 
+def test_a_customer_for_whom_a_person_has_to_decide_says_so(lived_in: House) -> None:
+    undecided = {one["customer"]: one["undecided"] for one in lived_in.json("customers")}
+    (job,) = lived_in.json("jobs", "list", "--blocked")
+    assert undecided == {"acme": None, "borealis": None, "cumulus": job["id"]}
+    shown = lived_in.run("customers", "--customer", "cumulus").stdout
+    assert f"waits for a decision: bgdeploy jobs show {job['id']}" in shown
+
+
 def test_switches_are_filtered(lived_in: House) -> None:
     assert {row["customer"] for row in lived_in.json("switches", "acme")} == {"acme"}
     assert lived_in.json("switches", "--until", "1d") == []
@@ -118,6 +129,7 @@ def test_the_log_is_filtered_by_customer_and_time(lived_in: House) -> None:
     ("words", "said"),
     [
         (["jobs", "list", "--sort", "size"], "no sort 'size'; there are: created, updated, customer"),
+        (["jobs", "list", "--error", "nonsense"], "no error 'nonsense'; there are: bad-input, build-locked,"),
         (["jobs", "list", "--since", "yesterday"], "is no time"),
         (["switches", "--until", "tomorrow"], "is no time"),
         (["customers", "--state", "gone"], "no state 'gone'; there are: live, standby, none, paused"),
@@ -130,6 +142,40 @@ def test_the_log_is_filtered_by_customer_and_time(lived_in: House) -> None:
 def test_nonsense_in_a_filter_is_a_usage_error(lived_in: House, words: list[str], said: str) -> None:
     done = lived_in.run(*words, ok=False)
     assert (done.returncode, said in done.stderr, done.stdout) == (2, True, ""), done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["jobs", "list", "--customer", "nobody"],
+        ["jobs", "log", "--customer", "nobody"],
+        ["switches", "nobody"],
+    ],
+)
+def test_a_customer_that_does_not_exist_is_named_and_scripts_get_an_empty_list(
+    lived_in: House, words: list[str]
+) -> None:
+    done = lived_in.run(*words, ok=False)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert (
+        "There is no customer 'nobody'." in done.stderr
+        and "There are: acme, borealis, cumulus." in done.stderr
+    )
+    assert lived_in.json(*words) == []
+
+
+def test_nothing_that_fits_is_no_reason_to_scan(lived_in: House) -> None:
+    shown = lived_in.run("jobs", "list", "--customer", "acme", "--state", "failed").stdout
+    assert shown == "No such jobs. All there are: bgdeploy jobs list\n"
+
+
+def test_every_code_that_a_job_can_end_with_can_be_filtered_by() -> None:
+    package = Path(errors.__file__).parent
+    text = "\n".join(path.read_text() for path in package.rglob("*.py"))
+    made = re.findall(
+        r'^    code(?:, exit_code)? = "([a-z-]+)"|"error_code": "([a-z-]+)"', text, re.MULTILINE
+    )
+    assert tuple(sorted({one or other for one, other in made})) == errors.CODES
 
 
 def test_the_orders_in_the_help_are_those_there_are() -> None:

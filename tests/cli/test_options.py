@@ -27,6 +27,7 @@ NOW = 1_800_000_000.0
         ("1.5h", NOW - 5400),
         ("2d", NOW - 172800),
         ("1w", NOW - 604800),
+        ("2d ago", NOW - 172800),
     ],
 )
 def test_a_moment_is_read_in_utc_as_seconds_or_as_an_age(
@@ -36,7 +37,9 @@ def test_a_moment_is_read_in_utc_as_seconds_or_as_an_age(
     assert moment(text, "--since") == seconds
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2 d", "-5", "2y", "2026-13-01", "", "d", "1e5"])
+@pytest.mark.parametrize(
+    "text", ["yesterday", "2 d", "2d  ago", "ago", "-5", "2y", "2026-13-01", "", "d", "1e5"]
+)
 def test_what_is_no_moment_is_a_usage_error_that_shows_how(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="12h"):
         moment(text, "--since")

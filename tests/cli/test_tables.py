@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgdeploy.cli.tables import fitted, plain
+from bgdeploy.cli.tables import Shape, fitted, plain
 
 COLUMNS = ("id", "state", "why")
 ROWS = [(1, "failed", "The ids of nodes/Entity repeat; see the file"), (2, "switched", None)]
@@ -51,6 +51,45 @@ def test_colours_are_left_out_where_they_are_not_wanted(monkeypatch: pytest.Monk
 def test_wide_characters_take_two_places() -> None:
     lines = [bare(line) for line in fitted(("name", "x"), [("データ", 1), ("Größe", 2)], 80)]
     assert lines[1:] == ["データ  1", "Größe   2"]
+
+
+SHAPE = Shape(text=("why",), spare=("rows", "snapshot"))
+JOBS = ("id", "snapshot", "database", "rows", "why")
+NAMES = (13, 1767741427, "borealis-1767741427", "1,000,000 / 2,000,000")
+
+
+def shaped(room: int, why: str = "It has 96% fewer rows; a person decides by switch") -> list[str]:
+    return [bare(line).rstrip() for line in fitted(JOBS, [(*NAMES, why)], room, SHAPE)]
+
+
+def test_a_text_has_two_lines_of_its_column_where_there_is_room() -> None:
+    assert shaped(100) == [
+        "id  snapshot    database             rows                   why",
+        "13  1767741427  borealis-1767741427  1,000,000 / 2,000,000  It has 96% fewer rows; a person decides",
+        "                                                            by switch",
+    ]
+
+
+def test_a_spare_column_goes_before_the_text_moves_below_its_row() -> None:
+    assert shaped(80)[0] == "id  snapshot    database             why"
+    assert shaped(60) == [
+        "id  snapshot    database             rows",
+        "    why",
+        "13  1767741427  borealis-1767741427  1,000,000 / 2,000,000",
+        "    It has 96% fewer rows; a person decides by switch",
+    ]
+    assert shaped(60, "")[0] == "id  snapshot    database             why"
+
+
+def test_a_text_is_cut_behind_a_word_and_a_name_is_never_broken() -> None:
+    assert shaped(30, "word " * 30) == [
+        "id  database",
+        "    why",
+        "13  borealis-1767741427",
+        "    word word word word word",
+        "    word word word word word …",
+    ]
+    assert shaped(10)[2] == "13  borealis-1767741427", "too wide is better than broken"
 
 
 CELL = st.text(st.characters(codec="utf-8"), max_size=60)

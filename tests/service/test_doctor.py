@@ -675,8 +675,9 @@ def test_what_needs_something_broken_is_not_looked_at_and_says_so() -> None:
         Check("b", "innermost", lambda: [ok("never seen")], needs=("inner gate",)),
         Check("b", "apart", lambda: [ok("seen")]),
     ]
-    told = [one.what for one in make_rounds(checks)][1:]
-    assert told == [
+    found = list(make_rounds(checks))[1:]
+    assert [one.cure for one in found] == ["", "Mend the gate first.", "Mend the gate first."]
+    assert [one.what for one in found] == [
         "seen",
         "not looked at, since the gate cannot be used as it is: inner",
         "not looked at, since the inner gate cannot be used as it is: innermost",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
+import time
+from datetime import datetime
 
 import pytest
 
@@ -60,7 +63,12 @@ def test_alias_and_databases_go_and_the_neighbour_stays(any_house: House) -> Non
 def test_nothing_of_it_comes_back_until_a_person_says_so(served: House) -> None:
     served.run("customers", "remove", "acme", "--yes")
     served.drop("acme", FIRST + 2, rows=50)
-    run(served)
+    said = served.run("run", "--timeout", "60").stderr
+    assert "nothing of acme is loaded: it was removed; to take it back: bgdeploy resume acme" in said
+    assert "skipped acme" not in said
+    assert "warning" not in {
+        one["verdict"] for one in served.json("doctor") if one["subject"] in ("jobs", "base folder")
+    }
     assert "it was removed; to take it back: bgdeploy resume acme" in served.run("scan").stdout
     assert served.target().alias("acme") is None
     for words in (("switch", "acme", "--to", f"acme-{FIRST + 1}"), ("rollback", "acme", "--reason", "x")):
@@ -76,6 +84,11 @@ def test_nobody_comes_back_while_databases_of_it_are_still_to_go(served: House) 
     refused = served.run("resume", "acme", ok=False)
     assert refused.returncode == 5
     assert "acme is leaving: 2 databases of it still to be dropped" in refused.stderr
+    assert "stays until" not in refused.stderr, "there is no grace here"
+    patient = served.run("--set", "orchestrator.drop_grace_seconds=3600", "resume", "acme", ok=False)
+    until = re.search(r"stays until (\S+): bgdeploy run does not drop it before\.", patient.stderr)
+    assert until is not None, patient.stderr
+    assert 3500 < datetime.fromisoformat(until[1]).timestamp() - time.time() <= 3601
     assert "It stays removed." in refused.stderr and "bgdeploy run" in refused.stderr
     run(served)
     served.run("resume", "acme")

@@ -105,13 +105,16 @@ def find_skew(site: Site, base: Path) -> Iterator[Finding]:
 
 
 def find_unscanned(site: Site, seen: Seen) -> Iterator[Finding]:
-    """Snapshots that no scan has found."""
+    """Snapshots that no scan has found; of a customer that a person removed none is wanted."""
     with site.store.read() as connection:
         pairs = connection.execute(sa.select(jobs.c.customer, jobs.c.timestamp)).all()
+        left = sa.select(customers.c.name).where(customers.c.removed_at.is_not(None))
+        removed = set(connection.execute(left).scalars().all())
     known: dict[str, set[int]] = {}
     for name, timestamp in pairs:
         known.setdefault(name, set()).add(timestamp)
     new = [(name, len(some - known.get(name, set()))) for name, some in sorted(seen.snapshots.items())]
+    new = [(name, number) for name, number in new if name not in removed]
     count = sum(number for _, number in new)
     if count:
         names = ", ".join(name for name, number in new if number)

@@ -8,35 +8,48 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
+from typing import NamedTuple
 
 from bgdeploy.errors import BgdeployError
-from bgdeploy.finding import Check, Finding, unknown
+from bgdeploy.finding import NOT_LOOKED, Check, Finding, unknown
 
 _HANGS = "Something under it hangs, a network disk or a server: look there, then run it again."
+
+
+class Obstacle(NamedTuple):
+    """Why something is not looked at, and what has to be mended first."""
+
+    why: str
+    cure: str
 
 
 @dataclass
 class Round:
     """One walk over all checks: why a need is not met, and what hung in a subject."""
 
-    closed: dict[str, str] = field(default_factory=dict)
-    hung: dict[str, str] = field(default_factory=dict)
+    closed: dict[str, Obstacle] = field(default_factory=dict)
+    hung: dict[str, Obstacle] = field(default_factory=dict)
 
     def look_at(self, subject: str, checks: Iterable[Check]) -> Iterator[Finding]:
         """Yield what is found about one subject; what was not looked at is one sentence for each reason."""
-        skipped: dict[str, list[str]] = {}
+        skipped: dict[Obstacle, list[str]] = {}
         for check in checks:
-            why = self._obstacle(check)
-            found = self._ask(check) if why is None else []
-            if why is not None:
-                skipped.setdefault(why, []).append(check.title)
-            if check.opens and (why is not None or any(one.verdict != "ok" for one in found)):
-                self.closed.setdefault(check.opens, f"the {check.opens} cannot be used as it is")
+            obstacle = self._obstacle(check)
+            found = self._ask(check) if obstacle is None else []
+            if obstacle is not None:
+                skipped.setdefault(obstacle, []).append(check.title)
+            if check.opens and (obstacle is not None or any(one.verdict != "ok" for one in found)):
+                self._close(check.opens, obstacle, found)
             yield from found
-        for why, titles in skipped.items():
-            yield unknown(f"not looked at, since {why}: {', '.join(titles)}", "Mend that first.")
+        for (why, cure), titles in skipped.items():
+            yield unknown(f"{NOT_LOOKED}{why}: {', '.join(titles)}", cure)
 
-    def _obstacle(self, check: Check) -> str | None:
+    def _close(self, opens: str, obstacle: Obstacle | None, found: list[Finding]) -> None:
+        """What rests on something closed needs the same cure: that of the first obstacle."""
+        cure = _first(opens, found) if obstacle is None else obstacle.cure
+        self.closed.setdefault(opens, Obstacle(f"the {opens} cannot be used as it is", cure))
+
+    def _obstacle(self, check: Check) -> Obstacle | None:
         if check.subject in self.hung:
             return self.hung[check.subject]  # the rest of it would hang too
         return next((self.closed[need] for need in check.needs if need in self.closed), None)
@@ -45,9 +58,16 @@ class Round:
         found = _await(check)
         if found is not None:
             return found
-        self.hung[check.subject] = f"{check.title} did not answer"
+        why = f"{check.title} did not answer"
+        self.hung[check.subject] = Obstacle(why, f"Find out first why {check.title} does not answer.")
         what = f"{check.title}: did not answer within {check.limit:g} s"
         return [unknown(what, f"{_HANGS} {check.left}".rstrip())]
+
+
+def _first(opens: str, found: list[Finding]) -> str:
+    """``Mend the job table first: bgdeploy init``; a cure that is no command stands where it was found."""
+    command = next((one.cure for one in found if one.cure.startswith("bgdeploy ")), "")
+    return f"Mend the {opens} first: {command}" if command else f"Mend the {opens} first."
 
 
 def make_rounds(checks: Iterable[Check]) -> Iterator[Finding]:

@@ -121,10 +121,10 @@ def _judge_failed(row: Row) -> Finding:
 
 
 def find_paused(site: Site) -> Iterator[Finding]:
-    """Customers for whom nothing is claimed or switched."""
+    """Customers for whom nothing is claimed or switched; a person who removed one knows it."""
     with site.store.read() as connection:
-        paused = sa.select(customers).where(customers.c.paused_at.is_not(None))
-        rows = connection.execute(paused).mappings().all()
+        held = sa.select(customers).where(customers.c.paused_at.is_not(None))
+        rows = connection.execute(held.where(customers.c.removed_at.is_(None))).mappings().all()
     found = [
         warning(
             f"{row['name']} is paused since {iso(row['paused_at'])}: {row['paused_why']}",

@@ -167,7 +167,7 @@ def try_steps(server: Server, name: str, steps: Sequence[Step]) -> Iterator[Find
     yield made
     if made.verdict != "ok":
         what = f"not tried without a database: {', '.join(step.what for step in others)}"
-        yield unknown(what, "Mend that first.")
+        yield unknown(what, f"Let this succeed first: {first.what}.")
     else:
         reach("rights.created")
         yield from [_try(server, name, step) for step in others]
