@@ -189,6 +189,8 @@ def _named(report: dict[str, Any]) -> dict[str, Any]:
 def _print_report(report: Report) -> None:
     for name in report.discovered:
         print(f"discovered  {name}")
+    for name in report.again:
+        print(f"changed     {name}: it failed, and is looked at anew")
     for name in report.queued:
         print(f"queued      {name}")
     told = (("waiting", report.waiting), ("skipped", report.skipped), ("failed", report.failed))
@@ -207,6 +209,6 @@ def _next_commands(report: Report) -> list[str]:
     hints = (
         (report.queued, "load what is queued: bgdeploy run, or bgdeploy serve"),
         (report.failed, "why it failed: bgdeploy jobs list --state failed"),
-        (report.waiting, "what waits is judged again by: bgdeploy scan --once"),
+        ([*report.again, *report.waiting], "what waits is judged again by: bgdeploy scan --once"),
     )
     return [command for found, command in hints if found]

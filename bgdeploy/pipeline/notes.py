@@ -24,6 +24,7 @@ class Report:
     listed: bool = False  # the base folder could be looked at
     customers: int = 0
     discovered: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)  # failed before, changed since
     queued: list[str] = field(default_factory=list)
     waiting: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)

@@ -197,8 +197,11 @@ def _compare(site: Site, job: Row, notes: Notes) -> None:
     look = look_at(site, job)
     if look is None or look.text == job["fingerprint"]:
         return
-    act = _take_up_again if job["state"] == State.FAILED else _tell_change
-    notes.act(partial(act, job=job, look=look))
+    if job["state"] == State.FAILED:
+        notes.report.again.append(title(job))
+        notes.act(partial(_take_up_again, job=job, look=look))
+    else:
+        notes.act(partial(_tell_change, job=job, look=look))
 
 
 def _take_up_again(tx: Tx, job: Row, look: Fingerprint) -> None:

@@ -1,6 +1,6 @@
 """Wait until a snapshot or a newer one is live, and know when that can never be so by itself.
 
-All is told from the job table: nothing but a reader of it is needed, and no service is asked.
+All is told from the job table, and by the folder of what failed: no service is asked.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Literal
 import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import NotFound
+from bgdeploy.errors import BadInput, NotFound
 from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.rescue import is_free
 from bgdeploy.jobs.rows import Row, age, get_customer, jobs, select_jobs, title
 from bgdeploy.jobs.states import State
+from bgdeploy.pipeline.admit import look_at
 from bgdeploy.service.hints import after_failure
 from bgdeploy.service.idleness import find_idleness
 from bgdeploy.site import Site
@@ -66,11 +67,25 @@ def look(site: Site, name: str, timestamp: int) -> Verdict:
         newest = (jobs.c.timestamp.desc(), jobs.c.build.desc())
         heirs = select_jobs(connection, jobs.c.customer == name, jobs.c.timestamp >= timestamp, order=newest)
         held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None))).mappings().all()
-    verdict = judge(customer, heirs, timestamp)
+    verdict = _mind_mending(site, judge(customer, heirs, timestamp))
     if verdict is None:
         return _unfound(site, name, timestamp, customer["live"])
     works = any(not is_free(row, site.clock()) for row in held)
     return verdict if works else _mind_idleness(site, verdict)
+
+
+def _mind_mending(site: Site, verdict: Verdict | None) -> Verdict | None:
+    """A snapshot that failed for its content is taken up again once its folder has changed, which is for a scan to see."""
+    if verdict is None or verdict.answer != "failed":
+        return verdict
+    job = verdict.job
+    if job is None or job["error_code"] != BadInput.code:
+        return verdict
+    look = look_at(site, job)
+    if look is None or look.text == job["fingerprint"]:
+        return verdict
+    why = f"{title(job)} failed, and its folder has changed since; the next scan looks at it anew"
+    return replace(verdict, answer="waits", why=why, cure="To look at once: bgdeploy scan --once")
 
 
 def judge(customer: Row, heirs: Sequence[Row], timestamp: int) -> Verdict | None:

@@ -195,6 +195,18 @@ def test_a_complete_snapshot_that_nobody_looks_at_is_told(site: Site) -> None:
     assert "nobody has scanned" not in wait.look(site, "acme", MINE).why, "it changed, and settles anew"
 
 
+def test_a_snapshot_that_failed_and_is_mended_is_waited_for_until_a_scan_sees_it(site: Site) -> None:
+    folder = write_snapshot(site.settings.dataset.base_path, "acme", MINE, rows=30, seed=1)
+    add_customer(site.store, "acme")
+    failed = {"fingerprint": fingerprint(folder).text, "error": "no ids", "error_code": "bad-input"}
+    add_job(site.store, "acme", MINE, State.FAILED, **failed)
+    assert wait.look(site, "acme", MINE).answer == "failed"
+    (folder / "nodes/Entity/part-0.parquet").touch()
+    mended = wait.look(site, "acme", MINE)
+    assert mended.answer == "waits"
+    assert "its folder has changed since" in mended.why
+
+
 def test_the_time_is_over_after_the_last_look(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(wait, "monotonic", lambda: now[0])

@@ -70,7 +70,7 @@ def _is_fixed(column: Column) -> bool:
 
 
 def disk_needed(snapshot: Snapshot) -> int:
-    """A bound on the bytes a build takes at its peak, with split files; benchmarks/disk.py: 2.4 to 4.2 times it."""
+    """A bound on the bytes a build takes at its peak, with split files; benchmarks/disk.py: 2.8 to 6.1 times it."""
     raw = sum(file.raw_size for table in snapshot.tables for file in table.files)
     spilled = sum(
         table.rows * (_SPILL + _SPILL_COLUMN * len(table.properties)) for table in snapshot.relationships
