@@ -59,7 +59,7 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.INFO,
         "{job} resumes: {done} of {groups} groups of files are in already, {rows:,} rows",
     ),
-    "load.restarted": (logging.WARNING, "{job} is built from zero: {reason}"),
+    "load.restarted": (logging.WARNING, "what was built of {job} is deleted: {reason}"),
     "load.progress": (
         logging.INFO,
         "{job}: {rows:,} of {expected:,} rows ({share:.0%}), {rate}, {left}; {table} {table_rows:,} of {table_expected:,}",

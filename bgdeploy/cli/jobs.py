@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bgdeploy.service.picking import Page
 
 FOLLOWED = 1000  # events told at one look
+_LEFT = {State.LOADED: "verified; goes live by a running bgdeploy serve, or by: bgdeploy run"}
 LONGEST = 160  # letters of a reason in the list
 NARROW = Shape(text=("why",), spare=("tries", "rows", "snapshot"))
 jobs_app = typer.Typer(
@@ -141,7 +142,7 @@ def _row(job: dict[str, Any]) -> tuple[Any, ...]:
 
 def _why(job: dict[str, Any]) -> tuple[str, bool]:
     """Why it stands where it stands, and whether that was cut; what a person has to decide is never cut."""
-    why = job["error"] if job["state"] == State.FAILED else job["reason"]
+    why = job["error"] if job["state"] == State.FAILED else job["reason"] or _LEFT.get(job["state"])
     first, _, rest = (why or "").partition("\n")
     if job["blocked"] or (len(first) <= LONGEST and not rest):
         return first, False

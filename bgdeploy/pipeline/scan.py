@@ -207,7 +207,7 @@ def _compare(site: Site, job: Row, notes: Notes) -> None:
 def _take_up_again(tx: Tx, job: Row, look: Fingerprint) -> None:
     fresh = {"fingerprint": look.text, "fingerprint_at": tx.now, "settings": None}
     counters = {**PROGRESS, "furthest": 0, "rows_confirmed": 0, "not_before": 0.0}
-    cleared = {"error": None, "error_code": None, "ended_at": None, "step": None}
+    cleared = dict.fromkeys(("error", "error_code", "ended_at", "step", "loading_at"))
     changes = {**fresh, **counters, **cleared}
     move(tx, job, State.DISCOVERED, "scan.again", fields={}, reason="changed, settling", **changes)
 

@@ -37,6 +37,7 @@ FRESH: dict[str, Any] = {
     "error": None,
     "error_code": None,
     "cancel_at": None,
+    "loading_at": None,
     "ended_at": None,
     "blocked": False,
 }
