@@ -81,15 +81,16 @@ def whole(enterprise: StandIn, house: House, database: str = f"acme-{FIRST}") ->
 
 
 def tools() -> list[psutil.Process]:
-    """Every process that writes a store now."""
-    return [one for one in psutil.process_iter() if _mark(one)]
+    """Every process that writes a store now, but for those of tests that run beside these."""
+    return [one for one in psutil.process_iter() if _is_tool(one)]
 
 
-def _mark(process: psutil.Process) -> str | None:
+def _is_tool(process: psutil.Process) -> bool:
+    beside = f"popen-{os.environ['PYTEST_XDIST_WORKER']}" if "PYTEST_XDIST_WORKER" in os.environ else ""
     try:
-        return process.environ().get(MARK)
+        return MARK in process.environ() and beside in " ".join(process.cmdline())
     except (psutil.Error, OSError):
-        return None
+        return False
 
 
 def find(who: str) -> psutil.Process:
