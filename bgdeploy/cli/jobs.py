@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from bgdeploy.service.picking import Page
 
 FOLLOWED = 1000  # events told at one look
-_LEFT = {State.LOADED: "verified; goes live by a running bgdeploy serve, or by: bgdeploy run"}
+_LEFT = {
+    State.LOADED: "verified; whether it goes live is decided by a running bgdeploy serve, or by: bgdeploy run"
+}
 LONGEST = 160  # letters of a reason in the list
 NARROW = Shape(text=("why",), spare=("tries", "rows", "snapshot"))
 jobs_app = typer.Typer(

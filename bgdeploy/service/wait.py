@@ -81,7 +81,10 @@ def _mind_mending(site: Site, verdict: Verdict | None) -> Verdict | None:
     job = verdict.job
     if job is None or job["error_code"] != BadInput.code:
         return verdict
-    look = look_at(site, job)
+    try:
+        look = look_at(site, job)
+    except OSError:  # nothing can be said of its disk now, and what failed stays failed
+        return verdict
     if look is None or look.text == job["fingerprint"]:
         return verdict
     why = f"{title(job)} failed, and its folder has changed since; the next scan looks at it anew"

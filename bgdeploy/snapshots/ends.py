@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bgdeploy.snapshots.bundles import bundle
 from bgdeploy.snapshots.footers import id_range
 from bgdeploy.snapshots.ids import column_of, family, name_in
 from bgdeploy.snapshots.lookup import ENDS, NO_LABEL, SEVERAL, End, look_up
@@ -49,7 +50,7 @@ def find_parts(snapshot: Snapshot, table: Table, build: Path) -> list[Part]:
     parts: list[Part] = []
     roles = _roles(snapshot, table)
     spans = {name: _span(snapshot, name) for _, names in roles if len(names) > 1 for name in names}
-    for some in _bundle(file for file in table.files if file.rows):
+    for some in bundle((file for file in table.files if file.rows), ENDS // 2):
         ends = [
             End(file, role, _narrow(snapshot, table, file, role, names, spans))
             for file in some
@@ -57,18 +58,6 @@ def find_parts(snapshot: Snapshot, table: Table, build: Path) -> list[Part]:
         ]
         parts += _join(snapshot, table, ends, build)
     return parts
-
-
-def _bundle(files: Iterable[DataFile]) -> Iterator[list[DataFile]]:
-    """Files whose ends are looked up at once; one of more rows than these stands alone."""
-    some: list[DataFile] = []
-    for file in files:
-        if some and 2 * (sum(one.rows for one in some) + file.rows) > ENDS:
-            yield some
-            some = []
-        some.append(file)
-    if some:
-        yield some
 
 
 def _roles(snapshot: Snapshot, table: Table) -> list[tuple[Role, list[str]]]:

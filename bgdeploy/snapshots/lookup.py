@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bgdeploy.snapshots.bundles import bundle
 from bgdeploy.snapshots.ids import BATCH, read_ids, within
 from bgdeploy.snapshots.source import DataFile, Role, Snapshot, Table
 
@@ -35,6 +36,10 @@ class _Piece:
     labels: Sequence[str]
     ids: pa.Array
 
+    @property
+    def rows(self) -> int:
+        return len(self.ids)
+
 
 def look_up(
     snapshot: Snapshot, table: Table, ends: Sequence[End], numbers: Mapping[str, int]
@@ -58,19 +63,12 @@ def _read_ends(snapshot: Snapshot, table: Table, ends: Sequence[End]) -> Iterato
 
 def _runs(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
     """Pieces to look up at once: of one type, and as many as memory may hold."""
-    run: list[_Piece] = []
-    for piece in pieces:
-        full = sum(len(one.ids) for one in run) + len(piece.ids) > ENDS
-        if run and (full or run[0].ids.type != piece.ids.type):
-            yield run
-            run = []
-        run.append(piece)
-    if run:
-        yield run
+    for _, same in groupby(pieces, key=lambda piece: piece.ids.type):
+        yield from bundle(same, ENDS)
 
 
 def _place(snapshot: Snapshot, run: Sequence[_Piece], numbers: Mapping[str, int]) -> list[pa.Array]:
-    places = [pa.nulls(len(piece.ids), pa.int16()).fill_null(NO_LABEL) for piece in run]
+    places = [pa.nulls(piece.rows, pa.int16()).fill_null(NO_LABEL) for piece in run]
     windows = _windows(snapshot, sorted({label for piece in run for label in piece.labels}))
     with ThreadPoolExecutor(_TOGETHER) as pool:
         while some := list(islice(windows, _TOGETHER)):
@@ -97,7 +95,7 @@ def _hits(run: Sequence[_Piece], window: tuple[str, pa.Array]) -> list[tuple[int
     hits = within(pa.chunked_array([run[at].ids for at in asking]), known)
     found, start = [], 0
     for at in asking:
-        length = len(run[at].ids)
+        length = run[at].rows
         found.append((at, hits.slice(start, length).combine_chunks()))
         start += length
     return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
 
 from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.bundles import bundle
 from bgdeploy.snapshots.ends import Misfit, Part, find_parts
 from bgdeploy.snapshots.source import DataFile, Kind, Snapshot, Table
 from bgdeploy.snapshots.unify import simple
@@ -17,8 +18,6 @@ from bgdeploy.targets.diagnosis import Desk, diagnose
 _KEPT = "What is live stays live."
 
 _OURS = "parquet-cpp-arrow"  # what writes split files
-
-
 Most = Callable[[Table, str, str], int]  # rows that one group of a table may have, between these labels
 
 
@@ -50,7 +49,7 @@ def _add_groups(groups: list[Group], table: Table, parts: list[Part], most: Most
         return part.source, part.target, is_split(part.path), shapes[part.path]
 
     for (source, target, *_), same in groupby(sorted(parts, key=alike), key=alike):
-        for some in _bundle(same, most(table, source, target)):
+        for some in bundle(same, most(table, source, target)):
             groups.append(_group(len(groups), table.kind, table.name, some))
 
 
@@ -115,17 +114,6 @@ def file_of(table: Table, path: str) -> DataFile:
     """The file a path names; one that was made by splitting another has its table's own shape."""
     found = table.file(path)
     return found if found is not None else DataFile(path, 0, 0, 0, table.columns, _OURS)
-
-
-def _bundle(parts: Iterable[Part], most: int) -> Iterator[list[Part]]:
-    some: list[Part] = []
-    for part in parts:
-        if some and sum(one.rows for one in some) + part.rows > most:
-            yield some
-            some = []
-        some.append(part)
-    if some:
-        yield some
 
 
 def _group(number: int, kind: Kind, name: str, parts: list[Part]) -> Group:

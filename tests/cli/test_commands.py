@@ -110,6 +110,7 @@ def test_a_long_reason_is_cut_where_the_job_is_named_and_a_decision_is_not(lived
     long = "fewer rows than live: " + "Entity 1,000 -> 10; " * 20 + "bgdeploy switch acme --to x"
     asked = {**failed, "state": "loaded", "blocked": True, "reason": long}
     assert _why(asked) == (long, False)
+    assert _why({**asked, "blocked": False, "reason": None})[0].endswith("by: bgdeploy run")
 
 
 def test_config_shows_value_and_origin_of_each_key(lived_in: House) -> None:

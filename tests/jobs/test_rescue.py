@@ -209,6 +209,30 @@ def test_a_group_that_is_committed_is_never_started_again(store: Store, loading:
         ledger.started(tx, job, "acme-1", 0)
 
 
+def test_a_plan_gives_way_until_something_is_committed_by_it(store: Store, loading: int) -> None:
+    from bgdeploy.jobs import ledger
+
+    job = read_job(store, loading)
+    group = {"number": 0, "kind": "node", "name": "A", "source_label": None, "target_label": None}
+    plans = [[{**group, "files": files, "rows_expected": 3}] for files in (["a"], ["a", "b"], ["c"])]
+
+    def stored() -> list[list[str]]:
+        with store.read() as connection:
+            return [row["files"] for row in ledger.read(connection, loading, "acme-1")]
+
+    with opened(store, Actor.WORKER) as tx:
+        ledger.store_plan(tx, job, "acme-1", plans[0])
+        ledger.started(tx, job, "acme-1", 0)
+        ledger.store_plan(tx, job, "acme-1", plans[0])
+        assert ledger.read(tx.connection, loading, "acme-1")[0]["starts"] == 1, "the same one stays as it is"
+        ledger.store_plan(tx, job, "acme-1", plans[1])
+    assert stored() == [["a", "b"]]
+    with opened(store, Actor.WORKER) as tx:
+        ledger.advanced(tx, job, "acme-1", 0, 1)
+        ledger.store_plan(tx, job, "acme-1", plans[2])
+    assert stored() == [["a", "b"]]
+
+
 def test_a_confirmed_group_clears_both_counters(store: Store, loading: int) -> None:
     from bgdeploy.jobs import ledger
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bgdeploy.errors import NameTaken, TargetError
-from bgdeploy.targets.neo4j.offline import store
+from bgdeploy.errors import NameTaken, TargetAway, TargetError, TargetFull
+from bgdeploy.targets.neo4j.offline import seed, store
 from bgdeploy.targets.neo4j.offline.place import Place
 from bgdeploy.targets.neo4j.offline.tool import Failed, Tool, run
 
@@ -98,6 +98,57 @@ def test_a_store_that_lies_there_already_is_never_touched(tmp_path: Path) -> Non
         store.open_note(folder, place, "acme-1")
     store.discard(folder)
     assert (theirs / "neostore").read_text() == "theirs"
+
+
+def dumped(tmp_path: Path) -> tuple[store.Note, Path, Path]:
+    """The note of a store that was dumped for other members, its build's folder, and the dump."""
+    folder, seeds = tmp_path / "build", tmp_path / "seeds"
+    folder.mkdir()
+    seeds.mkdir()
+    note = store.open_note(folder, _place(tmp_path), "acme-1")
+    note = store.move_on(folder, note, "dumping", dump=str(seeds / "acme-1.dump"))
+    assert not note.is_whole
+    (seeds / "acme-1.dump").write_text("a dump")
+    return store.move_on(folder, note, "dumped"), folder, seeds
+
+
+def test_a_dump_goes_with_its_build_and_never_unseen(tmp_path: Path) -> None:
+    note, folder, seeds = dumped(tmp_path)
+    assert note.is_whole
+    assert seed.address_of(note) == (seeds / "acme-1.dump").as_uri()
+    away = seeds.rename(tmp_path / "unmounted")
+    with pytest.raises(TargetError, match="cannot be removed: No such file"):
+        store.discard(folder)
+    assert store.read_note(folder) == note
+    away.rename(seeds)
+    store.discard(folder)
+    assert list(seeds.iterdir()) == []
+    assert store.read_note(folder) is None
+
+
+def test_a_dump_whose_folder_is_away_is_waited_for(tmp_path: Path) -> None:
+    note, _, seeds = dumped(tmp_path)
+    seeds.rename(tmp_path / "unmounted")
+    assert note.is_whole
+    with pytest.raises(TargetAway, match="may not be mounted"):
+        seed.address_of(note)
+
+
+def test_a_dump_that_fails_keeps_the_store_and_leaves_nothing_half(tmp_path: Path) -> None:
+    folder, seeds = tmp_path / "build", tmp_path / "seeds"
+    for one in (folder, seeds):
+        one.mkdir()
+    note = store.move_on(folder, store.open_note(folder, _place(tmp_path), "acme-1"), "imported")
+    for one in note.folders:
+        one.mkdir(parents=True)
+    half = f"#!/bin/sh\necho half > {seeds}/acme-1.dump\necho 'No space left on device'\nexit 1\n"
+    tool = Tool(write(tmp_path / "tool", half), None)
+    with pytest.raises(TargetFull, match="could not be dumped") as caught:
+        seed.dump(tool, note, folder, seeds, tmp_path / "conf", lambda phase: None)
+    assert "store that was imported is kept" in caught.value.kept
+    assert list(seeds.iterdir()) == []
+    assert all(one.is_dir() for one in note.folders)
+    assert (store.read_note(folder) or note).is_whole
 
 
 def _place(root: Path) -> Place:

@@ -29,6 +29,22 @@ def spoil(place: Place) -> Path:
     return path
 
 
+def test_a_scan_says_what_it_takes_up_again_and_its_load_counts_from_its_own_start(
+    make_place: Callable[..., Place],
+) -> None:
+    place = make_place()
+    place.drop("acme", OLD)
+    look_twice(place)
+    place.run(bad=[OLD])
+    assert place.rows(jobs)[0]["loading_at"] is not None
+    path = spoil(place)
+    found = scan.scan(place.site)
+    assert found.again == [f"acme/{OLD}"]
+    row = place.rows(jobs)[0]
+    assert (row["state"], row["loading_at"]) == ("discovered", None)
+    path.unlink()
+
+
 def test_a_reload_of_what_is_live_that_failed_can_be_retried(make_place: Callable[..., Place]) -> None:
     place = make_place()
     place.live_through("acme", OLD, OLD + 1)

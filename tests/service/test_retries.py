@@ -99,6 +99,7 @@ def test_a_failed_snapshot_that_is_mended_is_taken_up_by_itself(house: House) ->
     assert house.run("run", "--timeout", "60", ok=False).returncode == 1
     shutil.rmtree(folder)
     house.drop("acme", FIRST)
+    assert f"changed     acme/{FIRST}: it failed, and is looked at anew" in house.run("scan", "--once").stdout
     house.run("run", "--timeout", "60")
     assert house.live("acme") == f"acme-{FIRST}"
 

@@ -17,7 +17,7 @@ from bgdeploy.targets.base import Group
 from bgdeploy.targets.diagnosis import Desk, diagnose
 from bgdeploy.targets.ladybug.build import Build, build
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed
-from bgdeploy.targets.ladybug.refusals import Contradicted
+from bgdeploy.targets.ladybug.refusals import Contradicted, PoolTooSmall
 from tests.snapshots.folders import KNOWS, PEOPLE, opened
 from tests.tmpfs import small_disk
 
@@ -89,6 +89,33 @@ def test_where_the_files_are_right_the_next_try_runs_on_one_thread(
     assert json.loads((work.folder / "hints.json").read_text()) == {"threads": 1}
     assert sorted(path.name for path in work.folder.iterdir()) == ["hints.json", "need.json"]
     build(work)
+    assert work.ledger.said[-1] == ("step", "closed")
+
+
+def test_what_does_not_fit_is_copied_in_eighths_by_a_plan_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        f"nodes/Person/{file}.parquet": {"id": list(range(200 * file, 200 * file + 200))} for file in range(4)
+    }
+    work = Build(tmp_path / "build", opened(tmp_path / "data", files), Told(), SETTINGS)
+    run = Engine.run
+
+    def refuse(self: Engine, statement: str) -> None:
+        if statement.startswith("COPY"):
+            raise QueryFailed("Buffer manager exception: The buffer pool is full.")
+        run(self, statement)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "run", refuse)
+        for share in (8, 64):
+            with pytest.raises(PoolTooSmall, match="copies less at once"):
+                build(work)
+            assert json.loads((work.folder / "hints.json").read_text()) == {"pool": 2, "share": share}
+    (work.folder / "hints.json").write_text(json.dumps({"pool": 2, "share": 2}))
+    work.ledger.groups = work.ledger.groups and work.ledger.groups[:1]  # a plan of before, which is void
+    build(work)
+    assert [group.rows for group in work.ledger.groups or ()] == [400, 400]
     assert work.ledger.said[-1] == ("step", "closed")
 
 

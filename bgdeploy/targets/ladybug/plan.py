@@ -15,13 +15,9 @@ MIB = 1 << 20
 _BASE = 16 * MIB  # an empty database with its log
 _ROW = 48  # bytes for a key's index entry, or a relationship's two adjacency entries
 _NODE_GROUP = 131_072  # nodes that the engine keeps together
+_SPILL = 48  # bytes of a relationship that lie on disk while it is sorted
+_SPILL_COLUMN = 18  # and of each of its properties
 _TABLE = 3 * MIB  # every table starts with pages and index slots of its own
-
-
-_SPILL, _SPILL_COLUMN = (
-    48,
-    18,
-)  # bytes of a relationship that lie on disk while it is sorted, and of each property
 
 
 def rows_at_once(snapshot: Snapshot, settings: Mapping[str, Any], pool_mb: int, share: int) -> Most:
@@ -36,8 +32,11 @@ def rows_at_once(snapshot: Snapshot, settings: Mapping[str, Any], pool_mb: int, 
     threads = int(settings["threads"]) or os.cpu_count() or 1
 
     def most(table: Table, source: str, target: str) -> int:
-        at_work = threads * _NODE_GROUP / max(1, min(nodes[source], nodes[target]))
-        held = _of_node(table) if table.kind == "node" else _of_relationship(table, min(1.0, at_work))
+        if table.kind == "node":
+            held: float = _of_node(table)
+        else:
+            fewest = max(1, min(nodes[source], nodes[target]))
+            held = _of_relationship(table, min(1.0, threads * _NODE_GROUP / fewest))
         return max(1, min(int(settings["group_rows"]), int((pool_mb << 19) / held)) // share)
 
     return most
@@ -70,7 +69,7 @@ def _is_fixed(column: Column) -> bool:
 
 
 def disk_needed(snapshot: Snapshot) -> int:
-    """A bound on the bytes a build takes at its peak, with split files; benchmarks/disk.py: 2.8 to 6.1 times it."""
+    """A bound on the bytes a build takes at its peak, with split files; benchmarks/disk.py: 2.0 to 6.1 times it."""
     raw = sum(file.raw_size for table in snapshot.tables for file in table.files)
     spilled = sum(
         table.rows * (_SPILL + _SPILL_COLUMN * len(table.properties)) for table in snapshot.relationships

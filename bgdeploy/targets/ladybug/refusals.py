@@ -45,7 +45,7 @@ def explain(error: QueryFailed, group: Group | None, work: Build) -> BgdeployErr
     if "no space left" in low or "disk quota" in low or "errno 28" in low:
         return TargetFull(f"The disk is full while loading {where}: {said}", kept=_KEPT, cure="Make room.")
     if "buffer pool is full" in low or "buffer manager" in low:
-        cure = "The next try gets twice the memory; if that fails too, raise ladybug.buffer_pool_mb."
+        cure = "The next try copies less at once, with twice the memory; if that fails too, raise ladybug.buffer_pool_mb."
         return PoolTooSmall(f"The buffer pool is too small to load {where}: {said}", kept=_KEPT, cure=cure)
     if group is not None and "primary key" in low:
         return _explain_key(said, group, work)

@@ -75,8 +75,7 @@ class Neo4j:
             with only_where_empty(ticket.database, place):
                 load(self._server, replace(ticket, database=place), snapshot, ledger, folder)
         except NameTaken:
-            for copies in ("split", "input"):  # nobody drops a name that is somebody else's
-                shutil.rmtree(folder / copies, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # nobody drops a name that is somebody else's
             raise
         shutil.rmtree(folder, ignore_errors=True)
 

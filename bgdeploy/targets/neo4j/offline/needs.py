@@ -20,7 +20,7 @@ _ID = {"integer": 12, "string": 24}  # bytes a node's id takes while relationshi
 
 
 def find_needs(server: Server, snapshot: Snapshot) -> Iterator[Need]:
-    """Memory outside of Java's heap, against what the configuration allows or the host has free; disk."""
+    """Memory outside of Java's heap, against what the configuration allows or the host has free, and disk."""
     nodes, kind = sum(table.rows for table in snapshot.nodes), id_type(snapshot)
     needed = BASE + _ID[kind] * nodes
     limit = server.access.import_memory_mb

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -118,7 +119,8 @@ def _run(tool: Tool, note: store.Note, folder: Path, config: Path) -> None:
     try:
         run(tool, words, folder, note.mark, lambda phase: None)
     except (Failed, TargetError) as failed:
-        place.unlink(missing_ok=True)
+        with suppress(OSError):  # what stays is written over by the next try
+            place.unlink(missing_ok=True)
         kind = TargetFull if isinstance(failed, TargetFull) else TargetError
         cure = failed.cure if isinstance(failed, TargetError) else ""
         raise kind(
