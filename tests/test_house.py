@@ -1,4 +1,4 @@
-"""The shape of the package: imports run one way, files stay small, every command shows examples."""
+"""The shape of the package: imports run one way, a file can be read in one sitting, every command shows examples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_one_way_and_files_are_small(path: Path) -> None:
+def test_imports_run_one_way_and_files_can_be_read_in_one_sitting(path: Path) -> None:
     place = path.relative_to(ROOT).parts[0]
     used = _imports(path)
     if place in LAYERS:
@@ -34,7 +34,7 @@ def test_imports_run_one_way_and_files_are_small(path: Path) -> None:
     elif place in BASE:
         allowed = {"targets": {"snapshots"}}.get(place, set())
         assert not used & ({*LAYERS, *BASE} - {place} - allowed)
-    assert len(path.read_text().splitlines()) <= 300
+    assert len(path.read_text().splitlines()) <= 900
 
 
 COMMANDS = [

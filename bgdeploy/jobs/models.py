@@ -105,6 +105,7 @@ jobs = Table(
     _may("child_born", String),
     _must("attempt", Integer, default=0),
     _must("interruptions", Integer, default=0),
+    _must("service_deaths", Integer, default=0),  # how often in a row the whole service died under it
     _must("not_before", Double, default=0.0),
     _may("cancel_at", Double),
     _must("blocked", Boolean, default=False),
@@ -123,6 +124,7 @@ jobs = Table(
     _may("rows_seen", Integer),  # confirmed ones and those on their way, as far as the target tells
     _may("bytes_expected", Integer),
     _may("settings", JSON),  # the plan's settings, kept for every later run
+    _may("inspection", JSON),  # what the inspector found in its files: tables, columns, rows
     _must("created_at", Double),
     _must("updated_at", Double),
     _may("queued_at", Double),
@@ -196,6 +198,7 @@ databases = Table(
     _must("created_at", Double),
     _may("verified_at", Double),
     _may("counts", JSON),  # {"labels": {...}, "types": {...}}, asked of the database
+    _may("proof", JSON),  # what was compared with the files and how, with the digests
     _may("left_at", Double),  # when the alias moved away
     _may("pinned_at", Double),
     _may("bad_at", Double),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,11 +16,16 @@ Kind = Literal["node", "relationship"]
 
 @dataclass(frozen=True)
 class Column:
-    """One Parquet column: its name, its Arrow type, and what it is for."""
+    """One column: its name, its Arrow type, and what it is for.
+
+    ``constant``: the value of every row, for a file's own column that no Parquet column holds but the
+    name of a folder it lies in (``country=DE``). A table's column never has one.
+    """
 
     name: str
     kind: pa.DataType
     role: Role
+    constant: str | int | date | None = None
 
     @property
     def type(self) -> str:

@@ -102,7 +102,7 @@ class Client:
                 self.behind.pop(port).close()
         self._success()
 
-    def _handle(self, kind: int, message: bytes) -> None:  # noqa: C901 - one line for each message there is
+    def _handle(self, kind: int, message: bytes) -> None:
         match kind:
             case bolt.HELLO:
                 self._success(

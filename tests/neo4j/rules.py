@@ -187,7 +187,7 @@ class Dbms:
             result = session.run(text, params)  # type: ignore[arg-type]
             return list(result.keys()), result.data()
 
-    def _control(self, params: Params) -> Rows:  # noqa: C901 - one line for each wish
+    def _control(self, params: Params) -> Rows:
         """A test's hand: change a figure, a user, a status, or kill a database's process."""
         for name, value in params.items():
             match name:
