@@ -31,12 +31,12 @@ from bgdeploy.pipeline.claim import own_database
 IDLE = {"child_pid": None, "child_born": None, **FREED}
 
 
-def finish(tx: Tx, job: Row, *, counts: dict[str, object]) -> None:
+def finish(tx: Tx, job: Row, *, counts: dict[str, object], proof: dict[str, object]) -> None:
     """The database is verified and published: loaded."""
     if is_asked(tx, job):
         cancel(tx, job)
         return
-    verified = {"of_name": job["database"], "verified_at": tx.now, "counts": counts}
+    verified = {"of_name": job["database"], "verified_at": tx.now, "counts": counts, "proof": proof}
     tx.connection.execute(update_where(databases, "name"), verified)
     rows = confirmed_rows(tx, job["id"], job["database"])
     fields = {"rows": rows, "database": job["database"], "took": since(job["loading_at"] or tx.now, tx.now)}

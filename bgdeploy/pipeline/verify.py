@@ -1,21 +1,40 @@
-"""Verify: what the database holds must be what the Parquet files say; any difference fails the load."""
+"""Verify: what the database holds must be what the Parquet files say, value by value; any difference fails the load."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from bgdeploy.errors import VerifyFailed
+from bgdeploy.snapshots.proof import (
+    ALGORITHM,
+    Digest,
+    Files,
+    Found,
+    Subject,
+    end_labels,
+    explain,
+    opened_files,
+    subjects,
+)
 from bgdeploy.snapshots.sample import Sample, present, sample
 from bgdeploy.snapshots.schema import label_counts
 from bgdeploy.snapshots.source import Snapshot, Table
-from bgdeploy.targets.base import Counts, Group, Inspector, TableCount, TableKey, Target
+from bgdeploy.targets.base import Counts, Group, Inspector, Samples, TableCount, TableKey, Target
 
-SAMPLED = 100  # keys compared per table
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SAMPLED = 100  # keys compared per table, where a database is too large to be read back
+Pages = Callable[[], Iterable[tuple[Subject, "pa.Table"]]]
 
 
 @dataclass(frozen=True)
@@ -32,52 +51,193 @@ class Difference:
 class Expected:
     """What the files alone say, read while the database is still being filled."""
 
+    files: Files
+    folder: Path  # private to this process
     labels: Mapping[str, int]
-    present: Mapping[str, Mapping[str, int]]  # label or type -> column -> values that are not null
-    samples: Sequence[tuple[Table, Sequence[Sample]]]
+    digests: Mapping[Subject, Digest]
+    ends: Mapping[
+        Subject, Mapping[Any, int]
+    ]  # some targets of a type's relationships, and how many end at each
 
 
-def expect(snapshot: Snapshot) -> Expected:
-    """Read from the files what a database must hold; raises BadInput for labels that cannot be right."""
-    present_: dict[str, Counter[str]] = {}
-    for table in snapshot.tables:
-        present_.setdefault(table.name, Counter()).update(present(snapshot, table))
-    samples = [(table, sample(snapshot, table, SAMPLED)) for table in snapshot.tables]
-    return Expected(label_counts(snapshot), present_, samples)
+@contextmanager
+def expecting(snapshot: Snapshot, folder: Path) -> Iterator[Expected]:
+    """Read from the files what a database must hold; ``folder`` is emptied, and gone at the end.
 
-
-def verify(
-    target: Target,
-    database: str,
-    snapshot: Snapshot,
-    groups: Sequence[Group],
-    expected: Expected | None = None,
-) -> dict[str, dict[str, int]]:
-    """Return rows per label and type as asked of the database; raises VerifyFailed on any difference.
-
-    Call it in a process that did not build the database: what it sees is what readers will see.
+    For a child process: DuckDB is opened on the files, and its folder becomes the current one. Raises BadInput for what
+    cannot be right in the files, TargetFull where they take more memory than there is.
     """
-    expected = expected or expect(snapshot)
+    with opened_files(snapshot, folder, available=psutil.virtual_memory().available) as duck:
+        files = Files(snapshot, duck)
+        labels = label_counts(snapshot)
+        wanted = subjects(snapshot)
+        digests = {subject: files.digest(subject) for subject in wanted}
+        ends = {subject: files.ends(subject) for subject in wanted if subject.kind == "relationship"}
+        yield Expected(files, folder, labels, digests, ends)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Rows per label and type as asked of the database, and what was proven of them."""
+
+    counts: dict[str, dict[str, int]]
+    proof: dict[str, Any]
+
+
+def verify(target: Target, database: str, expected: Expected, groups: Sequence[Group]) -> Verified:
+    """Compare a closed database with the files; raises VerifyFailed, naming rows and columns, on any difference.
+
+    Call it in a process that did not build the database: what it sees is what readers will see. Every value of
+    every row is compared where the target can be read back, else counts of values and sampled rows.
+    """
+    snapshot = expected.files.snapshot
     with target.inspect(database) as inspector:
         tables = inspector.tables(groups)
         counts = inspector.counts()
         differences = [
             *_compare_rows(groups, tables),
             *_compare_labels(snapshot, expected, counts),
-            *_compare_columns(expected, tables),
-            *_compare_samples(expected, groups, inspector),
             *(
                 Difference("schema", trouble, "there", "not there")
                 for trouble in inspector.troubles(snapshot)
             ),
         ]
+        samples = inspector.samples(snapshot.rows)
+        if samples is not None:
+            differences += _compare_some(snapshot, tables, groups, samples)
+        elif not differences:  # else the pages may not even have the shape that is compared
+            differences = _compare_all(target, inspector, expected, groups)
     if differences:
         raise VerifyFailed(
             f"{database} does not hold what its snapshot says:\n{tabulate(differences)}",
             kept="It was not published; what is live stays live.",
             cure="It is loaded again from zero; if it happens again, the files or the engine are at fault.",
         )
-    return {"labels": dict(counts.labels), "types": dict(counts.types)}
+    how = "every value" if samples is None else "samples"
+    return Verified(
+        {"labels": dict(counts.labels), "types": dict(counts.types)}, _record(expected, snapshot.rows, how)
+    )
+
+
+def _record(expected: Expected, rows: int, how: str) -> dict[str, Any]:
+    """What is kept with the database: digests as hexadecimal text, comparable only for one algorithm and version."""
+    import duckdb
+
+    tables = [
+        {
+            "kind": subject.kind,
+            "name": subject.name,
+            "source_label": subject.source,
+            "target_label": subject.target,
+            "rows": digest.rows,
+            "digest": f"{digest.total:032x}",
+            "columns": {name: f"{total:032x}" for name, total in digest.columns.items()},
+        }
+        for subject, digest in expected.digests.items()
+    ]
+    made = {"algorithm": ALGORITHM, "duckdb": duckdb.__version__}
+    return {"compared": how, "rows": rows, **made, "tables": tables}
+
+
+# Every value
+
+
+def _compare_all(
+    target: Target, inspector: Inspector, expected: Expected, groups: Sequence[Group]
+) -> list[Difference]:
+    """Types first, then every row; where a sum differs, the columns and rows that made it so."""
+    wanted = expected.digests
+    found = Found(expected.files.duck, expected.folder)
+    open_ends = [subject for subject in wanted if subject.kind == "relationship" and subject.source is None]
+    ends = {label for group in groups for label in (group.source_label, group.target_label) if label}
+    differences: list[Difference] = []
+    for subject in wanted:
+        differences += _compare_types(target, inspector, subject)
+    if differences:
+        return differences
+    for subject, digest in wanted.items():
+        pages = _pages(inspector, subject, groups)
+        there = found.digest(subject, pages(), ends=subject.kind == "node" and subject.name in ends)
+        if (there.rows, there.total) != (digest.rows, digest.total):
+            differences += _tell(expected.files, found, subject, pages)
+    if not differences:
+        for subject in open_ends:
+            differences += _compare_shared(expected.files.snapshot, found, subject)
+        differences += _look_up(inspector, expected, found, groups)
+    return differences
+
+
+def _pages(inspector: Inspector, subject: Subject, groups: Sequence[Group]) -> Pages:
+    """Return what reads a subject back: every page with the part of the subject that it holds."""
+
+    def read() -> Iterator[tuple[Subject, pa.Table]]:
+        if subject.kind == "node":
+            for page in inspector.nodes(subject.name, subject.names):
+                yield subject, page
+            return
+        for source, target in _pairs_of(subject, groups):
+            part = replace(subject, source=source, target=target)
+            for page in inspector.relationships(subject.name, source, target, subject.names):
+                yield part, page
+
+    return read
+
+
+def _pairs_of(subject: Subject, groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """The pairs of labels that a type's rows join; the plan knows them where the folders leave them open."""
+    if subject.source is not None and subject.target is not None:
+        return [(subject.source, subject.target)]
+    mine = (group for group in groups if group.kind == "relationship" and group.name == subject.name)
+    return list(dict.fromkeys((str(group.source_label), str(group.target_label)) for group in mine))
+
+
+def _compare_types(target: Target, inspector: Inspector, subject: Subject) -> Iterator[Difference]:
+    """Names and types of columns: the digest itself cannot tell true from 1."""
+    there = inspector.held(subject.kind, subject.name)
+    wanted = {column.name: target.held(column.kind) for column in subject.properties}
+    if subject.kind == "node":
+        key = subject.folders[0].column("id")
+        wanted |= {key.name: target.held(key.kind)} if key is not None else {}
+    if subject.labels:
+        wanted["labels"] = there.get("labels")
+    for name in sorted({*wanted, *there} if there else ()):
+        if wanted.get(name) != there.get(name):
+            yield Difference(f"{subject.name}.{name}", "type", wanted.get(name), there.get(name))
+
+
+def _tell(files: Files, found: Found, subject: Subject, pages: Pages) -> Iterator[Difference]:
+    """Say what differs: the columns, then rows with both values, then how many rows in all."""
+    told = explain(files, found, subject, pages)
+    yield Difference(str(subject), "columns that differ", "none", ", ".join(told.columns) or "the ids alone")
+    for row in told.rows:
+        yield Difference(f"{subject} {row.where}", row.column, row.in_file, row.in_database)
+    yield Difference(str(subject), "rows that only one side has", told.only_in_files, told.only_in_database)
+
+
+def _compare_shared(snapshot: Snapshot, found: Found, subject: Subject) -> Iterator[Difference]:
+    """Where nothing declares an end, no two labels it may join may have an id in common: else the row could join either."""
+    for role in ("source", "target"):
+        for labels in {tuple(end_labels(snapshot, table, role)) for table in subject.folders}:
+            shared = found.shared(labels)
+            if shared:
+                where = f"{subject.name}, {role} ids of {', '.join(labels)}"
+                yield Difference(where, "ids that several labels have", 0, shared)
+
+
+def _look_up(
+    inspector: Inspector, expected: Expected, found: Found, groups: Sequence[Group]
+) -> Iterator[Difference]:
+    """A scan touches neither the index of ids nor the relationships as their targets see them: try some."""
+    for subject in expected.digests:
+        for place, key in found.keys.get(subject.name, ()) if subject.kind == "node" else ():
+            there = inspector.place_of(subject.name, key)
+            if there != place:
+                yield Difference(f"{subject.name} {key}", "place by its id", place, there)
+        for key, rows in expected.ends.get(subject, {}).items():
+            pairs = _pairs_of(subject, groups)
+            there = sum(inspector.incoming(subject.name, *pair, key) for pair in pairs)
+            if there != rows:
+                yield Difference(f"{subject} to {key}", "rows from the target's side", rows, there)
 
 
 def tabulate(differences: Sequence[Difference], most: int = 20) -> str:
@@ -125,11 +285,30 @@ def _compare_maps(what: str, expected: Mapping[str, int], found: Mapping[str, in
             yield Difference(name, f"rows of this {what}", expected.get(name, 0), found.get(name, 0))
 
 
-def _compare_columns(expected: Expected, tables: Sequence[TableCount]) -> Iterator[Difference]:
+# Some values
+
+
+def _compare_some(
+    snapshot: Snapshot, tables: Sequence[TableCount], groups: Sequence[Group], samples: Samples
+) -> Iterator[Difference]:
+    """Values that are not null per column, and sampled rows."""
+    counted: dict[str, Counter[str]] = {}
+    for table in snapshot.tables:
+        counted.setdefault(table.name, Counter()).update(present(snapshot, table))
+    yield from _compare_columns(counted, tables)
+    for table in snapshot.tables:
+        rows = sample(snapshot, table, SAMPLED)
+        if rows:
+            yield from _compare_rows_by_key(table, rows, groups, samples)
+
+
+def _compare_columns(
+    expected: Mapping[str, Mapping[str, int]], tables: Sequence[TableCount]
+) -> Iterator[Difference]:
     for names, found in _present_together(tables):
         wanted: Counter[str] = Counter()
         for name in names:
-            wanted.update(expected.present.get(name, {}))
+            wanted.update(expected.get(name, {}))
         for column in sorted(wanted):
             if found[column] != wanted[column]:
                 where = f"{'+'.join(names)}.{column}"
@@ -148,16 +327,8 @@ def _present_together(tables: Sequence[TableCount]) -> list[tuple[list[str], Cou
     return [(sorted(names), found) for names, found in together]
 
 
-def _compare_samples(
-    expected: Expected, groups: Sequence[Group], inspector: Inspector
-) -> Iterator[Difference]:
-    for table, samples in expected.samples:
-        if samples:
-            yield from _compare_rows_by_key(table, samples, groups, inspector)
-
-
 def _compare_rows_by_key(
-    table: Table, samples: Sequence[Sample], groups: Sequence[Group], inspector: Inspector
+    table: Table, samples: Sequence[Sample], groups: Sequence[Group], inspector: Samples
 ) -> Iterator[Difference]:
     columns = [column.name for column in table.properties]
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}

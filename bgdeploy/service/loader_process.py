@@ -12,10 +12,12 @@ import ctypes
 import json
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -178,7 +180,7 @@ def _run(ticket: dict[str, Any], line: Line) -> dict[str, Any]:
     try:
         if ticket["stage"] == "load":
             return _load(target, *_right(ticket, line), snapshot)
-        return _verify(target, line, snapshot)
+        return _verify(target, ticket, line, snapshot)
     except UnicodeDecodeError as error:
         raise find_bad_text(snapshot) or error from error
 
@@ -222,19 +224,33 @@ def _load(target: Target, right: Ticket, ledger: PipeLedger, snapshot: Snapshot)
     return {}
 
 
-def _verify(target: Target, line: Line, snapshot: Snapshot) -> dict[str, Any]:
+def _verify(target: Target, ticket: dict[str, Any], line: Line, snapshot: Snapshot) -> dict[str, Any]:
     """Read what to expect while the load still runs; its end brings a second ticket, which names the database."""
-    from bgdeploy.pipeline.verify import expect, verify
+    from bgdeploy.pipeline.verify import expecting, verify
 
-    expected = expect(snapshot)
-    right, ledger = _right(json.loads(line.replies.get()), line)
-    counts = verify(target, right.database, snapshot, ledger.stored or (), expected)
+    with _scratch(ticket) as folder, expecting(snapshot, folder) as expected:
+        right, ledger = _right(json.loads(line.replies.get()), line)
+        done = verify(target, right.database, expected, ledger.stored or ())
     ledger.step("verified")
     reach("child.verified")
     facts = {"snapshot": f"{snapshot.customer}/{snapshot.timestamp}", "fingerprint": snapshot.fingerprint}
-    target.publish(right, {**facts, "counts": counts})
+    target.publish(right, {**facts, "counts": done.counts, "proof": done.proof})
     ledger.step("published")
-    return {"counts": counts}
+    return {"counts": done.counts, "proof": done.proof}
+
+
+@contextmanager
+def _scratch(ticket: dict[str, Any]) -> Iterator[Path]:
+    """A folder for this process alone; what earlier runs of its job left behind goes."""
+    home = Path(ticket["settings"]["state_dir"], "scratch")
+    for left in home.glob(f"{ticket['job_id']}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = home / f"{ticket['job_id']}-{ticket['fence']}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -35,9 +35,13 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
     with Heartbeat(lease, stop, title(job)) as heart:
         run = Run(site, job, heart)
         try:
-            counts = _build(run)
+            done = _build(run)
             _check_unchanged(run)
-            persist(run, lambda tx: load.finish(tx, run.job, counts=counts), ends=True)
+            persist(
+                run,
+                lambda tx: load.finish(tx, run.job, counts=done["counts"], proof=done["proof"]),
+                ends=True,
+            )
         except LeaseLost as error:
             log.emit("service.trouble", what=f"loading {title(job)}", error=error)
         except BgdeployError as error:
@@ -48,7 +52,7 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
 
 
 def _build(run: Run) -> dict[str, Any]:
-    """Build, then verify and publish in a fresh process; return the counts it found.
+    """Build, then verify and publish in a fresh process; return the counts and the proof.
 
     The one that verifies is started first: it reads what to expect from the files meanwhile.
     """
@@ -62,8 +66,7 @@ def _build(run: Run) -> dict[str, Any]:
         except BuildLocked as error:
             _rename(run, error)
             _load(run)
-        counts: dict[str, Any] = _converse(run, verifier, _ticket(run, "verify"))["counts"]
-        return counts
+        return _converse(run, verifier, _ticket(run, "verify"))
 
 
 def _load(run: Run) -> None:

@@ -90,9 +90,9 @@ def read_footer(
             for number, field in enumerate(schema)
         )
         check_names(folder.kind, file, found)
-        groups = (metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+        groups = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
         size = (path / file).stat().st_size
-        return DataFile(file, metadata.num_rows, size, sum(groups), found, written_by)
+        return DataFile(file, metadata.num_rows, size, sum(groups), found, written_by, max(groups, default=0))
 
 
 @contextmanager

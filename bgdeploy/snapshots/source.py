@@ -43,6 +43,7 @@ class DataFile:
     raw_size: int  # uncompressed bytes of all its columns, from the footer
     columns: tuple[Column, ...] = ()  # in file order
     written_by: str = ""  # the program that the footer names
+    largest_group: int = 0  # uncompressed bytes of its largest row group, which a reader holds at once
 
     def find(self, column: Column) -> Column | None:
         """Its own column for one of its table's, or None where it lacks it: roles by role, properties by name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -136,7 +136,20 @@ class TableCount:
 
     keys: frozenset[TableKey]
     rows: int
-    present: Mapping[str, int] = field(default_factory=dict)  # non-null values per column
+    present: Mapping[str, int] = field(
+        default_factory=dict
+    )  # non-null values per column, where not all are read back
+
+
+class Samples(Protocol):
+    """What proves a database that is too large to be read back: rows by their keys, beside the counts of values."""
+
+    def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
+        """The rows with these keys, as ``{"key": (...), "<column>": value, ...}``.
+
+        A node's key is ``(id,)``, a relationship's ``(source id, target id)``; ``columns`` are the
+        snapshot's names. Two relationships between one pair give two rows.
+        """
 
 
 class Inspector(Protocol):
@@ -148,12 +161,30 @@ class Inspector(Protocol):
     def tables(self, groups: Sequence[Group]) -> list[TableCount]:
         """Rows and non-null values of every table the plan names; a table without rows may be left out."""
 
-    def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
-        """The rows with these keys, as ``{"key": (...), "<column>": value, ...}``.
+    def samples(self, rows: int) -> Samples | None:
+        """None where so many rows can be read back whole at a bearable price; else what is asked of them instead."""
 
-        A node's key is ``(id,)``, a relationship's ``(source id, target id)``; ``columns`` are the
-        snapshot's names. Two relationships between one pair give two rows.
+    def held(self, kind: Kind, name: str) -> Mapping[str, str]:
+        """The type of each column of a table in the target's own words; nothing where it has types per value only."""
+
+    def nodes(self, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield every node of a table in pages that fit into memory.
+
+        ``k0`` is the id, ``c0``, ``c1``, ... are the columns; ``place``, where there is one, is a whole number that
+        names the node, from 0 and with few gaps, in rising order from page to page.
         """
+
+    def relationships(
+        self, name: str, source: str, target: str, columns: Sequence[str]
+    ) -> Iterator[pa.Table]:
+        """Yield every relationship between two tables: ``p0`` and ``p1``, the places of both ends, or ``k0`` and
+        ``k1``, their ids; and the columns as above."""
+
+    def place_of(self, name: str, key: Any) -> int | None:
+        """The place of the node with this id, found by the index of ids; None where there is not just one."""
+
+    def incoming(self, name: str, source: str, target: str, key: Any) -> int:
+        """How many relationships end at the node with this id, counted from its side."""
 
     def troubles(self, snapshot: Snapshot) -> list[str]:
         """What else this snapshot was promised and the database lacks, such as a declared index."""
@@ -196,6 +227,9 @@ class Target(Protocol):
 
     def health(self) -> Health:
         """Whether loads and switches may start now, with the numbers."""
+
+    def held(self, kind: pa.DataType) -> str | None:
+        """How values of an Arrow type are held, in the words of ``Inspector.held``; None where only values have types."""
 
     def refuses(self, kind: pa.DataType, written_by: str) -> str | None:
         """What to write instead of a column of this type, or None when it arrives unharmed.

@@ -33,6 +33,9 @@ class FakeTarget:
     def health(self) -> Health:
         return Health("ok") if self.well else Health("wait", ("told to be unwell",))
 
+    def held(self, kind: Any) -> str | None:
+        return None
+
     def refuses(self, kind: Any, written_by: str) -> str | None:
         return None
 

@@ -19,6 +19,7 @@ from typing import Any
 from bgdeploy.durable import sync, write_durably
 from bgdeploy.errors import TargetError
 from bgdeploy.failpoints import reach
+from bgdeploy.snapshots.proof import keeps_labels
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group, Ledger
 from bgdeploy.targets.groups import Doubt, Most, find_table, keep_plan
@@ -132,7 +133,8 @@ def _create_tables(work: Build, engine: Engine, groups: Sequence[Group]) -> None
     tables = {table.name: table for table in reversed(work.snapshot.tables) if table.rows}
     for table in sorted(tables.values(), key=lambda one: one.kind):  # nodes first: relationships name them
         if table.kind == "node":
-            engine.run(statements.create_node(table))
+            same = [one for one in work.snapshot.nodes if one.name == table.name]
+            engine.run(statements.create_node(table, labels=keeps_labels(same)))
             continue
         pairs = [(g.source_label or "", g.target_label or "") for g in groups if g.name == table.name]
         engine.run(statements.create_relationship(table, list(dict.fromkeys(pairs))))

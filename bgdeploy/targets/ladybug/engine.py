@@ -7,12 +7,16 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bgdeploy.errors import BgdeployError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _ONE_AT_A_TIME = threading.Lock()
 _ABANDONED: list[object] = []
+_CHUNK = 65_536  # rows of one Arrow batch
 _SMALLEST = 1 << 34  # bytes of address space kept for one database: 16 GiB
 
 
@@ -70,6 +74,16 @@ class Engine:
         result = self._execute(statement, None)
         try:
             return dict(zip(result.get_column_names(), result.get_column_data_types(), strict=True))
+        finally:
+            result.close()
+
+    def arrow(self, statement: str) -> pa.Table:
+        """Return the rows of a statement as an Arrow table; raises QueryFailed."""
+        result = self._execute(statement, None)
+        try:
+            return result.get_as_arrow(_CHUNK)
+        except (RuntimeError, ValueError) as error:
+            raise QueryFailed(str(error).strip() or type(error).__name__) from error
         finally:
             result.close()
 

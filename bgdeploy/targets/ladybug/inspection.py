@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from bgdeploy.errors import TargetError
-from bgdeploy.snapshots.source import Snapshot
-from bgdeploy.targets.base import Counts, Group, Rows, TableCount, TableKey
+from bgdeploy.snapshots.source import Kind, Snapshot
+from bgdeploy.targets.base import Counts, Group, TableCount, TableKey
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote, text
+
+_FIRST_PAGE = 65_536  # nodes; the width of their rows tells how many the next page takes
+_MOST_NODES = 1 << 20
+_MOST_ROWS = 524_288  # relationships of one page
+_PAGE_BYTES = 48 << 20
 
 
 @dataclass(frozen=True)
@@ -30,39 +38,119 @@ class Inspection:
             if kind == "REL":
                 types[name] = self.engine.count(f"MATCH ()-[r:{quote(name)}]->() RETURN count(*)")
                 continue
-            nodes += self.engine.count(f"MATCH (n:{quote(name)}) RETURN count(*)")
+            rows = self.engine.count(f"MATCH (n:{quote(name)}) RETURN count(*)")
+            nodes += rows
+            if statements.LABELS not in self.held("node", name):
+                labels[name] = rows
+                continue
             each = f"MATCH (n:{quote(name)}) UNWIND n.labels AS label RETURN label, count(*) AS rows"
             for row in self.engine.rows(each):
                 labels[row["label"]] = labels.get(row["label"], 0) + row["rows"]
         return Counts(labels, types, nodes, sum(types.values()))
 
     def tables(self, groups: Sequence[Group]) -> list[TableCount]:
-        """Rows and non-null values of every table and pair the plan names."""
+        """Rows of every table and pair the plan names."""
         first = {(g.kind, g.name, g.source_label, g.target_label): g for g in reversed(groups)}
-        return [self._count(group) for group in first.values()]
+        return [
+            TableCount(frozenset({TableKey(*key)}), self.engine.count(statements.count(group)))
+            for key, group in first.items()
+        ]
 
-    def _count(self, group: Group) -> TableCount:
-        rows = self.engine.count(statements.count(group))
-        key = TableKey(group.kind, group.name, group.source_label, group.target_label)
-        return TableCount(frozenset({key}), rows, self._present(group))
+    def samples(self, rows: int) -> None:
+        """Never: to read everything takes a third of what the load took."""
 
-    def _present(self, group: Group) -> dict[str, int]:
-        columns = self._columns(group.name)
-        if not columns:
-            return {}
-        counts = (f"{_count_values(name, kind)} AS c{at}" for at, (name, kind) in enumerate(columns.items()))
-        wanted = ", ".join(counts)
-        row = self.engine.rows(f"{_match(group, 'x')} RETURN {wanted}")[0]
-        return {name: int(row[f"c{number}"]) for number, name in enumerate(columns)}
+    def held(self, kind: Kind, name: str) -> dict[str, str]:
+        """The engine's type of each column of a table, the key and the labels among them."""
+        found = self.engine.rows(f"CALL table_info({text(name)}) RETURN *")
+        return {row["name"]: row["type"] for row in found}
 
-    def _columns(self, table: str) -> dict[str, str]:
-        """The engine's type of each property, the key and the labels not among them."""
-        found = self.engine.rows(f"CALL table_info({text(table)}) RETURN *")
-        return {
-            row["name"]: row["type"]
-            for row in found
-            if not row.get("primary key") and row["name"] != statements.LABELS
-        }
+    def nodes(self, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield all nodes of a table in pages: ``place``, ``k0`` (the id), and the columns as ``c0``, ``c1``, ...
+
+        A range of places reads whole columns of text (there is no push-down), so pages are as large as memory
+        allows: few for what is narrow, many for what is wide.
+        """
+        label, values = quote(name), _numbered("n", columns)
+        last = self.engine.rows(f"MATCH (n:{label}) RETURN max(offset(id(n))) AS last")[0]["last"]
+        end = -1 if last is None else int(last)
+        wanted = f"offset(id(n)) AS place, n.{self._key(name)} AS k0{values}"
+
+        def read(start: int, stop: int) -> pa.Table:
+            where = f"WHERE offset(id(n)) >= {start} AND offset(id(n)) < {stop}"
+            return self.engine.arrow(f"MATCH (n:{label}) {where} RETURN {wanted}")
+
+        start, size = 0, _FIRST_PAGE
+        while start <= end:
+            page, size = _read_smaller(read, start, min(size, end + 1 - start))
+            yield page
+            start += size
+            size = _next_size(page, size)
+
+    def relationships(
+        self, name: str, source: str, target: str, columns: Sequence[str]
+    ) -> Iterator[pa.Table]:
+        """Yield all relationships between two tables in pages: ``p0`` and ``p1``, the places of both ends, and the columns.
+
+        Places cost a third of what the ids would. A page holds the relationships of some sources, as many as have
+        few enough together; those of one source that has too many come in pieces.
+        """
+        match = f"MATCH (a:{quote(source)})-[r:{quote(name)}]->(b:{quote(target)})"
+        wanted = f"offset(id(a)) AS p0, offset(id(b)) AS p1{_numbered('r', columns)}"
+        for start, stop, rows in self._ranges(match):
+            where = f"WHERE offset(id(a)) >= {start} AND offset(id(a)) < {stop}"
+            if rows <= _MOST_ROWS:
+                yield self.engine.arrow(f"{match} {where} RETURN {wanted}")
+                continue
+            self.engine.run(
+                "CALL threads=1"
+            )  # rows then come in one order, so that none is skipped or doubled
+            for skip in range(0, rows, _MOST_ROWS):
+                yield self.engine.arrow(f"{match} {where} RETURN {wanted} SKIP {skip} LIMIT {_MOST_ROWS}")
+            self.engine.run(f"CALL threads={os.cpu_count() or 1}")
+
+    def _ranges(self, match: str) -> Iterator[tuple[int, int, int]]:
+        """Yield ranges of source places with at most ``_MOST_ROWS`` rows, but for single sources with more."""
+        total = self.engine.count(f"{match} RETURN count(*)")
+        if total <= _MOST_ROWS:
+            yield 0, 1 << 62, total
+            return
+        yield from self._split(match, 0, 1 << 62, 65_536)
+
+    def _split(self, match: str, start: int, stop: int, width: int) -> Iterator[tuple[int, int, int]]:
+        where = f"WHERE offset(id(a)) >= {start} AND offset(id(a)) < {stop}"
+        each = f"{match} {where} RETURN offset(id(a)) / {width} AS bucket, count(*) AS rows ORDER BY bucket"
+        held: tuple[int, int, int] | None = None
+        for row in self.engine.rows(each):
+            low, rows = int(row["bucket"]) * width, int(row["rows"])
+            if held is not None and held[2] + rows > _MOST_ROWS:
+                yield held
+                held = None
+            if rows > _MOST_ROWS and width > 1:
+                yield from self._split(match, low, low + width, max(1, width // 256))
+            else:
+                held = (
+                    low if held is None else held[0],
+                    low + width,
+                    rows + (0 if held is None else held[2]),
+                )
+        if held is not None:
+            yield held
+
+    def place_of(self, name: str, key: Any) -> int | None:
+        """The place of the node with this id, found by the key's index; None where there is none."""
+        found = self.engine.rows(
+            f"MATCH (n:{quote(name)}) WHERE n.{self._key(name)} = $k RETURN offset(id(n)) AS place",
+            {"k": key},
+        )
+        return int(found[0]["place"]) if len(found) == 1 else None
+
+    def incoming(self, name: str, source: str, target: str, key: Any) -> int:
+        """How many relationships end at the node with this id, counted from its side."""
+        match = f"MATCH (b:{quote(target)})<-[r:{quote(name)}]-(a:{quote(source)})"
+        found = self.engine.rows(
+            f"{match} WHERE b.{self._key(target)} = $k RETURN count(*) AS rows", {"k": key}
+        )
+        return int(found[0]["rows"])
 
     def _tables(self) -> list[tuple[str, str]]:
         found = self.engine.rows("CALL show_tables() RETURN *")
@@ -76,43 +164,27 @@ class Inspection:
         """Nothing: a snapshot promises tables alone here."""
         return []
 
-    def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
-        """The rows with these keys; a node's key is its id, a relationship's its two ends."""
-        wanted = "".join(f", x.{quote(name)} AS c{number}" for number, name in enumerate(columns))
-        found = self._nodes(group, keys, wanted) if group.kind == "node" else self._joins(group, keys, wanted)
-        named = {name: f"c{number}" for number, name in enumerate(columns)}
-        return [
-            {
-                **{name: row[alias] for name, alias in named.items()},
-                "key": (row["k0"], row["k1"])[: len(keys[0])],
-            }
-            for row in found
-        ]
 
-    def _nodes(self, group: Group, keys: Sequence[tuple[Any, ...]], wanted: str) -> Rows:
-        key = self._key(group.name)
-        query = f"UNWIND $keys AS k {_match(group, 'x')} WHERE x.{key} = k RETURN x.{key} AS k0, NULL AS k1{wanted}"
-        return self.engine.rows(query, {"keys": [one[0] for one in keys]})
-
-    def _joins(self, group: Group, keys: Sequence[tuple[Any, ...]], wanted: str) -> Rows:
-        """One question for each pair: asked for many at once the engine reads the whole table."""
-        source, target = self._key(group.source_label or ""), self._key(group.target_label or "")
-        where = f"WHERE a.{source} = $k0 AND b.{target} = $k1"
-        query = f"{_match(group, 'x')} {where} RETURN a.{source} AS k0, b.{target} AS k1{wanted}"
-        return [row for one in keys for row in self.engine.rows(query, {"k0": one[0], "k1": one[1]})]
+def _numbered(variable: str, columns: Sequence[str]) -> str:
+    """Columns under names of our own: a user's could be ours."""
+    return "".join(f", {variable}.{quote(name)} AS c{place}" for place, name in enumerate(columns))
 
 
-def _count_values(name: str, kind: str) -> str:
-    """Non-null values of a column; the engine has no count of decimals."""
-    column = f"x.{quote(name)}"
-    return f"count(CASE WHEN {column} IS NOT NULL THEN 1 END)" if "DECIMAL" in kind else f"count({column})"
+def _read_smaller(read: Callable[[int, int], pa.Table], start: int, size: int) -> tuple[pa.Table, int]:
+    """Read a page from ``start``, smaller where the engine's pool does not hold it; return its rows and size."""
+    while True:
+        try:
+            return read(start, start + size), size
+        except QueryFailed as error:
+            if size == 1 or "buffer" not in error.what.casefold():
+                raise
+            size = max(1, size // 8)
 
 
-def _match(group: Group, name: str) -> str:
-    if group.kind == "node":
-        return f"MATCH ({name}:{quote(group.name)})"
-    source, target = quote(group.source_label or ""), quote(group.target_label or "")
-    return f"MATCH (a:{source})-[{name}:{quote(group.name)}]->(b:{target})"
+def _next_size(page: pa.Table, size: int) -> int:
+    """The size of the next page, judged by the width of this one's rows; it grows by steps."""
+    width = max(1, int(page.nbytes) // max(1, page.num_rows))
+    return int(max(1, min(8 * size, _PAGE_BYTES // width, _MOST_NODES)))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.footers import column_statistics
+from bgdeploy.snapshots.proof import keeps_labels
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
 from bgdeploy.targets.base import Group
@@ -41,12 +43,21 @@ def read_group(snapshot: Snapshot, table: Table, group: Group, build: Path, engi
             _link(number, home / file.path)
             for number, (home, file) in enumerate(zip(homes, files, strict=True))
         ]
-        return _read_as_is(table, files[0], links, held, engine, _constant(links, files[0], table))
+        return _kept(
+            snapshot,
+            table,
+            _read_as_is(table, files[0], links, held, engine, _constant(links, files[0], table)),
+        )
     links = [
         _write_anew(number, home / file.path, file, table)
         for number, (home, file) in enumerate(zip(homes, files, strict=True))
     ]
-    return _read_anew(table, links, held)
+    return _kept(snapshot, table, _read_anew(table, links, held))
+
+
+def _kept(snapshot: Snapshot, table: Table, reading: Reading) -> Reading:
+    same = [one for one in snapshot.nodes if table.kind == "node" and one.name == table.name]
+    return reading if keeps_labels(same) else replace(reading, labels="")
 
 
 def _used(table: Table, file: DataFile) -> Iterator[Column]:

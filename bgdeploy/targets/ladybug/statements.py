@@ -21,7 +21,7 @@ class Reading:
 
     links: Sequence[str]
     values: Mapping[str, str]  # table column -> expression in the type it is held as
-    labels: str = ""  # the expression for all labels of a node
+    labels: str = ""  # the expression for all labels of a node, empty where they are not kept
 
 
 def held_types(table: Table) -> dict[str, str]:
@@ -42,10 +42,11 @@ def value(own: Column, read: str, held: str) -> str:
     return f"CAST({name} AS {held})"
 
 
-def create_node(table: Table) -> str:
-    """A node table: its key, all its labels, its properties."""
+def create_node(table: Table, *, labels: bool) -> str:
+    """A node table: its key, all its labels where they are kept, its properties."""
     key, types = _column(table, "id"), held_types(table)
-    columns = [f"{quote(key.name)} {types[key.name]}", f"{quote(LABELS)} STRING[]"]
+    columns = [f"{quote(key.name)} {types[key.name]}"]
+    columns += [f"{quote(LABELS)} STRING[]"] if labels else []
     columns += [f"{quote(one.name)} {types[one.name]}" for one in table.properties]
     return (
         f"CREATE NODE TABLE IF NOT EXISTS {quote(table.name)}({', '.join(columns)}, "
@@ -64,7 +65,8 @@ def create_relationship(table: Table, pairs: Sequence[tuple[str, str]]) -> str:
 def copy_nodes(table: Table, reading: Reading) -> str:
     """Copy files into a node table, every column by its name."""
     rest = (reading.values[one.name] for one in table.properties)
-    columns = [reading.values[_column(table, "id").name], reading.labels, *rest]
+    labels = [reading.labels] if reading.labels else []
+    columns = [reading.values[_column(table, "id").name], *labels, *rest]
     return f"COPY {quote(table.name)} FROM ({load(reading.links)} RETURN {', '.join(columns)})"
 
 

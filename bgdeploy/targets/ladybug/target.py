@@ -55,6 +55,12 @@ class Ladybug:
             return Health("wait", (f"{self._paths.builds} is not writable",))
         return Health("ok")
 
+    def held(self, kind: pa.DataType) -> str | None:
+        """The engine's type."""
+        from bgdeploy.targets.ladybug import types  # late, as below
+
+        return types.engine_type(kind)
+
     def refuses(self, kind: pa.DataType, written_by: str) -> str | None:
         """What the engine cannot hold."""
         from bgdeploy.targets.ladybug import types  # late: moving an alias must not wait for Parquet

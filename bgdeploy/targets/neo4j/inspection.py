@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import pyarrow as pa
 from neo4j.time import Date, DateTime, Duration, Time
 
-from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import Counts, Group, Rows, TableCount, TableKey
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
@@ -88,6 +89,32 @@ class Inspection:
         for row in self._ask(keyed, **params):
             present.setdefault(str((row["a"], row["b"])), {})[row["key"]] = row["present"]
         return [{**row, "present": present.get(str((row["a"], row["b"])), {})} for row in rows]
+
+    def samples(self, rows: int) -> Inspection:
+        """Rows by their keys."""
+        return self
+
+    def held(self, kind: Kind, name: str) -> dict[str, str]:
+        """Nothing: a property has a type in each node."""
+        return {}
+
+    def nodes(self, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Not read back."""
+        raise AssertionError("samples prove it")
+
+    def relationships(
+        self, name: str, source: str, target: str, columns: Sequence[str]
+    ) -> Iterator[pa.Table]:
+        """Not read back."""
+        raise AssertionError("samples prove it")
+
+    def place_of(self, name: str, key: Any) -> int | None:
+        """Nodes have no places."""
+        raise AssertionError("samples prove it")
+
+    def incoming(self, name: str, source: str, target: str, key: Any) -> int:
+        """Not counted."""
+        raise AssertionError("samples prove it")
 
     def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
         """The rows with these keys; a node's key is its id, a relationship's its two ends."""

@@ -52,6 +52,10 @@ class Neo4j:
         """The server's edition, databases, heap, page cache and running transactions."""
         return health.examine(self._server, self._settings)
 
+    def held(self, kind: pa.DataType) -> str | None:
+        """None: a property has a type in each node."""
+        return None
+
     def refuses(self, kind: pa.DataType, written_by: str) -> str | None:
         """What no property can hold."""
         from bgdeploy.targets.neo4j.bolt.values import find_fault
