@@ -66,7 +66,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     "load.step": (logging.INFO, "{job}, step done: {step}"),
     "load.note": (logging.INFO, "{job}: {doing}"),
-    "load.loaded": (logging.INFO, "loaded {job}: {rows:,} rows verified in {database}, {took:.1f} s"),
+    "load.loaded": (
+        logging.INFO,
+        "loaded {job}: {compared} of {rows:,} rows compared with the files, in {database}, {took:.1f} s",
+    ),
     "load.retry": (
         logging.WARNING,
         "{job} is tried again in {delay:.1f} s (failed {attempt} of at most {limit} times without progress): {reason}",

@@ -14,7 +14,7 @@ from bgdeploy.jobs.states import State
 from bgdeploy.service.hints import after_failure
 from bgdeploy.service.timeline import WIDTH, draw
 
-_APART = ("tables", "events", "timeline", "progress")
+_APART = ("tables", "events", "timeline", "progress", "proof")
 
 
 def print_job(job: dict[str, Any]) -> None:
@@ -22,6 +22,8 @@ def print_job(job: dict[str, Any]) -> None:
     for key, value in job.items():
         if key not in _APART and value not in (None, False):
             print(f"{key:<16} {value}")
+    if job["proof"] is not None:
+        print(f"{'proof':<16} {tell_proof(job['proof'])}")
     print()
     _print_timeline(job["timeline"])
     if State(job["state"]) == State.LOADING:
@@ -34,6 +36,13 @@ def print_job(job: dict[str, Any]) -> None:
     for event in job["events"]:
         print(f"{event['at']}  {event['message']}")
     print(f"\n{_next_command(job)}")
+
+
+def tell_proof(proof: dict[str, Any]) -> str:
+    """Say how a database was compared with its files."""
+    if proof["compared"] == "every value":
+        return f"every value of {proof['rows']:,} rows compared with the files"
+    return f"counts and samples of {proof['rows']:,} rows compared with the files, not every value"
 
 
 def _print_timeline(spans: list[dict[str, Any]]) -> None:

@@ -39,7 +39,8 @@ def finish(tx: Tx, job: Row, *, counts: dict[str, object], proof: dict[str, obje
     verified = {"of_name": job["database"], "verified_at": tx.now, "counts": counts, "proof": proof}
     tx.connection.execute(update_where(databases, "name"), verified)
     rows = confirmed_rows(tx, job["id"], job["database"])
-    fields = {"rows": rows, "database": job["database"], "took": since(job["loading_at"] or tx.now, tx.now)}
+    took = since(job["loading_at"] or tx.now, tx.now)
+    fields = {"rows": rows, "database": job["database"], "took": took, "compared": proof["compared"]}
     changes = {
         "loaded_at": tx.now,
         "step": "published",

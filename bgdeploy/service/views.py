@@ -11,7 +11,7 @@ from bgdeploy.clock import iso, since
 from bgdeploy.jobs import ledger
 from bgdeploy.jobs.lease import short
 from bgdeploy.jobs.progress import Progress, of_tables
-from bgdeploy.jobs.rows import Row, customers, events, get_job, jobs
+from bgdeploy.jobs.rows import Row, customers, databases, events, get_job, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
 from bgdeploy.service.hints import pause_of
@@ -94,11 +94,14 @@ def _held_back(row: Row, paused: Mapping[str, str]) -> View:
 
 
 def find_job(site: Site, job_id: int) -> View:
-    """Return a job with its ledger (``tables``), where its time went (``timeline``) and its history (``events``)."""
+    """Return a job with its ledger (``tables``), what was proven of its database (``proof``), where its time went (``timeline``) and its history (``events``)."""
     with site.store.read() as connection:
         row = get_job(connection, job_id)
         groups = ledger.read(connection, job_id, row["database"])
         moves = sa.select(events).where(events.c.job_id == job_id).order_by(events.c.id)
+        proof = connection.execute(
+            sa.select(databases.c.proof).where(databases.c.name == row["database"])
+        ).scalar_one_or_none()
         stretches = spans(connection.execute(moves).mappings().all())
         paused = _pauses(connection)
     now = site.clock()
@@ -107,6 +110,7 @@ def find_job(site: Site, job_id: int) -> View:
         **_held_back(row, paused),
         "progress": [_show_progress(one) for one in of_tables(groups, row["fence"], now)],
         "tables": [_show_group(group) for group in groups],
+        "proof": proof,
         "timeline": [_show_span(span, now) for span in stretches],
         "events": list_events(site, job_id),
     }

@@ -19,7 +19,7 @@ from tests.jobs.tables import OWNER, add_customer, add_database, add_job, opened
 ELSEWHERE = "elsewhere~1/7/1.00/" + "a" * 32
 RULES: dict[str, Any] = {"max_retries": 3, "base": 1.0, "wait": 1.0}
 ENDS: dict[str, Callable[[Tx, Row], None]] = {
-    "finished": lambda tx, job: load.finish(tx, job, counts={}),
+    "finished": lambda tx, job: load.finish(tx, job, counts={}, proof={"compared": "nothing"}),
     "given back": lambda tx, job: load.give_back(tx, job, "the service was stopped"),
     "error": lambda tx, job: load.end_badly(tx, job, TargetError("x"), **RULES),
     "away": lambda tx, job: load.end_badly(tx, job, TargetAway("x"), **RULES),

@@ -181,7 +181,7 @@ def test_every_write_of_a_stale_worker_is_refused(store: Store, loading: int) ->
         "restart": lambda tx: ledger.restart(tx, stale, "acme-1", "test"),
         "started": lambda tx: ledger.started(tx, stale, "acme-1", 0),
         "confirmed": lambda tx: ledger.confirmed(tx, stale, "acme-1", 0, 3, found=False),
-        "finish": lambda tx: load.finish(tx, stale, counts={}),
+        "finish": lambda tx: load.finish(tx, stale, counts={}, proof={"compared": "nothing"}),
         "give back": lambda tx: load.give_back(tx, stale, "test"),
         "fail": lambda tx: load.fail(tx, stale, LeaseLost("test")),
         "child": lambda tx: write(tx, stale, child_pid=1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,7 @@ class Inspection:
         A range of places reads whole columns of text (there is no push-down), so pages are as large as memory
         allows: few for what is narrow, many for what is wide.
         """
-        label, values = quote(name), _numbered("n", columns)
+        label, values = quote(name), _numbered("n", columns, self.held("node", name))
         last = self.engine.rows(f"MATCH (n:{label}) RETURN max(offset(id(n))) AS last")[0]["last"]
         end = -1 if last is None else int(last)
         wanted = f"offset(id(n)) AS place, n.{self._key(name)} AS k0{values}"
@@ -95,7 +95,8 @@ class Inspection:
         few enough together; those of one source that has too many come in pieces.
         """
         match = f"MATCH (a:{quote(source)})-[r:{quote(name)}]->(b:{quote(target)})"
-        wanted = f"offset(id(a)) AS p0, offset(id(b)) AS p1{_numbered('r', columns)}"
+        values = _numbered("r", columns, self.held("relationship", name))
+        wanted = f"offset(id(a)) AS p0, offset(id(b)) AS p1{values}"
         for start, stop, rows in self._ranges(match):
             where = f"WHERE offset(id(a)) >= {start} AND offset(id(a)) < {stop}"
             if rows <= _MOST_ROWS:
@@ -165,9 +166,17 @@ class Inspection:
         return []
 
 
-def _numbered(variable: str, columns: Sequence[str]) -> str:
-    """Columns under names of our own: a user's could be ours."""
-    return "".join(f", {variable}.{quote(name)} AS c{place}" for place, name in enumerate(columns))
+def _numbered(variable: str, columns: Sequence[str], held: Mapping[str, str]) -> str:
+    """Columns under names of our own, since a user's could be ours.
+
+    Decimals as text: the engine keeps negative ones right, but its Arrow tables give -1 as 4,294,967,295.
+    """
+    found = (f"{variable}.{quote(name)}" for name in columns)
+    shown = (
+        f"CAST({one} AS STRING)" if held[name].startswith("DECIMAL") else one
+        for one, name in zip(found, columns, strict=True)
+    )
+    return "".join(f", {one} AS c{place}" for place, one in enumerate(shown))
 
 
 def _read_smaller(read: Callable[[int, int], pa.Table], start: int, size: int) -> tuple[pa.Table, int]:

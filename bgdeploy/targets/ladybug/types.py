@@ -115,6 +115,8 @@ def to_plain(values: pa.Array, kind: pa.DataType) -> pa.Array:
     kind, wanted = simple(kind), plain(kind)
     if is_.is_list(kind):
         values = values.cast(kind)
+        if values.offset:  # a slice: its nulls cannot be taken along with its offsets
+            values = pa.concat_arrays([values, values[:0]])
         # Offsets and nulls stay; only what the lists hold is made plain.
         inner = to_plain(values.values, kind.value_type).cast(wanted.value_type)
         return pa.ListArray.from_arrays(values.offsets, inner, wanted, mask=values.is_null())
