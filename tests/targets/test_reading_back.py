@@ -1,0 +1,89 @@
+"""A database is read back in pages that fit into memory, whatever its shape; each page counts once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from benchmarks.mutations import Loaded, Memory, target
+from bgdeploy.errors import VerifyFailed
+from bgdeploy.pipeline.verify import expecting, verify
+from bgdeploy.snapshots.schema import open_snapshot
+from bgdeploy.targets.base import Ticket
+from bgdeploy.targets.ladybug import inspection
+from tests.snapshots.folders import write
+
+
+def load(root: Path, files: dict[str, Any]) -> Loaded:
+    write(root / "data", files)
+    snapshot = open_snapshot("acme", 1, root / "data", {}, "")
+    ledger = Memory()
+    settings = {"buffer_pool_mb": 256, "threads": 2, "group_rows": 8_000_000}
+    target(root).load(Ticket(1, "acme-1", 1, settings), snapshot, ledger)
+    return Loaded(root, ledger.groups)
+
+
+def test_hubs_gaps_and_wide_rows_are_read_back_whole_in_small_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One node has more relationships than a page holds, others have none; one text is as large as a page."""
+    many = 3_000
+    wide = ["x" * 200_000 if at == 700 else f"name {at}" for at in range(many)]
+    source = [0] * 2_500 + [at % 7 + 1_000 for at in range(1_500)] + [many - 1]
+    loaded = load(
+        tmp_path,
+        {
+            "nodes/P/a.parquet": pa.table({"id": list(range(many)), "name": wide}),
+            "relationships/R/a.parquet": pa.table(
+                {"source": source, "target": [at % many for at in range(len(source))], "at": list(range(len(source)))}
+            ),
+        },
+    )  # fmt: skip
+    monkeypatch.setattr(inspection, "_FIRST_PAGE", 100)
+    monkeypatch.setattr(inspection, "_MOST_NODES", 256)
+    monkeypatch.setattr(inspection, "_MOST_ROWS", 300)
+    monkeypatch.setattr(inspection, "_PAGE_BYTES", 10_000)
+    with target(tmp_path).inspect("acme-1") as look:
+        pages = [page.num_rows for page in look.nodes("P", ["name"])]
+        joins = [page.num_rows for page in look.relationships("R", "P", "P", ["at"])]
+    assert sum(pages) == many
+    assert len(pages) > 12
+    assert min(pages) < 20  # after the wide row
+    assert sum(joins) == len(source)
+    assert max(joins) <= 300
+    assert loaded.sees() is None
+
+
+def test_an_id_that_two_labels_have_is_no_end_of_an_undeclared_relationship(tmp_path: Path) -> None:
+    """Footers that lie may have said that the ids of A and B lie apart: the proof looks for itself."""
+    ends = pa.table({"source": ["x"], "target": ["y"]})
+    loaded = load(
+        tmp_path,
+        {
+            "nodes/A/a.parquet": pa.table({"id": ["x", "a"]}),
+            "nodes/B/a.parquet": pa.table({"id": ["x", "y"]}),
+            "relationships/R/from=A/to=B/a.parquet": ends,
+        },
+    )
+    assert loaded.sees() is None
+    shutil.rmtree(tmp_path / "data/relationships")
+    write(tmp_path / "data", {"relationships/R/a.parquet": ends})
+    assert "ids that several labels have  0         1" in str(loaded.sees())
+
+
+def test_an_empty_snapshot_table_and_a_lost_one_are_told_apart(tmp_path: Path) -> None:
+    loaded = load(
+        tmp_path,
+        {
+            "nodes/A/a.parquet": pa.table({"id": ["x", "a"], "n": pa.array([None, None], pa.int64())}),
+            "nodes/Empty/a.parquet": pa.table({"id": pa.array([], pa.string())}),
+        },
+    )
+    assert loaded.sees() is None
+    write(tmp_path / "data", {"nodes/B/a.parquet": pa.table({"id": ["q"]})})
+    with pytest.raises(VerifyFailed, match="B"), expecting(loaded.open(), tmp_path / "s") as expected:
+        verify(target(tmp_path), "acme-1", expected, loaded.groups)
