@@ -74,6 +74,7 @@ class Settings(Section):
             "secondaries": neo4j.secondaries,
             "concurrency": neo4j.concurrency,
             "batch_rows": neo4j.batch_rows,
+            "proof_rows": self.checks.proof_rows,
             "read_only": neo4j.read_only,
             "health_unknown": neo4j.health_unknown,
             "heap_percent": orchestrator.heap_threshold_percent,

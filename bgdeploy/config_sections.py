@@ -225,9 +225,10 @@ class Orchestrator(Section):
 
 
 class Checks(Section):
-    """What is compared with the live database before a switch."""
+    """What is compared with the files, and with the live database before a switch."""
 
     max_shrink_percent: Percent = 50
+    proof_rows: Annotated[int, Field(ge=0, le=1_000_000_000_000)] = 10_000_000
 
 
 class History(Section):

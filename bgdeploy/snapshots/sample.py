@@ -51,14 +51,12 @@ def _nulls_by_reading(parquet: pq.ParquetFile, name: str) -> int:
 
 
 def sample(snapshot: Snapshot, table: Table, count: int) -> list[Sample]:
-    """Return up to ``count`` rows spread over the files and row groups of a table."""
+    """Return about ``count`` rows of a table, and at least one of every row group of every file."""
     spots = [(file, group) for file in table.files for group in range(_row_groups(snapshot, file.path))]
-    chosen = spots[:: max(1, len(spots) // 5)][:8]
     found: list[Sample] = []
-    for file, group in chosen:
-        each = -(-count // len(chosen))
-        found += _read_rows(snapshot.path / file.path, file, group, table, each)
-    return found[:count]
+    for file, group in spots:
+        found += _read_rows(snapshot.path / file.path, file, group, table, -(-count // len(spots)))
+    return found
 
 
 def _row_groups(snapshot: Snapshot, path: str) -> int:
