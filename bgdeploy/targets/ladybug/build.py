@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from bgdeploy.durable import sync, write_durably
-from bgdeploy.errors import TargetError
+from bgdeploy.errors import BadInput, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group, Ledger
 from bgdeploy.targets.groups import Doubt, Most, find_table, keep_plan
 from bgdeploy.targets.ladybug import statements
-from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
+from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, text
 from bgdeploy.targets.ladybug.paths import GRAPH, NEED
 from bgdeploy.targets.ladybug.plan import disk_needed, rows_at_once
 from bgdeploy.targets.ladybug.reading import read_group
@@ -51,6 +51,7 @@ class Build:
 
 def build(work: Build) -> None:
     """Load every group and close the file; raises BadInput, TargetFull or TargetError."""
+    _check_names(work.snapshot)
     work.folder.mkdir(parents=True, exist_ok=True)
     write_durably(work.folder / NEED, json.dumps(disk_needed(work.snapshot)))
     try:
@@ -65,6 +66,18 @@ def build(work: Build) -> None:
     sync(work.graph)
     sync(work.folder)
     work.ledger.step("closed")
+
+
+def _check_names(snapshot: Snapshot) -> None:
+    """Refuse what the engine makes a table of and then takes for another database's in every question."""
+    for table in snapshot.tables:
+        if "." in table.name:
+            word, home = ("label", "nodes") if table.kind == "node" else ("type", "relationships")
+            raise BadInput(
+                f"{home}/{table.name}: a {word} with a dot cannot be asked for in the embedded database.",
+                kept="Nothing of the snapshot was loaded.",
+                cure=f"Rename the folder, for instance to {home}/{table.name.replace('.', '_')}.",
+            )
 
 
 def delete(folder: Path) -> None:
@@ -94,6 +107,7 @@ def _load(work: Build) -> None:
         done = _settle(work, engine, groups)
         for group in groups[len(done) :]:
             _copy(work, engine, group)
+        _name(work, engine)
         engine.run("CHECKPOINT")
 
 
@@ -136,6 +150,14 @@ def _create_tables(work: Build, engine: Engine, groups: Sequence[Group]) -> None
             continue
         pairs = [(g.source_label or "", g.target_label or "") for g in groups if g.name == table.name]
         engine.run(statements.create_relationship(table, list(dict.fromkeys(pairs))))
+
+
+def _name(work: Build, engine: Engine) -> None:
+    """Give every property its own name; doing it again changes nothing."""
+    for table in {table.name: table for table in work.snapshot.relationships if table.rows}.values():
+        found = engine.rows(f"CALL table_info({text(table.name)}) RETURN name")
+        for statement in statements.names(table, [row["name"] for row in found]):
+            engine.run(statement)
 
 
 def _settle(work: Build, engine: Engine, groups: Sequence[Group]) -> Sequence[Group]:

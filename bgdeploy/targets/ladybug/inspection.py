@@ -10,7 +10,7 @@ from typing import Any
 
 from bgdeploy.errors import TargetError
 from bgdeploy.snapshots.source import Snapshot
-from bgdeploy.targets.base import Counts, Group, Rows, TableCount, TableKey
+from bgdeploy.targets.base import KEY, Counts, Group, Rows, TableCount, TableKey
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote, text
 
@@ -47,7 +47,7 @@ class Inspection:
         return TableCount(frozenset({key}), rows, self._present(group))
 
     def _present(self, group: Group) -> dict[str, int]:
-        columns = self._columns(group.name)
+        columns = self._columns(group)
         if not columns:
             return {}
         counts = (f"{_count_values(name, kind)} AS c{at}" for at, (name, kind) in enumerate(columns.items()))
@@ -55,22 +55,24 @@ class Inspection:
         row = self.engine.rows(f"{_match(group, 'x')} RETURN {wanted}")[0]
         return {name: int(row[f"c{number}"]) for number, name in enumerate(columns)}
 
-    def _columns(self, table: str) -> dict[str, str]:
-        """The engine's type of each property, the key and the labels not among them."""
-        found = self.engine.rows(f"CALL table_info({text(table)}) RETURN *")
+    def _columns(self, group: Group) -> dict[str, str]:
+        """The engine's type of each property, a node's key and labels not among them."""
+        found = self.engine.rows(f"CALL table_info({text(group.name)}) RETURN *")
         return {
             row["name"]: row["type"]
             for row in found
-            if not row.get("primary key") and row["name"] != statements.LABELS
+            if group.kind == "relationship"
+            or not (row.get("primary key") or row["name"] == statements.LABELS)
         }
 
     def _tables(self) -> list[tuple[str, str]]:
         found = self.engine.rows("CALL show_tables() RETURN *")
         return [(row["name"], row["type"]) for row in found if row["type"] in ("NODE", "REL")]
 
-    def _key(self, label: str) -> str:
+    def _key(self, label: str) -> tuple[str, str]:
+        """A label's key as it stands in a statement, and its type."""
         found = self.engine.rows(f"CALL table_info({text(label)}) RETURN *")
-        return quote(next(row["name"] for row in found if row.get("primary key")))
+        return next((quote(row["name"]), row["type"]) for row in found if row.get("primary key"))
 
     def troubles(self, snapshot: Snapshot) -> list[str]:
         """Nothing: a snapshot promises tables alone here."""
@@ -84,22 +86,34 @@ class Inspection:
         return [
             {
                 **{name: row[alias] for name, alias in named.items()},
-                "key": (row["k0"], row["k1"])[: len(keys[0])],
+                KEY: (row["k0"], row["k1"])[: len(keys[0])],
             }
             for row in found
         ]
 
     def _nodes(self, group: Group, keys: Sequence[tuple[Any, ...]], wanted: str) -> Rows:
-        key = self._key(group.name)
-        query = f"UNWIND $keys AS k {_match(group, 'x')} WHERE x.{key} = k RETURN x.{key} AS k0, NULL AS k1{wanted}"
-        return self.engine.rows(query, {"keys": [one[0] for one in keys]})
+        key, kind = self._key(group.name)
+        where = f"WHERE x.{key} = {_asked('k', kind)}"
+        query = f"UNWIND $keys AS k {_match(group, 'x')} {where} RETURN x.{key} AS k0, NULL AS k1{wanted}"
+        return self.engine.rows(query, {"keys": [_told(one[0], kind) for one in keys]})
 
     def _joins(self, group: Group, keys: Sequence[tuple[Any, ...]], wanted: str) -> Rows:
         """One question for each pair: asked for many at once the engine reads the whole table."""
-        source, target = self._key(group.source_label or ""), self._key(group.target_label or "")
-        where = f"WHERE a.{source} = $k0 AND b.{target} = $k1"
+        source, kind = self._key(group.source_label or "")
+        target, other = self._key(group.target_label or "")
+        where = f"WHERE a.{source} = {_asked('$k0', kind)} AND b.{target} = {_asked('$k1', other)}"
         query = f"{_match(group, 'x')} {where} RETURN a.{source} AS k0, b.{target} AS k1{wanted}"
-        return [row for one in keys for row in self.engine.rows(query, {"k0": one[0], "k1": one[1]})]
+        asked = ({"k0": _told(one[0], kind), "k1": _told(one[1], other)} for one in keys)
+        return [row for one in asked for row in self.engine.rows(query, one)]
+
+
+def _told(key: Any, kind: str) -> Any:
+    """A key as a parameter: the engine's client takes no integer beyond 2^63 - 1."""
+    return str(key) if kind == "UINT64" else key
+
+
+def _asked(name: str, kind: str) -> str:
+    return f"CAST({name} AS UINT64)" if kind == "UINT64" else name
 
 
 def _count_values(name: str, kind: str) -> str:
