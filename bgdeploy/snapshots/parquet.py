@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import glob
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.source import Stored
 
 _BATCH = 65_536  # rows decoded at a time
+_DUCK_MB = 200  # columns of 32-bit integers of one row group, and what DuckDB itself takes
 _KEPT = "What is live stays live."
 _TEXT = "a string"
 # Logical types whose values are what pyarrow gives for them, or text that is made of it; all others are refused.
@@ -25,6 +27,8 @@ _KNOWN = (
     *_AS_TEXT, "NONE", "STRING", "LIST", "INT", "DECIMAL", "DATE", "TIME", "TIMESTAMP", "FLOAT16", "BSON", "NULL", "UNKNOWN",
 )  # fmt: skip
 _CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "ZSTD", "LZ4", "LZ4_RAW")
+# As pyarrow calls the two of Parquet; no name of its own is for the older one.
+_CALLED = {"LZ4": "LZ4_RAW", "UNKNOWN": "LZ4"}
 _ENCODINGS = (
     "PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED", "BYTE_STREAM_SPLIT",
     "DELTA_BINARY_PACKED", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY",
@@ -100,26 +104,72 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]
     ) -> Iterator[pa.RecordBatch]:
         """Yield batches of rows with these columns, all without a choice."""
         how: dict[str, Any] = {"batch_size": batch_size, "row_groups": row_groups, "use_threads": use_threads}
-        odd = {
-            field.name: field
-            for field in self.fields
-            if (columns is None or field.name in columns) and _is_odd(field)
-        }
-        batches = super().iter_batches(columns=columns, **how)
-        if not odd:
+        wanted = [field for field in self.fields if columns is None or field.name in columns]
+        odd = {field.name: field for field in wanted if _is_odd(field)}
+        names = [field.name for field in wanted if self._is_wide(field)]
+        left = columns if not names else [field.name for field in wanted if field.name not in names]
+        batches = super().iter_batches(columns=left, **how)
+        if not odd and not names:
             yield from batches
             return
+        wide = self._read_wide(names, row_groups)
         old = [name for name, field in odd.items() if field.stored and field.stored.physical == "INT96"]
         others = self._again(old, how)
-        for batch in batches:
-            values = [
-                self._column(odd[name], column) if name in odd else column
-                for name, column in zip(batch.schema.names, batch.columns, strict=True)
-            ]
-            found = pa.RecordBatch.from_arrays(values, names=batch.schema.names)
+        for batch in filter(len, batches):
+            taken = wide(batch.num_rows)
+            found = [*zip(batch.schema.names, batch.columns, strict=True), *zip(names, taken, strict=True)]
+            values = [self._column(odd[name], column) if name in odd else column for name, column in found]
+            made = pa.RecordBatch.from_arrays(values, names=[name for name, _ in found])
             for unit, again in others.items():
-                self._compare(old, found, next(again), unit)
-            yield found
+                self._compare(old, made, again(made.num_rows), unit)
+            yield made
+
+    def _is_wide(self, field: Field) -> bool:
+        """True where DuckDB wrote 32-bit integers as differences of up to 33 bits, which pyarrow takes for damage."""
+        return (
+            field.stored is not None
+            and field.stored.physical == "INT32"
+            and "DELTA_BINARY_PACKED" in field.stored.encodings
+            and (self.metadata.created_by or "").startswith("DuckDB")
+        )
+
+    def _read_wide(
+        self, names: Sequence[str], row_groups: Sequence[int] | None
+    ) -> Callable[[int], list[pa.Array]]:
+        """Read such columns by DuckDB: a function that gives the next so many rows of each."""
+        if not names:
+            return lambda rows: []
+        import duckdb  # late: in children only, and for these files only
+
+        settings: dict[str, Any] = {
+            "threads": 1,
+            "memory_limit": f"{_DUCK_MB}MiB",
+            "autoload_known_extensions": False,
+        }
+        connection = duckdb.connect(":memory:", config=settings)
+        # By number: it takes names that differ in case for one. A path is a pattern to it.
+        every = [field.name for field in self.fields]
+        asked = ", ".join(f"#{every.index(name) + 1} AS c{number}" for number, name in enumerate(names))
+        source = "read_parquet(?, hive_partitioning = false, file_row_number = true)"
+        where = " OR ".join(
+            f"file_row_number BETWEEN {first} AND {last}" for first, last in self._rows_of(row_groups)
+        )
+        query = f"SELECT {asked} FROM {source} WHERE {where or 'false'}"
+        batches: Any = connection.sql(query, params=[glob.escape(str(self._path))]).to_arrow_reader(_BATCH)
+        kinds = [next(field.kind for field in self.fields if field.name == name) for name in names]
+        take = _taker(batches)
+        return lambda rows: [
+            column.cast(kind) for column, kind in zip(take(rows).columns, kinds, strict=True)
+        ]
+
+    def _rows_of(self, row_groups: Sequence[int] | None) -> Iterator[tuple[int, int]]:
+        """The first and last row of each row group that is read."""
+        first = 0
+        for number in range(self.metadata.num_row_groups):
+            rows = self.metadata.row_group(number).num_rows
+            if rows and (row_groups is None or number in row_groups):
+                yield first, first + rows - 1
+            first += rows
 
     def _column(self, field: Field, column: pa.Array) -> pa.Array:
         assert field.stored is not None
@@ -144,12 +194,12 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]
         )
         return BadInput(what, kept=_KEPT, cure="Write a span as a duration or an integer, midnight as 00:00.")
 
-    def _again(self, names: Sequence[str], how: dict[str, Any]) -> dict[str, Iterator[pa.RecordBatch]]:
+    def _again(self, names: Sequence[str], how: dict[str, Any]) -> dict[str, Callable[[int], pa.RecordBatch]]:
         """INT96 in other units: a day in microseconds may not fit, and nanoseconds may be lost in them."""
         if not names:
             return {}
         files = {unit: pq.ParquetFile(self._path, **_options(unit)) for unit in ("s", "ns")}
-        return {unit: file.iter_batches(columns=list(names), **how) for unit, file in files.items()}
+        return {unit: _taker(file.iter_batches(columns=list(names), **how)) for unit, file in files.items()}
 
     def _compare(self, names: Sequence[str], batch: pa.RecordBatch, again: pa.RecordBatch, unit: str) -> None:
         for name in names:
@@ -162,9 +212,31 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]
                 if unit == "s":
                     raise outside_of_calendar(self._name, name)
                 what = f"{self._name}: column {name!r} holds INT96 moments with digits beyond microseconds."
-                raise BadInput(
-                    what, kept=_KEPT, cure="Write them as INT64 timestamps, or cut them to microseconds."
-                )
+                cure = "Write them as INT64 timestamps, or cut them to microseconds."
+                raise BadInput(what, kept=_KEPT, cure=cure)
+
+
+def _taker(batches: Iterable[pa.RecordBatch]) -> Callable[[int], pa.RecordBatch]:
+    """A function that gives the next so many rows: two readers of one file do not cut it alike."""
+    waiting = iter(batches)
+    held: list[pa.RecordBatch] = []
+
+    def take(rows: int) -> pa.RecordBatch:
+        while sum(batch.num_rows for batch in held) < rows:
+            held.append(next(waiting))
+        table = pa.Table.from_batches(held)
+        held[:] = table.slice(rows).to_batches()
+        return table.slice(0, rows).combine_chunks().to_batches()[0]
+
+    return take
+
+
+def rebuilt(values: pa.Array, inner: pa.Array) -> pa.Array:
+    """Lists with other elements in them: ``inner`` takes the place of ``values.values``, one for one."""
+    kind = pa.list_(inner.type)
+    return pa.Array.from_buffers(
+        kind, len(values), values.buffers()[:2], offset=values.offset, children=[inner]
+    )
 
 
 def outside_of_calendar(file: str, column: str) -> BadInput:
@@ -222,7 +294,7 @@ def _stored(leaf: Any, chunks: Sequence[Any]) -> Stored:
     if leaf.converted_type == "INTERVAL":
         logical = "INTERVAL"  # it was never given a logical type
     encodings = {encoding for some in {chunk.encodings for chunk in chunks} for encoding in some}
-    codecs = {chunk.compression for chunk in chunks}
+    codecs = {_CALLED.get(chunk.compression, chunk.compression) for chunk in chunks}
     return Stored(leaf.physical_type, logical, ",".join(sorted(encodings)), ",".join(sorted(codecs)))
 
 
@@ -294,8 +366,7 @@ def _map(values: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
     if not _is_listed(values.type):
         return change(values)
     values = values.cast(pa.list_(values.type.value_type))
-    inner = _map(values.values, change)
-    return pa.ListArray.from_arrays(values.offsets, inner, mask=values.is_null())
+    return rebuilt(values, _map(values.values, change))
 
 
 def _storage(values: pa.Array) -> pa.Array:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as is_
 
+from bgdeploy.snapshots.parquet import rebuilt
 from bgdeploy.snapshots.source import Column, Stored
 from bgdeploy.snapshots.unify import is_list, simple
 
@@ -143,8 +144,7 @@ def to_plain(values: pa.Array, kind: pa.DataType) -> pa.Array:
     if is_.is_list(kind):
         values = values.cast(kind)
         # Offsets and nulls stay; only what the lists hold is made plain.
-        inner = to_plain(values.values, kind.value_type).cast(wanted.value_type)
-        return pa.ListArray.from_arrays(values.offsets, inner, wanted, mask=values.is_null())
+        return rebuilt(values, to_plain(values.values, kind.value_type).cast(wanted.value_type))
     if is_.is_decimal(kind):
         return _fixed_point(values.cast(kind), kind)
     if is_.is_time(kind):
