@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import struct
 import uuid
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bgdeploy.errors import BadInput
+from bgdeploy.errors import BadInput, TargetError
 from bgdeploy.snapshots.parquet import Parquet, floor_to_microseconds
 from bgdeploy.snapshots.sample import sample
 from bgdeploy.snapshots.schema import label_counts, open_snapshot
@@ -159,6 +161,29 @@ def test_integers_that_duckdb_packs_wider_than_others_read_are_read(tmp_path: Pa
             for n in batch["id"].to_pylist()
         ]
     assert kept == [i * 7 % 5000 for i in range(2048, 4096)]
+
+
+def test_pages_that_a_footer_does_not_tell_of_are_written_anew_at_the_next_try(tmp_path: Path) -> None:
+    path = tmp_path / "data/nodes/T/a.parquet"
+    how = {"column_encoding": {"text": "DELTA_BYTE_ARRAY"}, "compression": "none"}
+    put(path, MIXED.select(["id", "text"]), **PLAIN, **how)
+    in_footer(
+        path, b"\x25\x06\x0e", b"\x25\x06\x00"
+    )  # a column's encodings: RLE and DELTA_BYTE_ARRAY, now PLAIN
+    with Parquet(path) as parquet:
+        assert [field.stored and field.stored.encodings for field in parquet.fields] == ["PLAIN,RLE"] * 2
+    first = multiprocessing.get_context("spawn").Process(target=build_here, args=(tmp_path,))
+    first.start()  # a COPY that failed leaves an engine that is fit for nothing but the end of its process
+    first.join()
+    assert first.exitcode == 7
+    assert values(tmp_path, "text") == MIXED["text"].to_pylist()
+
+
+def build_here(folder: Path) -> None:
+    try:
+        build(work_on(folder / "data", folder / "build"))
+    except TargetError:
+        os._exit(7)
 
 
 FAR = [

@@ -106,7 +106,7 @@ def _load(work: Build) -> None:
         engine.run(TURN_ON)
         done = _settle(work, engine, groups)
         for group in groups[len(done) :]:
-            _copy(work, engine, group)
+            _copy(work, engine, group, anew="anew" in hints)
         _name(work, engine)
         engine.run("CHECKPOINT")
 
@@ -192,11 +192,11 @@ def _key(group: Group) -> tuple[str, str | None, str | None]:
     return group.name, group.source_label, group.target_label
 
 
-def _copy(work: Build, engine: Engine, group: Group) -> None:
+def _copy(work: Build, engine: Engine, group: Group, *, anew: bool) -> None:
     reach("load.group.before")
     work.ledger.started(group.number)
     try:
-        statement = _statement(work, engine, group)
+        statement = _statement(work, engine, group, anew=anew)
         with watched(lambda share: work.ledger.seen(group.number, int(share * group.rows))):
             engine.run(statement)
     except QueryFailed as error:
@@ -208,9 +208,9 @@ def _copy(work: Build, engine: Engine, group: Group) -> None:
     reach("load.group.confirmed")
 
 
-def _statement(work: Build, engine: Engine, group: Group) -> str:
+def _statement(work: Build, engine: Engine, group: Group, *, anew: bool) -> str:
     table = find_table(work.snapshot, group)
-    reading = read_group(work.snapshot, table, group, work.folder, engine)
+    reading = read_group(work.snapshot, table, group, work.folder, engine, anew=anew)
     if group.kind == "node":
         return statements.copy_nodes(table, reading)
     return statements.copy_relationships(table, group, reading)
@@ -224,6 +224,9 @@ def _give_up(work: Build, group: Group, error: QueryFailed) -> None:
     if failure.code == "pool":
         smaller = {"pool": 2, "share": _SMALLER * hints.get("share", 1)}
         write_durably(work.folder / _HINTS, json.dumps({**hints, **smaller}))
+    if failure.code == "target" and "anew" not in hints:
+        # A footer may not say what the pages hold: the next try trusts the engine's reader with nothing.
+        write_durably(work.folder / _HINTS, json.dumps({**hints, "anew": 1}))
     if failure.code == "contradicted" and "threads" not in hints:
         write_durably(work.folder / _HINTS, json.dumps({**hints, "threads": 1}))
     raise failure from error

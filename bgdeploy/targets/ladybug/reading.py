@@ -29,9 +29,12 @@ from bgdeploy.targets.ladybug.statements import Reading
 from bgdeploy.targets.ladybug.types import from_plain, is_native, plain, to_plain
 
 
-def read_group(snapshot: Snapshot, table: Table, group: Group, build: Path, engine: Engine) -> Reading:
+def read_group(
+    snapshot: Snapshot, table: Table, group: Group, build: Path, engine: Engine, *, anew: bool = False
+) -> Reading:
     """Put a group's files in place below the current folder, which is the build's, and say how to read them.
 
+    ``anew``: the engine reads none of them itself.
     Raises BadInput, with file and column, for a value that the engine's type does not hold.
     """
     shutil.rmtree("in", ignore_errors=True)
@@ -42,9 +45,8 @@ def read_group(snapshot: Snapshot, table: Table, group: Group, build: Path, engi
         for home, path in zip(homes, group.files, strict=True)
     ]
     held = {**statements.held_types(table), **_end_types(snapshot, table, group)}
-    if all(map(_tells_names_apart, files)) and all(
-        is_native(own, file.written_by) for file in files for own in _used(table, file)
-    ):
+    native = all(is_native(own, file.written_by) for file in files for own in _used(table, file))
+    if native and not anew and all(map(_tells_names_apart, files)):
         links = [
             _link(number, home / file.path)
             for number, (home, file) in enumerate(zip(homes, files, strict=True))
