@@ -139,37 +139,46 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]
         """Read such columns by DuckDB: a function that gives the next so many rows of each."""
         if not names:
             return lambda rows: []
-        import duckdb  # late: in children only, and for these files only
-
-        settings: dict[str, Any] = {
-            "threads": 1,
-            "memory_limit": f"{_DUCK_MB}MiB",
-            "autoload_known_extensions": False,
-        }
-        connection = duckdb.connect(":memory:", config=settings)
-        # By number: it takes names that differ in case for one. A path is a pattern to it.
         every = [field.name for field in self.fields]
+        kinds = [self.fields[every.index(name)].kind for name in names]
+        # By number: it takes names that differ in case for one.
         asked = ", ".join(f"#{every.index(name) + 1} AS c{number}" for number, name in enumerate(names))
-        source = "read_parquet(?, hive_partitioning = false, file_row_number = true)"
-        where = " OR ".join(
-            f"file_row_number BETWEEN {first} AND {last}" for first, last in self._rows_of(row_groups)
-        )
-        query = f"SELECT {asked} FROM {source} WHERE {where or 'false'}"
-        batches: Any = connection.sql(query, params=[glob.escape(str(self._path))]).to_arrow_reader(_BATCH)
-        kinds = [next(field.kind for field in self.fields if field.name == name) for name in names]
-        take = _taker(batches)
+        take = _taker(self._ask_duck(asked, self._rows_of(row_groups)))
         return lambda rows: [
             column.cast(kind) for column, kind in zip(take(rows).columns, kinds, strict=True)
         ]
 
+    def _ask_duck(self, asked: str, parts: Iterable[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
+        import duckdb  # late: in children only, and for these files only
+
+        settings: dict[str, Any] = {
+            "threads": 1, "memory_limit": f"{_DUCK_MB}MiB",
+            "autoinstall_known_extensions": False, "autoload_known_extensions": False,
+        }  # fmt: skip
+        path = glob.escape(str(self._path))  # which is a pattern to it
+        try:
+            with duckdb.connect(":memory:", config=settings) as connection:
+                for first, rows in parts:
+                    source = "read_parquet(?, hive_partitioning = false)"
+                    query = f"SELECT {asked} FROM {source} LIMIT {rows} OFFSET {first}"
+                    found: Any = connection.sql(query, params=[path]).to_arrow_reader(_BATCH)
+                    yield from found
+        except duckdb.Error as error:
+            raise pa.ArrowInvalid(str(error)) from error
+
     def _rows_of(self, row_groups: Sequence[int] | None) -> Iterator[tuple[int, int]]:
-        """The first and last row of each row group that is read."""
-        first = 0
+        """The first row and the number of rows of each run of row groups that are read."""
+        first, rows = 0, 0
         for number in range(self.metadata.num_row_groups):
-            rows = self.metadata.row_group(number).num_rows
-            if rows and (row_groups is None or number in row_groups):
-                yield first, first + rows - 1
-            first += rows
+            here = self.metadata.row_group(number).num_rows
+            if row_groups is None or number in row_groups:
+                rows += here
+                continue
+            if rows:
+                yield first, rows
+            first, rows = first + rows + here, 0
+        if rows:
+            yield first, rows
 
     def _column(self, field: Field, column: pa.Array) -> pa.Array:
         assert field.stored is not None
