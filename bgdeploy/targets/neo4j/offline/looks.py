@@ -51,8 +51,10 @@ def look_at(path: Path, table: Table, file: DataFile) -> list[Look]:
 def _look(parquet: pq.ParquetFile, file: DataFile, column: Column, own: Column) -> Look:
     if column.role in _KEYS:
         _check_key(parquet, file, column, own)
+    odd = own.stored is None or is_converted(own.stored)
     if column.role == "labels":
-        return Look(column, own, PLAIN, copied=is_text_list(own.kind) or _has_loose_labels(parquet, own))
+        copied = odd or is_text_list(own.kind) or _has_loose_labels(parquet, own)
+        return Look(column, own, PLAIN, copied=copied)
     kind = simple(column.kind)
     form = form_of(kind)
     if form is None:
@@ -62,12 +64,7 @@ def _look(parquet: pq.ParquetFile, file: DataFile, column: Column, own: Column) 
     empties = is_.is_string(kind) and column.role == "property" and _has_empties(parquet, own)
     mine = form_of(own.kind)
     moved = (
-        own.stored is None
-        or is_converted(own.stored)
-        or form.change is not None
-        or mine is None
-        or mine.change is not None
-        or not alike(own.kind, kind)
+        odd or form.change is not None or mine is None or mine.change is not None or not alike(own.kind, kind)
     )
     return Look(column, own, form, moved or empties or _is_utc_time(parquet, own), empties)
 
