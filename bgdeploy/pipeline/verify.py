@@ -28,7 +28,7 @@ from bgdeploy.snapshots.proof import (
 from bgdeploy.snapshots.sample import Sample, present, sample
 from bgdeploy.snapshots.schema import label_counts
 from bgdeploy.snapshots.source import Snapshot, Table
-from bgdeploy.targets.base import Counts, Group, Inspector, Samples, TableCount, TableKey, Target
+from bgdeploy.targets.base import KEY, Counts, Group, Inspector, Samples, TableCount, TableKey, Target
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -335,7 +335,7 @@ def _compare_rows_by_key(
     keys = sorted({one.key for one in samples}, key=str)
     for group in _pairs(table, groups):
         for row in inspector.rows_by_key(group, keys, columns):
-            found.setdefault(tuple(row["key"]), []).append(row)
+            found.setdefault(tuple(row[KEY]), []).append(row)
     for one in samples:
         rows = found.get(one.key, [])
         if not any(_same_values(one.values, row) for row in rows):

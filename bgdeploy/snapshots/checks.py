@@ -9,7 +9,7 @@ from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.source import Column, Kind, Snapshot, Table
 
 # Names the embedded engine keeps for itself, whatever their case.
-RESERVED = frozenset({"_id", "_src", "_dst", "_label", "_offset", "_nodes", "_rels"})
+RESERVED = frozenset({"_id", "_src", "_dst", "_label", "_offset", "_nodes", "_rels", "*"})
 _KEPT = "Nothing of the snapshot was loaded."
 
 
@@ -17,9 +17,9 @@ def check_names(kind: Kind, file: str, columns: Sequence[Column]) -> None:
     """Raise BadInput for the first column whose name cannot become a property's name."""
     seen: dict[str, str] = {}
     for column in columns:
+        _check_name(file, column.name)
         if column.role not in ("property", "id"):
             continue
-        _check_name(file, column.name)
         folded = column.name.casefold()
         if kind == "node" and folded == "labels":
             what = f"{file}: column {column.name!r} meets the property 'labels' that every node is given."
@@ -37,7 +37,7 @@ def _check_name(file: str, name: str) -> None:
         raise _refuse(what, "Rename the column.")
     if name.casefold() in RESERVED:
         what = f"{file}: the column name {name!r} is reserved by the database."
-        raise _refuse(what, f"Rename the column, for instance to {name.lstrip('_')!r}.")
+        raise _refuse(what, f"Rename the column, for instance to {name.lstrip('_*') or 'all'!r}.")
 
 
 def check_snapshot(snapshot: Snapshot) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.families import is_text_list
 from bgdeploy.snapshots.footers import read_statistics
+from bgdeploy.snapshots.parquet import Parquet
 from bgdeploy.snapshots.source import Column, Snapshot, Table
 
 _BATCH = 65_536  # rows decoded at a time
@@ -29,9 +29,8 @@ def split_labels(value: str | Sequence[str | None] | None) -> tuple[str, ...]:
 def label_counts(snapshot: Snapshot) -> dict[str, int]:
     """Return how many nodes carry each label.
 
-    A node has the labels of its folder and those of its labels column, each counted once. Files
-    whose footer proves one value for all rows are not read; others are streamed. Raises BadInput
-    when the column holds more distinct values than labels could.
+    A node has the labels of its folder and those of its labels column, each counted once, by what
+    the rows say and not by the statistics of a footer. Raises BadInput when the column holds more distinct values than labels could.
     """
     total: Counter[str] = Counter()
     for table in snapshot.nodes:
@@ -47,7 +46,7 @@ def label_counts(snapshot: Snapshot) -> dict[str, int]:
 def _count_more(snapshot: Path, file: str, column: Column, known: Collection[str]) -> Counter[str]:
     """Nodes per label that only the column gives them."""
     counts: Counter[str] = Counter()
-    with pq.ParquetFile(snapshot / file) as parquet:
+    with Parquet(snapshot / file, file) as parquet:
         for value, rows in _count_values(parquet, column.name):
             for label in {*value} - {*known}:
                 counts[label] += rows
@@ -58,12 +57,8 @@ def _count_more(snapshot: Path, file: str, column: Column, known: Collection[str
     return counts
 
 
-def _count_values(parquet: pq.ParquetFile, name: str) -> Iterator[tuple[tuple[str, ...], int]]:
+def _count_values(parquet: Parquet, name: str) -> Iterator[tuple[tuple[str, ...], int]]:
     """Distinct sets of labels with their rows; the same one may come again."""
-    statistics = read_statistics(parquet, name)
-    if statistics is not None and statistics.nulls == 0 and isinstance(statistics.constant, str):
-        yield split_labels(statistics.constant), parquet.metadata.num_rows
-        return
     for column in _stream(parquet, name):
         yield from _count_lists(column) if is_text_list(column.type) else _count_texts(column)
 
@@ -87,8 +82,7 @@ def _count_lists(column: pa.Array) -> Iterator[tuple[tuple[str, ...], int]]:
 def check_types(snapshot: Snapshot) -> None:
     """Raise BadInput where a type column says something else than its folder.
 
-    Nulls are fine: the folder's type stands for them. Files whose footer proves one value for all
-    rows are not read.
+    Nulls are fine: the folder's type stands for them. The rows are read; a footer's statistics may be wrong.
     """
     for table in snapshot.relationships:
         column = table.column("type")
@@ -99,10 +93,7 @@ def check_types(snapshot: Snapshot) -> None:
 
 
 def _check_type(snapshot: Path, file: str, table: Table, column: Column) -> None:
-    with pq.ParquetFile(snapshot / file) as parquet:
-        statistics = read_statistics(parquet, column.name)
-        if statistics is not None and (statistics.min is None or statistics.constant == table.name):
-            return
+    with Parquet(snapshot / file, file) as parquet:
         row = 0
         for values in _stream(parquet, column.name):
             place = pc.index(pc.not_equal(_as_text(values), table.name), True).as_py()
@@ -119,7 +110,7 @@ def _other_type(file: str, row: int, value: Any, table: Table, column: Column) -
     )
 
 
-def names_its_folder(parquet: pq.ParquetFile, column: str, names: Collection[str]) -> bool:
+def names_its_folder(parquet: Parquet, column: str, names: Collection[str]) -> bool:
     """True when a column's values name the folder, by its footer's bounds and its first value."""
     if parquet.metadata.num_rows == 0:
         return True
@@ -136,7 +127,7 @@ def _labels_of(value: str | Iterable[str | None]) -> tuple[str, ...]:
     return split_labels(value) if isinstance(value, str) else tuple(filter(None, value))
 
 
-def _stream(parquet: pq.ParquetFile, name: str, rows: int = _BATCH) -> Iterator[pa.Array]:
+def _stream(parquet: Parquet, name: str, rows: int = _BATCH) -> Iterator[pa.Array]:
     for batch in parquet.iter_batches(rows, columns=[name]):
         yield batch.column(batch.schema.names.index(name))
 

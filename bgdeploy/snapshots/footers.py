@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 # Writers may cut long texts; every known one keeps at least this many bytes whole.
 _WHOLE = 31
+_OTHERWISE = ("UUID", "JSON", "ENUM")  # bounds are bytes here, and the values text
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def _find_leaf(parquet: pq.ParquetFile, name: str) -> int | None:
     schema = parquet.schema
     for number in range(len(schema)):
         leaf = schema.column(number)
+        if leaf.logical_type.type in _OTHERWISE:
+            continue
         if leaf.path == name and leaf.max_repetition_level == 0 and leaf.max_definition_level <= 1:
             return number
     return None

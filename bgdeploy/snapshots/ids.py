@@ -6,16 +6,14 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from bgdeploy.errors import NotReadable
 from bgdeploy.snapshots.counts import split_labels
 from bgdeploy.snapshots.families import is_text_list
+from bgdeploy.snapshots.parquet import Parquet
 from bgdeploy.snapshots.source import Column, DataFile, Role, Snapshot, Table
 
 BATCH = 65_536  # rows decoded at a time
-# Without these a row group's whole column is read at once.
-_IN_PIECES = {"pre_buffer": False, "buffer_size": 1 << 20}
 
 
 def read_ids(snapshot: Snapshot, table: Table, file: DataFile, role: Role) -> Iterator[pa.Array]:
@@ -36,7 +34,7 @@ def read_roles(
     own = [file.find(column_of(table, role)) for role in roles]
     names = [column.name for column in own if column is not None]
     try:
-        with pq.ParquetFile(snapshot.path / file.path, **_IN_PIECES) as parquet:
+        with Parquet(snapshot.path / file.path, file.path) as parquet:
             for batch in parquet.iter_batches(BATCH, columns=names, use_threads=False):
                 yield tuple(_pick(batch, column) for column in own)
     except (OSError, pa.ArrowException) as error:

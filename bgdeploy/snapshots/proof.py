@@ -53,7 +53,7 @@ def canonical(kind: pa.DataType, ref: str, duck: str, unit: str = "us") -> str:
     """
     kind = simple(kind)
     if is_.is_null(kind) or is_.is_string(kind):
-        return f"CAST({ref} AS VARCHAR)"
+        return f"decode({ref})" if duck == "BLOB" else f"CAST({ref} AS VARCHAR)"
     if is_.is_boolean(kind) or is_.is_binary(kind) or is_.is_date(kind) or is_.is_floating(kind):
         return f"CAST({ref} AS {plain_type(kind)})"
     if is_.is_integer(kind) or is_.is_decimal(kind):

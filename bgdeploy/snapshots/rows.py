@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.parquet import Parquet
 from bgdeploy.snapshots.source import Column, DataFile
 
 _BATCH = 65_536  # rows decoded at a time
@@ -24,19 +24,22 @@ def read_rows(
 ) -> Iterator[pa.RecordBatch]:
     """Yield a file's rows with these columns of its table, by name, type and order; null where it lacks one.
 
-    Raises BadInput, with file and column, for a value that does not fit.
+    Raises BadInput, with file and column, for a value that does not fit, and for a file that is damaged.
     """
-    with open_file(path) as parquet:
-        yield from iterate(parquet, file, columns, rows, row_groups)
-
-
-def open_file(path: Path) -> pq.ParquetFile:
-    """Open a file so that it is read in pieces; otherwise a row group's whole column is read at once."""
-    return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    try:
+        with Parquet(path, file.path) as parquet:
+            yield from iterate(parquet, file, columns, rows, row_groups)
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise  # the system's own: the file is gone, or the disk fails
+        said = str(error).partition("\n")[0]
+        raise BadInput(
+            f"{file.path} is damaged: {said}", kept="What is live stays live.", cure="Write it again."
+        ) from error
 
 
 def iterate(
-    parquet: pq.ParquetFile,
+    parquet: Parquet,
     file: DataFile,
     columns: Sequence[Column],
     rows: int,

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bgdeploy.snapshots.footers import read_nulls
+from bgdeploy.snapshots.parquet import Parquet, floor_to_microseconds, outside_of_calendar
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import Column, DataFile, Role, Snapshot, Table
-from bgdeploy.snapshots.values import outside_of_calendar
 
 _BATCH = 1024  # rows decoded at a time
 
@@ -36,7 +35,7 @@ def present(snapshot: Snapshot, table: Table) -> Counter[str]:
     """
     total: Counter[str] = Counter({column.name: 0 for column in table.properties})
     for file in table.files:
-        with pq.ParquetFile(snapshot.path / file.path) as parquet:
+        with Parquet(snapshot.path / file.path) as parquet:
             for column in table.properties:
                 if (own := file.find(column)) is not None:
                     nulls = read_nulls(parquet, own.name)
@@ -45,7 +44,7 @@ def present(snapshot: Snapshot, table: Table) -> Counter[str]:
     return total
 
 
-def _nulls_by_reading(parquet: pq.ParquetFile, name: str) -> int:
+def _nulls_by_reading(parquet: Parquet, name: str) -> int:
     batches = parquet.iter_batches(batch_size=64 * _BATCH, columns=[name])
     return sum(batch.column(batch.schema.names.index(name)).null_count for batch in batches)
 
@@ -60,7 +59,7 @@ def sample(snapshot: Snapshot, table: Table, count: int) -> list[Sample]:
 
 
 def _row_groups(snapshot: Snapshot, path: str) -> int:
-    with pq.ParquetFile(snapshot.path / path) as parquet:
+    with Parquet(snapshot.path / path) as parquet:
         return int(parquet.metadata.num_row_groups)
 
 
@@ -76,7 +75,7 @@ def _read_rows(path: Path, file: DataFile, group: int, table: Table, count: int)
 
 
 def _read_middle(path: Path, file: DataFile, group: int, columns: list[Column]) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as parquet:
+    with Parquet(path) as parquet:
         rows = parquet.metadata.row_group(group).num_rows
     skip = min(rows // (2 * _BATCH), 16)
     return islice(read_rows(path, file, columns, rows=_BATCH, row_groups=[group]), skip, None)
@@ -96,19 +95,18 @@ def _in_python(file: DataFile, rows: pa.RecordBatch) -> list[dict[str, Any]]:
 
 def _cut(rows: pa.RecordBatch) -> pa.RecordBatch:
     """Cut times to the microseconds that Python knows; what is compared with them is cut likewise."""
-    coarse = [_coarse(field.type) for field in rows.schema]
-    columns = [column.cast(kind, safe=False) for column, kind in zip(rows.columns, coarse, strict=True)]
-    return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
+    return pa.RecordBatch.from_arrays([_coarse(column) for column in rows.columns], names=rows.schema.names)
 
 
-def _coarse(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        return pa.timestamp("us", kind.tz)
-    if pa.types.is_time64(kind):
-        return pa.time64("us")
-    if pa.types.is_duration(kind):
-        return pa.duration("us")
-    return pa.float32() if pa.types.is_float16(kind) else kind
+def _coarse(values: pa.Array) -> pa.Array:
+    kind = values.type
+    if pa.types.is_float16(kind):
+        return values.cast(pa.float32())
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        # What is compared is the moment, which is known also where the zone is not.
+        values = values.cast(pa.timestamp(kind.unit, "UTC"))
+    fine = pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind)
+    return floor_to_microseconds(values) if fine and kind.unit == "ns" else values
 
 
 def _key_columns(table: Table) -> list[Column]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.snapshots.checks import check_names, check_snapshot
@@ -16,6 +16,7 @@ from bgdeploy.snapshots.counts import check_types as check_types
 from bgdeploy.snapshots.counts import label_counts as label_counts
 from bgdeploy.snapshots.counts import names_its_folder
 from bgdeploy.snapshots.layout import TableFolder, read_layout
+from bgdeploy.snapshots.parquet import Field, Parquet
 from bgdeploy.snapshots.source import Column, DataFile, Kind, Snapshot, Table
 from bgdeploy.snapshots.tables import join_columns
 from bgdeploy.snapshots.values import check_moments
@@ -80,14 +81,15 @@ def read_footer(
     Raises NotReadable when the file does not open, BadInput for its columns.
     """
     with _open(path / file, file) as parquet:
-        schema, metadata = _schema(parquet, file), parquet.metadata
+        fields, metadata = _fields(parquet, file), parquet.metadata
         written_by = metadata.created_by or ""
-        _check_types(file, schema, written_by, refuses)
+        _check_types(file, fields, written_by, refuses)
+        schema = parquet.schema_arrow
         check_moments(file, parquet)
         roles = find_roles(folder.kind, file, schema, columns, _speaker(parquet, folder))
         found = tuple(
-            Column(field.name, field.type, roles.get(number, "property"))
-            for number, field in enumerate(schema)
+            Column(field.name, field.kind, roles.get(number, "property"), stored=field.stored)
+            for number, field in enumerate(fields)
         )
         check_names(folder.kind, file, found)
         groups = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
@@ -96,12 +98,14 @@ def read_footer(
 
 
 @contextmanager
-def _open(path: Path, file: str) -> Iterator[pq.ParquetFile]:
+def _open(path: Path, file: str) -> Iterator[Parquet]:
     try:
-        with pq.ParquetFile(path) as parquet:
+        with Parquet(path, file) as parquet:
             yield parquet
     except pa.ArrowNotImplementedError as error:
-        raise BadInput(f"{file} uses what bgdeploy cannot read: {error}.", kept=_KEPT) from error
+        cure = "Write integers of 128 bits as decimals of at most 38 digits, any other type as a string."
+        what = f"{file}: {_unread(path)} what bgdeploy cannot read: {_first_line(error)}"
+        raise BadInput(what, kept=_KEPT, cure=cure) from error
     except (OSError, pa.ArrowException) as error:
         raise NotReadable(
             f"{file} does not open as a Parquet file: {_first_line(error)}",
@@ -110,9 +114,25 @@ def _open(path: Path, file: str) -> Iterator[pq.ParquetFile]:
         ) from error
 
 
-def _schema(parquet: pq.ParquetFile, file: str) -> pa.Schema:
+def _unread(path: Path) -> str:
+    """The columns that have a width and no type, of a file that pyarrow does not open: another reader names them."""
+    import duckdb
+
+    ask = """SELECT name FROM parquet_schema(?)
+        WHERE type = 'FIXED_LEN_BYTE_ARRAY' AND logical_type IS NULL AND converted_type IS NULL"""
     try:
-        return parquet.schema_arrow
+        names = duckdb.execute(ask, [glob.escape(str(path))]).fetchall()
+    except duckdb.Error:
+        names = []
+    if not names:
+        return "a column holds"
+    shown = ", ".join(repr(name) for (name,) in names[:5])
+    return f"column {shown} holds" if len(names) == 1 else f"one of the columns {shown} holds"
+
+
+def _fields(parquet: Parquet, file: str) -> Sequence[Field]:
+    try:
+        return parquet.fields
     except pa.ArrowException as error:
         raise BadInput(f"{file} has columns that cannot be read: {_first_line(error)}", kept=_KEPT) from error
 
@@ -121,13 +141,13 @@ def _first_line(error: BaseException) -> str:
     return f"{str(error).splitlines()[0].rstrip('.')}." if str(error) else "no reason given."
 
 
-def _speaker(parquet: pq.ParquetFile, folder: TableFolder) -> Callable[[str], bool]:
+def _speaker(parquet: Parquet, folder: TableFolder) -> Callable[[str], bool]:
     return lambda column: names_its_folder(parquet, column, folder.labels or (folder.name,))
 
 
-def _check_types(file: str, schema: pa.Schema, written_by: str, refuses: Refuses) -> None:
-    for field in schema:
-        instead = refuses(field.type, written_by)
+def _check_types(file: str, fields: Sequence[Field], written_by: str, refuses: Refuses) -> None:
+    for field in fields:
+        held, instead = field.refusal or (str(field.kind), refuses(field.kind, written_by))
         if instead is not None:
-            what = f"{file}: column {field.name!r} holds {field.type}, which would not arrive unharmed."
+            what = f"{file}: column {field.name!r} holds {held}, which would not arrive unharmed."
             raise BadInput(what, kept=_KEPT, cure=f"Use {instead}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,10 +14,20 @@ Role = Literal["id", "labels", "source", "target", "type", "property"]
 Kind = Literal["node", "relationship"]
 
 
+class Stored(NamedTuple):
+    """How a column's values lie in its Parquet file, as the footer says; of a list, what is in it."""
+
+    physical: str  # INT64, BYTE_ARRAY, ...
+    logical: str  # STRING, TIMESTAMP, ..., or NONE
+    encodings: str  # of all row groups, sorted, with commas between them; empty without rows
+    codecs: str  # likewise
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: its name, its Arrow type, and what it is for.
 
+    ``stored`` is known of a file's own columns, and None where a column has several parts; a table's never has one.
     ``constant``: the value of every row, for a file's own column that no Parquet column holds but the
     name of a folder it lies in (``country=DE``). A table's column never has one.
     """
@@ -26,6 +36,7 @@ class Column:
     kind: pa.DataType
     role: Role
     constant: str | int | date | None = None
+    stored: Stored | None = None
 
     @property
     def type(self) -> str:

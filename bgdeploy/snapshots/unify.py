@@ -7,6 +7,7 @@ from pyarrow import types as is_
 
 _SIGNED = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 _EXACT_IN_DOUBLE = 32  # bits of an integer that every float64 still tells apart
+_DIGITS = 38  # of a decimal in 128 bits
 _UNITS = ("s", "ms", "us", "ns")
 
 
@@ -31,6 +32,8 @@ def simple(kind: pa.DataType) -> pa.DataType:
         return pa.string()
     if is_.is_large_binary(kind) or is_.is_fixed_size_binary(kind) or is_.is_binary_view(kind):
         return pa.binary()
+    if is_.is_decimal(kind) and kind.precision <= _DIGITS:
+        return pa.decimal128(kind.precision, kind.scale)
     if is_.is_date64(kind):
         return pa.date32()
     return pa.list_(simple(kind.value_type)) if is_list(kind) else kind
@@ -65,7 +68,7 @@ def _integers(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
 def _decimals(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
     scale = max(one.scale, two.scale)
     precision = max(one.precision - one.scale, two.precision - two.scale) + scale
-    return pa.decimal128(precision, scale) if precision <= 38 else None
+    return pa.decimal128(precision, scale) if precision <= _DIGITS else None
 
 
 def _moments(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.parquet import Parquet, outside_of_calendar
 from bgdeploy.snapshots.source import DataFile, Snapshot
 
 _BATCH = 65_536  # rows decoded at a time
 _KEPT = "What is live stays live."
 
 
-def check_moments(file: str, parquet: pq.ParquetFile) -> None:
+def check_moments(file: str, parquet: Parquet) -> None:
     """Raise BadInput for a column of days or moments whose bounds in the footer lie outside of the years 1 to 9999."""
     for number in range(len(parquet.schema)):
         leaf = parquet.schema.column(number)
@@ -23,7 +23,7 @@ def check_moments(file: str, parquet: pq.ParquetFile) -> None:
             raise outside_of_calendar(file, leaf.path.partition(".")[0])
 
 
-def _all_in_calendar(parquet: pq.ParquetFile, number: int) -> bool:
+def _all_in_calendar(parquet: Parquet, number: int) -> bool:
     for index in range(parquet.metadata.num_row_groups):
         statistics = parquet.metadata.row_group(index).column(number).statistics
         if statistics is not None and statistics.has_min_max:
@@ -34,15 +34,6 @@ def _all_in_calendar(parquet: pq.ParquetFile, number: int) -> bool:
             except ValueError:
                 continue  # nanoseconds, which Python does not know; they end in the year 2262
     return True
-
-
-def outside_of_calendar(file: str, column: str) -> BadInput:
-    """The error for a day or moment that most readers do not know."""
-    return BadInput(
-        f"{file}: column {column!r} holds a day or a moment outside of the years 1 to 9999.",
-        kept="Nothing of the snapshot was loaded.",
-        cure="Write null for what has no date, or check the unit (seconds, milliseconds, microseconds).",
-    )
 
 
 def find_bad_text(snapshot: Snapshot) -> BadInput | None:
@@ -64,7 +55,7 @@ def find_bad_text(snapshot: Snapshot) -> BadInput | None:
 def _bad_texts(path: Path, file: DataFile) -> Iterator[tuple[str, int]]:
     names = [column.name for column in file.columns if "string" in column.type]
     start = 0
-    with pq.ParquetFile(path) as parquet:
+    with Parquet(path, file.path) as parquet:
         for batch in parquet.iter_batches(_BATCH, columns=names):
             for name, values in zip(batch.schema.names, batch.columns, strict=True):
                 if name in names and not _is_text(values):

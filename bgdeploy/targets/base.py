@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Status = Literal["building", "online", "dropping", "unknown"]
 Rows = list[dict[str, Any]]
+KEY = "\x02key"  # stands beside the columns in ``rows_by_key``: no user's column has such a name
 Owned = Callable[[], Mapping[str, int]]  # the databases of the job table with their jobs; raises StoreError
 
 
@@ -145,7 +146,7 @@ class Samples(Protocol):
     """What proves a database that is too large to be read back: rows by their keys, beside the counts of values."""
 
     def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
-        """The rows with these keys, as ``{"key": (...), "<column>": value, ...}``.
+        """The rows with these keys, as ``{KEY: (...), "<column>": value, ...}``.
 
         A node's key is ``(id,)``, a relationship's ``(source id, target id)``; ``columns`` are the
         snapshot's names. Two relationships between one pair give two rows.

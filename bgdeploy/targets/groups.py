@@ -60,7 +60,10 @@ def _number_shapes(table: Table, parts: Iterable[Part]) -> dict[str, int]:
 
 
 def _shape(file: DataFile) -> object:
-    columns = tuple((column.name, column.role, simple(column.kind)) for column in file.columns)
+    columns = tuple(
+        (column.name, column.role, simple(column.kind), column.stored and column.stored[:2])
+        for column in file.columns
+    )
     return columns, file.written_by.partition(" version")[0]
 
 

@@ -59,6 +59,13 @@ def test_without_a_marker_it_settles(tmp_path: Path) -> None:
     assert (verdict.state, verdict.marker) == ("ready", False)
 
 
+def test_a_type_that_nobody_reads_keeps_no_manifest_waiting(tmp_path: Path) -> None:
+    odd = Path(__file__).parents[1] / "targets/polars_int128.parquet"
+    write(tmp_path, {"nodes/T/a.parquet": odd.read_bytes()}, marker=False)
+    manifest(tmp_path, rows=1)
+    assert look(tmp_path).state == "ready"
+
+
 @pytest.mark.parametrize("change", ["rewritten", "grown", "added", "removed", "renamed"])
 def test_any_change_starts_the_waiting_anew(tmp_path: Path, change: str) -> None:
     write(tmp_path, {**PEOPLE, **KNOWS}, marker=False)

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from bgdeploy.durable import sync, write_durably
-from bgdeploy.errors import TargetError
+from bgdeploy.errors import BadInput, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.proof import keeps_labels
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group, Ledger
 from bgdeploy.targets.groups import Doubt, Most, find_table, keep_plan
 from bgdeploy.targets.ladybug import statements
-from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
+from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, text
 from bgdeploy.targets.ladybug.paths import GRAPH, NEED
 from bgdeploy.targets.ladybug.plan import disk_needed, rows_at_once
 from bgdeploy.targets.ladybug.reading import read_group
@@ -52,6 +52,7 @@ class Build:
 
 def build(work: Build) -> None:
     """Load every group and close the file; raises BadInput, TargetFull or TargetError."""
+    _check_names(work.snapshot)
     work.folder.mkdir(parents=True, exist_ok=True)
     write_durably(work.folder / NEED, json.dumps(disk_needed(work.snapshot)))
     try:
@@ -66,6 +67,18 @@ def build(work: Build) -> None:
     sync(work.graph)
     sync(work.folder)
     work.ledger.step("closed")
+
+
+def _check_names(snapshot: Snapshot) -> None:
+    """Refuse what the engine makes a table of and then takes for another database's in every question."""
+    for table in snapshot.tables:
+        if "." in table.name:
+            word, home = ("label", "nodes") if table.kind == "node" else ("type", "relationships")
+            raise BadInput(
+                f"{home}/{table.name}: a {word} with a dot cannot be asked for in the embedded database.",
+                kept="Nothing of the snapshot was loaded.",
+                cure=f"Rename the folder, for instance to {home}/{table.name.replace('.', '_')}.",
+            )
 
 
 def delete(folder: Path) -> None:
@@ -94,7 +107,8 @@ def _load(work: Build) -> None:
         engine.run(TURN_ON)
         done = _settle(work, engine, groups)
         for group in groups[len(done) :]:
-            _copy(work, engine, group)
+            _copy(work, engine, group, anew="anew" in hints)
+        _name(work, engine)
         engine.run("CHECKPOINT")
 
 
@@ -140,6 +154,14 @@ def _create_tables(work: Build, engine: Engine, groups: Sequence[Group]) -> None
         engine.run(statements.create_relationship(table, list(dict.fromkeys(pairs))))
 
 
+def _name(work: Build, engine: Engine) -> None:
+    """Give every property its own name; doing it again changes nothing."""
+    for table in {table.name: table for table in work.snapshot.relationships if table.rows}.values():
+        found = engine.rows(f"CALL table_info({text(table.name)}) RETURN name")
+        for statement in statements.names(table, [row["name"] for row in found]):
+            engine.run(statement)
+
+
 def _settle(work: Build, engine: Engine, groups: Sequence[Group]) -> Sequence[Group]:
     """Find out which groups are in the file already, tell the ledger, and return them."""
     found = {key: engine.count(statements.count(some[0])) for key, some in _by_table(groups).items()}
@@ -172,11 +194,11 @@ def _key(group: Group) -> tuple[str, str | None, str | None]:
     return group.name, group.source_label, group.target_label
 
 
-def _copy(work: Build, engine: Engine, group: Group) -> None:
+def _copy(work: Build, engine: Engine, group: Group, *, anew: bool) -> None:
     reach("load.group.before")
     work.ledger.started(group.number)
     try:
-        statement = _statement(work, engine, group)
+        statement = _statement(work, engine, group, anew=anew)
         with watched(lambda share: work.ledger.seen(group.number, int(share * group.rows))):
             engine.run(statement)
     except QueryFailed as error:
@@ -188,9 +210,9 @@ def _copy(work: Build, engine: Engine, group: Group) -> None:
     reach("load.group.confirmed")
 
 
-def _statement(work: Build, engine: Engine, group: Group) -> str:
+def _statement(work: Build, engine: Engine, group: Group, *, anew: bool) -> str:
     table = find_table(work.snapshot, group)
-    reading = read_group(work.snapshot, table, group, work.folder, engine)
+    reading = read_group(work.snapshot, table, group, work.folder, engine, anew=anew)
     if group.kind == "node":
         return statements.copy_nodes(table, reading)
     return statements.copy_relationships(table, group, reading)
@@ -204,6 +226,9 @@ def _give_up(work: Build, group: Group, error: QueryFailed) -> None:
     if failure.code == "pool":
         smaller = {"pool": 2, "share": _SMALLER * hints.get("share", 1)}
         write_durably(work.folder / _HINTS, json.dumps({**hints, **smaller}))
+    if failure.code == "target" and "anew" not in hints:
+        # A footer may not say what the pages hold: the next try trusts the engine's reader with nothing.
+        write_durably(work.folder / _HINTS, json.dumps({**hints, "anew": 1}))
     if failure.code == "contradicted" and "threads" not in hints:
         write_durably(work.folder / _HINTS, json.dumps({**hints, "threads": 1}))
     raise failure from error

@@ -73,7 +73,7 @@ class Inspection:
         label, values = quote(name), _numbered("n", columns, self.held("node", name))
         last = self.engine.rows(f"MATCH (n:{label}) RETURN max(offset(id(n))) AS last")[0]["last"]
         end = -1 if last is None else int(last)
-        wanted = f"offset(id(n)) AS place, n.{self._key(name)} AS k0{values}"
+        wanted = f"offset(id(n)) AS place, n.{self._key(name)[0]} AS k0{values}"
 
         def read(start: int, stop: int) -> pa.Table:
             where = f"WHERE offset(id(n)) >= {start} AND offset(id(n)) < {stop}"
@@ -139,31 +139,42 @@ class Inspection:
 
     def place_of(self, name: str, key: Any) -> int | None:
         """The place of the node with this id, found by the key's index; None where there is none."""
+        own, kind = self._key(name)
+        where = f"WHERE n.{own} = {_asked(kind)}"
         found = self.engine.rows(
-            f"MATCH (n:{quote(name)}) WHERE n.{self._key(name)} = $k RETURN offset(id(n)) AS place",
-            {"k": key},
+            f"MATCH (n:{quote(name)}) {where} RETURN offset(id(n)) AS place", {"k": _told(key, kind)}
         )
         return int(found[0]["place"]) if len(found) == 1 else None
 
     def incoming(self, name: str, source: str, target: str, key: Any) -> int:
         """How many relationships end at the node with this id, counted from its side."""
         match = f"MATCH (b:{quote(target)})<-[r:{quote(name)}]-(a:{quote(source)})"
-        found = self.engine.rows(
-            f"{match} WHERE b.{self._key(target)} = $k RETURN count(*) AS rows", {"k": key}
-        )
+        own, kind = self._key(target)
+        where = f"WHERE b.{own} = {_asked(kind)}"
+        found = self.engine.rows(f"{match} {where} RETURN count(*) AS rows", {"k": _told(key, kind)})
         return int(found[0]["rows"])
 
     def _tables(self) -> list[tuple[str, str]]:
         found = self.engine.rows("CALL show_tables() RETURN *")
         return [(row["name"], row["type"]) for row in found if row["type"] in ("NODE", "REL")]
 
-    def _key(self, label: str) -> str:
+    def _key(self, label: str) -> tuple[str, str]:
+        """A label's key as it stands in a statement, and its type."""
         found = self.engine.rows(f"CALL table_info({text(label)}) RETURN *")
-        return quote(next(row["name"] for row in found if row.get("primary key")))
+        return next((quote(row["name"]), row["type"]) for row in found if row.get("primary key"))
 
     def troubles(self, snapshot: Snapshot) -> list[str]:
         """Nothing: a snapshot promises tables alone here."""
         return []
+
+
+def _told(key: Any, kind: str) -> Any:
+    """A key as a parameter: the engine's client takes no integer beyond 2^63 - 1."""
+    return str(key) if kind == "UINT64" else key
+
+
+def _asked(kind: str) -> str:
+    return "CAST($k AS UINT64)" if kind == "UINT64" else "$k"
 
 
 def _numbered(variable: str, columns: Sequence[str], held: Mapping[str, str]) -> str:

@@ -1,7 +1,8 @@
 """Reading: the files of one COPY as the engine is given them.
 
-Through numbered links, since it takes paths for patterns; anew, in a plainer type, where its own
-reader would not keep what they hold; each column by its name, and null where the files lack it.
+Through numbered links, since it takes paths for patterns; anew, in a plainer type and with columns by
+number, where its own reader would not keep what they hold or takes two names for one; each column by its
+name, and null where the files lack it.
 """
 
 from __future__ import annotations
@@ -16,29 +17,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput
-from bgdeploy.snapshots.footers import column_statistics
+from bgdeploy.snapshots.families import is_text
+from bgdeploy.snapshots.parquet import Parquet
 from bgdeploy.snapshots.proof import keeps_labels
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
 from bgdeploy.targets.base import Group
 from bgdeploy.targets.groups import file_of, is_split
 from bgdeploy.targets.ladybug import statements
-from bgdeploy.targets.ladybug.engine import Engine, quote
+from bgdeploy.targets.ladybug.engine import Engine
 from bgdeploy.targets.ladybug.statements import Reading
 from bgdeploy.targets.ladybug.types import from_plain, is_native, plain, to_plain
 
 
-def read_group(snapshot: Snapshot, table: Table, group: Group, build: Path, engine: Engine) -> Reading:
+def read_group(
+    snapshot: Snapshot, table: Table, group: Group, build: Path, engine: Engine, *, anew: bool = False
+) -> Reading:
     """Put a group's files in place below the current folder, which is the build's, and say how to read them.
 
+    ``anew``: the engine reads none of them itself.
     Raises BadInput, with file and column, for a value that the engine's type does not hold.
     """
     shutil.rmtree("in", ignore_errors=True)
     os.mkdir("in")
-    files = [file_of(table, path) for path in group.files]
     homes = [build if is_split(path) else snapshot.path for path in group.files]
+    files = [
+        _look(home / path, file_of(table, path)) if is_split(path) else file_of(table, path)
+        for home, path in zip(homes, group.files, strict=True)
+    ]
     held = {**statements.held_types(table), **_end_types(snapshot, table, group)}
-    if all(is_native(own.kind, file.written_by) for file in files for own in _used(table, file)):
+    native = all(is_native(own, file.written_by) for file in files for own in _used(table, file))
+    if native and not anew and all(map(_tells_names_apart, files)):
         links = [
             _link(number, home / file.path)
             for number, (home, file) in enumerate(zip(homes, files, strict=True))
@@ -60,8 +69,21 @@ def _kept(snapshot: Snapshot, table: Table, reading: Reading) -> Reading:
     return reading if keeps_labels(same) else replace(reading, labels="")
 
 
+def _look(path: Path, file: DataFile) -> DataFile:
+    """A file that was split off, with what its own footer says."""
+    with Parquet(path) as parquet:
+        stored = [field.stored for field in parquet.fields]
+    pairs = zip(file.columns, stored, strict=True)
+    return replace(file, columns=tuple(replace(column, stored=one) for column, one in pairs))
+
+
 def _used(table: Table, file: DataFile) -> Iterator[Column]:
     return (own for column in table.columns if (own := file.find(column)) is not None)
+
+
+def _tells_names_apart(file: DataFile) -> bool:
+    """False where the engine takes two columns for one, since they differ in case only."""
+    return len({column.name.casefold() for column in file.columns}) == len(file.columns)
 
 
 def _end_types(snapshot: Snapshot, table: Table, group: Group) -> dict[str, str]:
@@ -109,37 +131,46 @@ def _read_as_is(
 
 
 def _constant(links: Sequence[str], file: DataFile, table: Table) -> str | None:
-    """The one text that every row of these files holds as its labels, where their footers prove it."""
+    """The one text that every row of these files holds as its labels; by the rows, since a footer may be wrong."""
     labels = table.column("labels")
     own = file.find(labels) if labels is not None else None
-    found = {_proven(Path(link), own.name) for link in links} if own is not None else set()
-    return found.pop() if len(found) == 1 else None
-
-
-def _proven(path: Path, name: str) -> str | None:
-    statistics = column_statistics(path, name)
-    if statistics is None or statistics.nulls != 0 or not isinstance(statistics.constant, str):
+    if own is None or not is_text(own.kind):
         return None
-    return statistics.constant
+    first: str | None = None
+    for link in links:
+        with Parquet(link) as parquet:
+            for batch in parquet.iter_batches(columns=[own.name]):
+                values = batch.column(batch.schema.names.index(own.name))
+                distinct = values.unique()[:2].to_pylist()
+                if first is None and distinct:
+                    first = distinct[0]
+                if distinct not in ([first], []) or first is None:
+                    return None
+    return first
 
 
 def _read_anew(table: Table, links: Sequence[str], held: Mapping[str, str]) -> Reading:
     values = {}
     for column in table.columns:
-        name, wanted = quote(column.name), held[column.name]
-        made = from_plain(name, column.kind)
+        wanted = held[column.name]
+        made = from_plain(_name(table, column), column.kind)
         own = statements.held_types(table)[column.name]
         values[column.name] = made if own == wanted else f"CAST({made} AS {wanted})"
     labels = table.column("labels")
-    own_name = labels.name if labels is not None else None
+    own_name = _name(table, labels) if labels is not None else None
     kind = "[]" if labels is not None and pa.types.is_list(plain(labels.kind)) else ""
     return Reading(links, values, statements.labels_of(table.labels, own_name, kind, None))
+
+
+def _name(table: Table, column: Column) -> str:
+    """What a column is called in a file of ours, so that no name of a user's meets another there."""
+    return f"c{table.columns.index(column)}"
 
 
 def _write_anew(number: int, path: Path, file: DataFile, table: Table) -> str:
     """Write a file's rows in the table's shape and in plain types; memory holds one batch."""
     place = f"in/{number}.parquet"
-    schema = pa.schema([(column.name, plain(column.kind)) for column in table.columns])
+    schema = pa.schema([(_name(table, column), plain(column.kind)) for column in table.columns])
     with pq.ParquetWriter(place, schema, compression="zstd") as writer:
         for batch in read_rows(path, file, table.columns):
             arrays = [_plain(batch.column(at), column, file) for at, column in enumerate(table.columns)]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput, BgdeployError, TargetError, TargetFull
 from bgdeploy.snapshots.ends import Misfit
+from bgdeploy.snapshots.parquet import Parquet
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.snapshots.values import find_bad_text
 from bgdeploy.targets.base import Group
@@ -69,7 +69,7 @@ def _find_damaged(group: Group | None, snapshot: Snapshot) -> str | None:
 
 def _reads(path: Path) -> bool:
     try:
-        with pq.ParquetFile(path) as parquet:
+        with Parquet(path) as parquet:
             rows = sum(batch.num_rows for batch in parquet.iter_batches(65_536))
             return bool(rows == parquet.metadata.num_rows)
     except (OSError, pa.ArrowException):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from bgdeploy.snapshots.counts import split_labels
@@ -13,6 +13,10 @@ from bgdeploy.targets.ladybug.types import engine_type
 
 LABELS = "labels"  # the property that keeps all labels of a node
 _EPOCH = "timestamp('1970-01-01')"
+_OURS = "\x02"  # begins each name of ours that stands beside users': none of theirs holds it
+_ONE = f"`{_OURS}x`"  # an element of a list
+# As properties of a relationship table these are written as its ends, so they get their names after the last COPY.
+_TAKEN = ("from", "to")
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,21 @@ def create_relationship(table: Table, pairs: Sequence[tuple[str, str]]) -> str:
     """A relationship table over all pairs of labels it joins."""
     types = held_types(table)
     parts = [f"FROM {quote(source)} TO {quote(target)}" for source, target in pairs]
-    parts += [f"{quote(one.name)} {types[one.name]}" for one in table.properties]
+    parts += [f"{quote(_given(one.name))} {types[one.name]}" for one in table.properties]
     return f"CREATE REL TABLE IF NOT EXISTS {quote(table.name)}({', '.join(parts)})"
+
+
+def _given(name: str) -> str:
+    """What a relationship's property is called while rows are copied."""
+    return f"{_OURS}{name}" if name in _TAKEN else name
+
+
+def names(table: Table, there: Collection[str]) -> list[str]:
+    """What gives a table's properties their own names, where they are not there yet; when all rows are copied."""
+    if table.kind == "node":
+        return []
+    late = [one.name for one in table.properties if _given(one.name) in there and one.name not in there]
+    return [f"ALTER TABLE {quote(table.name)} RENAME {quote(_given(name))} TO {quote(name)}" for name in late]
 
 
 def copy_nodes(table: Table, reading: Reading) -> str:
@@ -102,10 +119,12 @@ def labels_of(own: Sequence[str], column: str | None, read: str, constant: str |
         return _texts([*own, *(label for label in split_labels(constant) if label not in own)])
     name = quote(column)
     if read.endswith("[]"):
-        found = f"list_transform(coalesce({name}, ['']), x -> coalesce(trim(x), ''))"
+        found = f"list_transform(coalesce({name}, ['']), {_ONE} -> coalesce(trim({_ONE}), ''))"
     else:
-        found = f"list_transform(string_split(CAST(coalesce({name}, '') AS STRING), ','), x -> trim(x))"
-    more = f"list_filter({found}, x -> x <> '' AND NOT list_contains({_texts(own)}, x))"
+        found = (
+            f"list_transform(string_split(CAST(coalesce({name}, '') AS STRING), ','), {_ONE} -> trim({_ONE}))"
+        )
+    more = f"list_filter({found}, {_ONE} -> {_ONE} <> '' AND NOT list_contains({_texts(own)}, {_ONE}))"
     return f"list_concat({_texts(own)}, list_distinct({more}))"
 
 

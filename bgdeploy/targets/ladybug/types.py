@@ -1,6 +1,7 @@
 """Types: what the engine can hold, what it reads from Parquet by itself, and what is written anew for it.
 
-An allow-list, since a type that the engine's own reader does not know degrades silently. What it can
+Allow-lists, since what the engine's own reader does not know degrades silently, by what the file's footer
+says of each column: its physical and logical type, its encodings and its codec. What the engine can
 hold but not read goes through a file of our own with a plainer type, and an expression that makes
 the right value of it again. Tried on ladybug 0.22.0.
 """
@@ -11,12 +12,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as is_
 
+from bgdeploy.snapshots.parquet import rebuilt
+from bgdeploy.snapshots.source import Column, Stored
 from bgdeploy.snapshots.unify import is_list, simple
 
 _UTC = (None, "UTC", "+00:00", "Etc/UTC")
 # Only these writers are known to mark timestamps in both of Parquet's ways; with one of them
 # missing, timestamps inside lists arrive as bare numbers.
 MARKS_TIMESTAMPS = "parquet-cpp-arrow"
+# DELTA_BINARY_PACKED is none of these: where a page begins beyond 2^62 all its integers came 2^63 off.
+_ENCODINGS = frozenset({"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"})
+_CODECS = frozenset({"UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "ZSTD", "LZ4_RAW"})
+_LOGICAL = {
+    "BOOLEAN": frozenset({"NONE"}),
+    "INT32": frozenset({"NONE", "INT", "DATE", "NULL", "UNKNOWN"}),
+    "INT64": frozenset({"NONE", "INT", "TIMESTAMP"}),
+    "FLOAT": frozenset({"NONE"}),
+    "DOUBLE": frozenset({"NONE"}),
+    "BYTE_ARRAY": frozenset({"NONE", "STRING"}),
+}
 _NAMES = {
     pa.bool_(): "BOOL",
     pa.float16(): "FLOAT",
@@ -68,13 +82,27 @@ def _cure(kind: pa.DataType) -> str:
     return "a string"
 
 
-def is_native(kind: pa.DataType, written_by: str) -> bool:
-    """True when the engine's own reader of Parquet keeps a column of this type as it is."""
+def is_native(own: Column, written_by: str) -> bool:
+    """True when the engine's own reader of Parquet gives every value of a file's column as it is."""
+    return own.stored is not None and _is_plain(own.stored) and _is_kept(own.kind, own.stored, written_by)
+
+
+def _is_plain(stored: Stored) -> bool:
+    return (
+        {*stored.encodings.split(",")} <= _ENCODINGS
+        and {*stored.codecs.split(",")} <= _CODECS
+        and stored.logical in _LOGICAL.get(stored.physical, ())
+    )
+
+
+def _is_kept(kind: pa.DataType, stored: Stored, written_by: str) -> bool:
     if is_.is_dictionary(kind):
-        return not is_list(kind.value_type) and is_native(kind.value_type, written_by)
+        return not is_list(kind.value_type) and _is_kept(kind.value_type, stored, written_by)
     if is_list(kind):
         return _is_native_inside(kind.value_type, written_by)
-    return _is_single(kind) or bool(is_.is_null(kind) or is_.is_binary(kind) or is_.is_large_binary(kind))
+    if is_.is_binary(kind) or is_.is_large_binary(kind):
+        return stored.logical == "NONE"
+    return _is_single(kind) or bool(is_.is_null(kind))
 
 
 def _is_native_inside(kind: pa.DataType, written_by: str) -> bool:
@@ -115,11 +143,8 @@ def to_plain(values: pa.Array, kind: pa.DataType) -> pa.Array:
     kind, wanted = simple(kind), plain(kind)
     if is_.is_list(kind):
         values = values.cast(kind)
-        if values.offset:  # a slice: its nulls cannot be taken along with its offsets
-            values = pa.concat_arrays([values, values[:0]])
         # Offsets and nulls stay; only what the lists hold is made plain.
-        inner = to_plain(values.values, kind.value_type).cast(wanted.value_type)
-        return pa.ListArray.from_arrays(values.offsets, inner, wanted, mask=values.is_null())
+        return rebuilt(values, to_plain(values.values, kind.value_type).cast(wanted.value_type))
     if is_.is_decimal(kind):
         return _fixed_point(values.cast(kind), kind)
     if is_.is_time(kind):

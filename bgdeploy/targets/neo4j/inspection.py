@@ -11,7 +11,7 @@ import pyarrow as pa
 from neo4j.time import Date, DateTime, Duration, Time
 
 from bgdeploy.snapshots.source import Kind, Snapshot
-from bgdeploy.targets.base import Counts, Group, Rows, TableCount, TableKey
+from bgdeploy.targets.base import KEY, Counts, Group, Rows, TableCount, TableKey
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.keys import key_name
@@ -134,7 +134,7 @@ class Inspection:
         rows = self._ask(query, keys=[list(key) for key in keys])
         named = {f"c{number}": name for number, name in enumerate(columns)}
         return [
-            {**{name: to_native(row[alias]) for alias, name in named.items()}, "key": tuple(row["key"])}
+            {**{name: to_native(row[alias]) for alias, name in named.items()}, KEY: tuple(row["key"])}
             for row in rows
         ]
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bgdeploy.errors import BadInput
-from bgdeploy.snapshots.rows import iterate, open_file
+from bgdeploy.snapshots.parquet import Parquet
+from bgdeploy.snapshots.rows import iterate
 from bgdeploy.snapshots.source import Column, DataFile
 
 Files = Sequence[tuple[Path, DataFile]]
@@ -83,7 +84,7 @@ def _read(files: Files, columns: Sequence[Column], start: int, stop: int) -> Ite
     """Rows ``start`` to ``stop`` in one go; raises BadInput, with file and column, where a file is damaged."""
     place = 0  # row number at which what comes next begins
     for path, file in files:
-        with _telling(path, file, columns), open_file(path) as parquet:
+        with _telling(path, file, columns), Parquet(path, file.path) as parquet:
             for group in range(parquet.metadata.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if place < stop and place + rows > start:
@@ -114,7 +115,7 @@ def _is_damage(error: Exception) -> bool:
 
 def _reads(path: Path, name: str) -> bool:
     try:
-        with open_file(path) as parquet:
+        with Parquet(path) as parquet:
             for _ in parquet.iter_batches(_DECODED, columns=[name]):
                 pass
     except (OSError, pa.ArrowException):

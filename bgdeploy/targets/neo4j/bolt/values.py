@@ -13,8 +13,8 @@ from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.counts import split_labels
+from bgdeploy.snapshots.parquet import outside_of_calendar
 from bgdeploy.snapshots.unify import is_list, simple
-from bgdeploy.snapshots.values import outside_of_calendar
 
 _LARGEST = 2**63 - 1
 _KEPT = "What is live stays live."

@@ -15,6 +15,7 @@ from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.families import is_text_list
 from bgdeploy.snapshots.footers import read_nulls, read_statistics
+from bgdeploy.snapshots.parquet import Parquet, is_converted
 from bgdeploy.snapshots.source import Column, DataFile, Table
 from bgdeploy.snapshots.unify import simple
 from bgdeploy.targets.neo4j.offline.forms import PLAIN, Form, alike, early, form_of
@@ -39,7 +40,7 @@ class Look:
 
 def look_at(path: Path, table: Table, file: DataFile) -> list[Look]:
     """Every column that the tool shall read; raises Misfit for a key that is null, BadInput for what cannot go this way."""
-    with pq.ParquetFile(path) as parquet:
+    with Parquet(path, file.path) as parquet:
         return [
             _look(parquet, file, column, own)
             for column in table.columns
@@ -50,8 +51,10 @@ def look_at(path: Path, table: Table, file: DataFile) -> list[Look]:
 def _look(parquet: pq.ParquetFile, file: DataFile, column: Column, own: Column) -> Look:
     if column.role in _KEYS:
         _check_key(parquet, file, column, own)
+    odd = own.stored is None or is_converted(own.stored)
     if column.role == "labels":
-        return Look(column, own, PLAIN, copied=is_text_list(own.kind) or _has_loose_labels(parquet, own))
+        copied = odd or is_text_list(own.kind) or _has_loose_labels(parquet, own)
+        return Look(column, own, PLAIN, copied=copied)
     kind = simple(column.kind)
     form = form_of(kind)
     if form is None:
@@ -60,7 +63,9 @@ def _look(parquet: pq.ParquetFile, file: DataFile, column: Column, own: Column) 
         form = early(kind)
     empties = is_.is_string(kind) and column.role == "property" and _has_empties(parquet, own)
     mine = form_of(own.kind)
-    moved = form.change is not None or mine is None or mine.change is not None or not alike(own.kind, kind)
+    moved = (
+        odd or form.change is not None or mine is None or mine.change is not None or not alike(own.kind, kind)
+    )
     return Look(column, own, form, moved or empties or _is_utc_time(parquet, own), empties)
 
 

@@ -1,0 +1,399 @@
+"""Parquet: a file as every reader of a snapshot sees it, by what its footer says and not by what a library makes of it."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import types as is_
+
+from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.source import Stored
+
+_BATCH = 65_536  # rows decoded at a time
+_DUCK_MB = 200  # columns of 32-bit integers of one row group, and what DuckDB itself takes
+_KEPT = "What is live stays live."
+_TEXT = "a string"
+# Logical types whose values are what pyarrow gives for them, or text that is made of it; all others are refused.
+_AS_TEXT = ("UUID", "JSON", "ENUM")
+_KNOWN = (
+    *_AS_TEXT, "NONE", "STRING", "LIST", "INT", "DECIMAL", "DATE", "TIME", "TIMESTAMP", "FLOAT16", "BSON", "NULL", "UNKNOWN",
+)  # fmt: skip
+_CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "ZSTD", "LZ4", "LZ4_RAW")
+# As pyarrow calls the two of Parquet; no name of its own is for the older one.
+_CALLED = {"LZ4": "LZ4_RAW", "UNKNOWN": "LZ4"}
+_ENCODINGS = (
+    "PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED", "BYTE_STREAM_SPLIT",
+    "DELTA_BINARY_PACKED", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY",
+)  # fmt: skip
+_EXTENSIONS = ("arrow.uuid", "arrow.json")
+_CURES = {
+    "INTERVAL": "two integers (months, days), a duration, or a string",
+    "GEOMETRY": "WKB as plain bytes, or a string (WKT)",
+    "GEOGRAPHY": "WKB as plain bytes, or a string (WKT)",
+    "pandas.period": "a timestamp (.dt.to_timestamp()), or a string (.astype(str))",
+    "arrow.bool8": "a boolean",
+}
+_DAY = {"s": 86_400, "ms": 86_400 * 10**3, "us": 86_400 * 10**6, "ns": 86_400 * 10**9}
+_FIRST, _LAST = -62_135_596_800, 253_402_300_800  # seconds: the year 1 begins, the year 10000 begins
+_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+class Refusal(NamedTuple):
+    """Why a column cannot be read: what it holds, and what to write instead."""
+
+    what: str
+    instead: str
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of a file: the Arrow type of its values as they are read here, and how they are stored.
+
+    ``stored`` is None for structs and maps, which have several parts.
+    """
+
+    name: str
+    kind: pa.DataType
+    stored: Stored | None
+    refusal: Refusal | None
+
+
+class Parquet(pq.ParquetFile):  # type: ignore[misc]
+    """An open file. UUIDs are text in their usual form, JSON and ENUM are text, INT96 are microseconds.
+
+    It is read in pieces; otherwise a row group's whole column is read at once. ``name`` is what errors call it.
+    Reading raises BadInput, with file and column, for a time of day beyond its day, and for an INT96 moment that
+    lies outside of the years 1 to 9999 or has digits beyond microseconds.
+    """
+
+    def __init__(self, path: Path | str, name: str = "") -> None:
+        super().__init__(path, **_options("us"))
+        self._path, self._name = path, name or str(path)
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """The columns, each with its one part in Parquet, or several."""
+        groups = [self.metadata.row_group(number) for number in range(self.metadata.num_row_groups)]
+        found, at = [], 0
+        for field in super().schema_arrow:
+            parts = _parts(field.type)
+            stored = (
+                _stored(self.schema.column(at), [group.column(at) for group in groups])
+                if parts == 1
+                else None
+            )
+            at += parts
+            found.append(Field(field.name, _kind(field.type, stored), stored, _refusal(field, stored)))
+        return tuple(found)
+
+    @property
+    def schema_arrow(self) -> pa.Schema:
+        """The columns by the types they are read as here."""
+        return pa.schema([(field.name, field.kind) for field in self.fields])
+
+    def iter_batches(  # type: ignore[no-untyped-def]
+        self, batch_size=_BATCH, row_groups=None, columns=None, use_threads=True
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield batches of rows with these columns, all without a choice."""
+        how: dict[str, Any] = {"batch_size": batch_size, "row_groups": row_groups, "use_threads": use_threads}
+        wanted = [field for field in self.fields if columns is None or field.name in columns]
+        odd = {field.name: field for field in wanted if _is_odd(field)}
+        names = [field.name for field in wanted if self._is_wide(field)]
+        left = columns if not names else [field.name for field in wanted if field.name not in names]
+        batches = super().iter_batches(columns=left, **how)
+        if not odd and not names:
+            yield from batches
+            return
+        wide = self._read_wide(names, row_groups)
+        old = [name for name, field in odd.items() if field.stored and field.stored.physical == "INT96"]
+        others = self._again(old, how)
+        for batch in filter(len, batches):
+            taken = wide(batch.num_rows)
+            found = [*zip(batch.schema.names, batch.columns, strict=True), *zip(names, taken, strict=True)]
+            values = [self._column(odd[name], column) if name in odd else column for name, column in found]
+            made = pa.RecordBatch.from_arrays(values, names=[name for name, _ in found])
+            for unit, again in others.items():
+                self._compare(old, made, again(made.num_rows), unit)
+            yield made
+
+    def _is_wide(self, field: Field) -> bool:
+        """True where DuckDB wrote 32-bit integers as differences of up to 33 bits, which pyarrow takes for damage."""
+        return (
+            field.stored is not None
+            and field.stored.physical == "INT32"
+            and "DELTA_BINARY_PACKED" in field.stored.encodings
+            and (self.metadata.created_by or "").startswith("DuckDB")
+        )
+
+    def _read_wide(
+        self, names: Sequence[str], row_groups: Sequence[int] | None
+    ) -> Callable[[int], list[pa.Array]]:
+        """Read such columns by DuckDB: a function that gives the next so many rows of each."""
+        if not names:
+            return lambda rows: []
+        every = [field.name for field in self.fields]
+        kinds = [self.fields[every.index(name)].kind for name in names]
+        # By number: it takes names that differ in case for one.
+        asked = ", ".join(f"#{every.index(name) + 1} AS c{number}" for number, name in enumerate(names))
+        take = _taker(self._ask_duck(asked, self._rows_of(row_groups)))
+        return lambda rows: [
+            column.cast(kind) for column, kind in zip(take(rows).columns, kinds, strict=True)
+        ]
+
+    def _ask_duck(self, asked: str, parts: Iterable[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
+        import duckdb  # late: in children only, and for these files only
+
+        settings: dict[str, Any] = {
+            "threads": 1, "memory_limit": f"{_DUCK_MB}MiB",
+            "autoinstall_known_extensions": False, "autoload_known_extensions": False,
+        }  # fmt: skip
+        path = glob.escape(str(self._path))  # which is a pattern to it
+        try:
+            with duckdb.connect(":memory:", config=settings) as connection:
+                for first, rows in parts:
+                    source = "read_parquet(?, hive_partitioning = false)"
+                    query = f"SELECT {asked} FROM {source} LIMIT {rows} OFFSET {first}"
+                    found: Any = connection.sql(query, params=[path]).to_arrow_reader(_BATCH)
+                    yield from found
+        except duckdb.Error as error:
+            raise pa.ArrowInvalid(str(error)) from error
+
+    def _rows_of(self, row_groups: Sequence[int] | None) -> Iterator[tuple[int, int]]:
+        """The first row and the number of rows of each run of row groups that are read."""
+        first, rows = 0, 0
+        for number in range(self.metadata.num_row_groups):
+            here = self.metadata.row_group(number).num_rows
+            if row_groups is None or number in row_groups:
+                rows += here
+                continue
+            if rows:
+                yield first, rows
+            first, rows = first + rows + here, 0
+        if rows:
+            yield first, rows
+
+    def _column(self, field: Field, column: pa.Array) -> pa.Array:
+        assert field.stored is not None
+        if field.stored.logical == "UUID":
+            return _map(column, _uuid_text)
+        if field.stored.logical in _AS_TEXT:
+            return _map(column, _as_text)
+        leaf = _leaf(column)
+        size = _DAY if is_.is_time(leaf.type) else _SECOND
+        bounds = (0, 1) if is_.is_time(leaf.type) else (_FIRST, _LAST)
+        low, high = (bound * size[leaf.type.unit] for bound in bounds)
+        found = pc.min_max(leaf.view(pa.int32() if leaf.type.bit_width == 32 else pa.int64())).as_py()
+        if found["min"] is not None and not low <= found["min"] <= found["max"] < high:
+            raise (
+                self._beyond(field) if is_.is_time(leaf.type) else outside_of_calendar(self._name, field.name)
+            )
+        return column
+
+    def _beyond(self, field: Field) -> BadInput:
+        what = (
+            f"{self._name}: column {field.name!r} holds a time of day before 00:00 or after 23:59:59.999999."
+        )
+        return BadInput(what, kept=_KEPT, cure="Write a span as a duration or an integer, midnight as 00:00.")
+
+    def _again(self, names: Sequence[str], how: dict[str, Any]) -> dict[str, Callable[[int], pa.RecordBatch]]:
+        """INT96 in other units: a day in microseconds may not fit, and nanoseconds may be lost in them."""
+        if not names:
+            return {}
+        files = {unit: pq.ParquetFile(self._path, **_options(unit)) for unit in ("s", "ns")}
+        return {unit: _taker(file.iter_batches(columns=list(names), **how)) for unit, file in files.items()}
+
+    def _compare(self, names: Sequence[str], batch: pa.RecordBatch, again: pa.RecordBatch, unit: str) -> None:
+        for name in names:
+            mine, other = (
+                _leaf(some.column(some.schema.names.index(name))).view(pa.int64()) for some in (batch, again)
+            )
+            # Nanoseconds run over in the year 2262; so does this product, by the same amount.
+            same = pc.multiply(mine, 1000) if unit == "ns" else _floor_divide(mine, 10**6)
+            if pc.all(pc.equal(same, other)).as_py() is False:
+                if unit == "s":
+                    raise outside_of_calendar(self._name, name)
+                what = f"{self._name}: column {name!r} holds INT96 moments with digits beyond microseconds."
+                cure = "Write them as INT64 timestamps, or cut them to microseconds."
+                raise BadInput(what, kept=_KEPT, cure=cure)
+
+
+def _taker(batches: Iterable[pa.RecordBatch]) -> Callable[[int], pa.RecordBatch]:
+    """A function that gives the next so many rows: two readers of one file do not cut it alike."""
+    waiting = iter(batches)
+    held: list[pa.RecordBatch] = []
+
+    def take(rows: int) -> pa.RecordBatch:
+        while sum(batch.num_rows for batch in held) < rows:
+            held.append(next(waiting))
+        table = pa.Table.from_batches(held)
+        held[:] = table.slice(rows).to_batches()
+        return table.slice(0, rows).combine_chunks().to_batches()[0]
+
+    return take
+
+
+def rebuilt(values: pa.Array, inner: pa.Array) -> pa.Array:
+    """Lists with other elements in them: ``inner`` takes the place of ``values.values``, one for one."""
+    kind = pa.list_(inner.type)
+    return pa.Array.from_buffers(
+        kind, len(values), values.buffers()[:2], offset=values.offset, children=[inner]
+    )
+
+
+def outside_of_calendar(file: str, column: str) -> BadInput:
+    """The error for a day or moment that most readers do not know."""
+    return BadInput(
+        f"{file}: column {column!r} holds a day or a moment outside of the years 1 to 9999.",
+        kept="Nothing of the snapshot was loaded.",
+        cure="Write null for what has no date, or check the unit (seconds, milliseconds, microseconds).",
+    )
+
+
+def floor_to_microseconds(values: pa.Array) -> pa.Array:
+    """Moments, spans or times of day in nanoseconds as microseconds, never later than they are: before 1970 too."""
+    kind = values.type
+    coarse = pa.timestamp("us", kind.tz) if is_.is_timestamp(kind) else pa.duration("us")
+    coarse = pa.time64("us") if is_.is_time(kind) else coarse
+    return _floor_divide(values.view(pa.int64()), 1000).view(coarse)
+
+
+def _floor_divide(numbers: pa.Array, by: int) -> pa.Array:
+    cut = pc.divide(numbers, by)  # towards zero
+    return pc.if_else(pc.greater(pc.multiply(cut, by), numbers), pc.subtract(cut, 1), cut)
+
+
+def _options(unit: str) -> dict[str, Any]:
+    return {
+        "pre_buffer": False, "buffer_size": 1 << 20,
+        "coerce_int96_timestamp_unit": unit, "arrow_extensions_enabled": False,
+    }  # fmt: skip
+
+
+def _parts(kind: pa.DataType) -> int:
+    """How many columns of Parquet one of Arrow has."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _parts(kind.storage_type)
+    if is_.is_struct(kind):
+        return sum(_parts(kind.field(number).type) for number in range(kind.num_fields))
+    if is_.is_map(kind):
+        return _parts(kind.key_type) + _parts(kind.item_type)
+    return _parts(kind.value_type) if _is_listed(kind) else 1
+
+
+def _is_listed(kind: pa.DataType) -> bool:
+    return bool(
+        is_.is_list(kind)
+        or is_.is_large_list(kind)
+        or is_.is_fixed_size_list(kind)
+        or is_.is_list_view(kind)
+        or is_.is_large_list_view(kind)
+    )
+
+
+def _stored(leaf: Any, chunks: Sequence[Any]) -> Stored:
+    logical = leaf.logical_type.type
+    if leaf.converted_type == "INTERVAL":
+        logical = "INTERVAL"  # it was never given a logical type
+    encodings = {encoding for some in {chunk.encodings for chunk in chunks} for encoding in some}
+    codecs = {_CALLED.get(chunk.compression, chunk.compression) for chunk in chunks}
+    return Stored(leaf.physical_type, logical, ",".join(sorted(encodings)), ",".join(sorted(codecs)))
+
+
+def _kind(kind: pa.DataType, stored: Stored | None) -> pa.DataType:
+    if stored is None:
+        return kind
+    if _is_listed(kind):
+        inner = _kind(kind.value_type, stored)
+        return kind if inner == kind.value_type else pa.list_(inner)
+    if stored.logical in _AS_TEXT:
+        return pa.string()
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _refusal(field: pa.Field, stored: Stored | None) -> Refusal | None:
+    """Why a column cannot be read rightly, whatever the target."""
+    name = _extension(field)
+    if name is not None and name not in _EXTENSIONS:
+        return Refusal(f"{name} ({_leaf_type(field.type)})", _CURES.get(name, _TEXT))
+    if stored is None:
+        return None
+    if stored.logical not in _KNOWN:
+        return Refusal(f"{stored.logical} ({stored.physical})", _CURES.get(stored.logical, _TEXT))
+    for codec in filter(None, stored.codecs.split(",")):
+        if codec not in _CODECS:
+            return Refusal(f"data compressed with {codec}", "zstd or snappy")
+    for encoding in filter(None, stored.encodings.split(",")):
+        if encoding not in _ENCODINGS:
+            return Refusal(f"data encoded as {encoding}", "the encodings PLAIN and RLE_DICTIONARY")
+    return None
+
+
+def _extension(field: pa.Field) -> str | None:
+    """The name of the type that a program added to Arrow's own, known here or not."""
+    kind = field.type
+    while _is_listed(kind):
+        field, kind = kind.value_field, kind.value_type
+    if isinstance(kind, pa.BaseExtensionType):
+        return str(kind.extension_name)
+    name = (field.metadata or {}).get(b"ARROW:extension:name")
+    return name.decode("utf-8", "replace") if name is not None else None
+
+
+def _leaf_type(kind: pa.DataType) -> pa.DataType:
+    while _is_listed(kind):
+        kind = kind.value_type
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _is_odd(field: Field) -> bool:
+    """True where what pyarrow gives must be changed or looked at."""
+    return field.stored is not None and (field.stored.logical == "TIME" or is_converted(field.stored))
+
+
+def is_converted(stored: Stored) -> bool:
+    """True where the file holds something else than what is read of it here: no other reader may have it."""
+    return stored.logical in _AS_TEXT or stored.physical == "INT96"
+
+
+def _leaf(values: pa.Array) -> pa.Array:
+    """What is in a column, or in its lists."""
+    while _is_listed(values.type):
+        values = values.flatten()
+    return values
+
+
+def _map(values: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Change what is in a column, or in its lists."""
+    if not _is_listed(values.type):
+        return change(values)
+    values = values.cast(pa.list_(values.type.value_type))
+    return rebuilt(values, _map(values.values, change))
+
+
+def _storage(values: pa.Array) -> pa.Array:
+    if is_.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    return values.storage if isinstance(values, pa.ExtensionArray) else values
+
+
+def _as_text(values: pa.Array) -> pa.Array:
+    values = _storage(values)
+    # Bytes that are no text are found where text is looked at, with their row.
+    return values.view(pa.string()) if is_.is_binary(values.type) else values.cast(pa.string())
+
+
+def _uuid_text(values: pa.Array) -> pa.Array:
+    texts = (None if one is None else one.hex() for one in _storage(values).to_pylist())
+    shaped = (
+        None if one is None else f"{one[:8]}-{one[8:12]}-{one[12:16]}-{one[16:20]}-{one[20:]}"
+        for one in texts
+    )
+    return pa.array(shaped, pa.string(), size=len(values))
