@@ -235,7 +235,7 @@ class Files:
     def __init__(self, snapshot: Snapshot, duck: duckdb.DuckDBPyConnection) -> None:
         self.snapshot, self.duck = snapshot, duck
         self._links = {file.path: link(number) for number, file in enumerate(_files(snapshot))}
-        self._types: dict[str, dict[str, str]] = {}
+        self._names: dict[str, dict[str, tuple[str, str]]] = {}
 
     def digest(self, subject: Subject) -> Digest:
         """Return the digest of a subject's rows; raises BadInput, with the file, for one that cannot be read."""
@@ -284,7 +284,9 @@ class Files:
             values.append(f"{self._labels(files[0], folder)} AS c{len(subject.properties)}")
         links = ", ".join(text(self._links[file.path]) for file in files)
         # A file may have a column of that name itself; its rows are then not numbered.
-        numbered = numbered and "file_row_number" not in self.types(files[0])
+        numbered = numbered and not any(
+            name == "file_row_number" for name, _ in self.names(files[0]).values()
+        )
         number = ["file_row_number AS row_number"] if numbered else ["-1 AS row_number"]
         source = _parquet(links, ", file_row_number = true" if numbered else "")
         return Shape(tuple(files), f"SELECT {', '.join([*number, *keys, *values])} FROM {source}")
@@ -297,7 +299,8 @@ class Files:
         if own.constant is not None:
             return canonical(kind, literal(own.constant), "")
         unit = getattr(simple(own.kind), "unit", "us")
-        return canonical(kind, quote(own.name), self.types(file)[own.name], unit)
+        name, duck = self.names(file)[own.name]
+        return canonical(kind, quote(name), duck, unit)
 
     def _labels(self, file: DataFile, folder: Table) -> str:
         """All labels of a node in order: the folder's and those of its labels column."""
@@ -306,19 +309,23 @@ class Files:
         named = file.find(column) if column is not None else None
         if named is None:
             return f"list_sort({own})"
-        found = literal(named.constant) if named.constant is not None else quote(named.name)
+        found = (
+            literal(named.constant) if named.constant is not None else quote(self.names(file)[named.name][0])
+        )
         if not is_list(simple(named.kind)):
             found = f"string_split(CAST({found} AS VARCHAR), ',')"
         found = f"list_transform({found}, lambda x: trim(x, {_SPACE}))"
         found = f"list_filter({found}, lambda x: x <> '')"
         return f"list_sort(list_distinct(list_concat({own}, coalesce({found}, []))))"
 
-    def types(self, file: DataFile) -> dict[str, str]:
-        """DuckDB's type of each column of a file."""
-        if file.path not in self._types:
+    def names(self, file: DataFile) -> dict[str, tuple[str, str]]:
+        """What DuckDB calls each Parquet column of a file, and its type: of names that differ in case only it renames one."""
+        if file.path not in self._names:
             query = f"DESCRIBE SELECT * FROM {_parquet(text(self._links[file.path]))}"
-            self._types[file.path] = {row[0]: row[1] for row in self.rows(query, [file])}
-        return self._types[file.path]
+            own = [column.name for column in file.columns if column.constant is None]
+            found = [(row[0], row[1]) for row in self.rows(query, [file])]
+            self._names[file.path] = dict(zip(own, found, strict=True))
+        return self._names[file.path]
 
     def rows(self, query: str, files: Sequence[DataFile]) -> list[Any]:
         """Run a query over some files; where it fails, the first file it fails for alone is named."""

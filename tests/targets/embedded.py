@@ -7,11 +7,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bgdeploy.pipeline.verify import expecting, verify
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.targets.base import Group
 from bgdeploy.targets.ladybug.build import Build, build
 from bgdeploy.targets.ladybug.engine import Engine, open_engine
-from bgdeploy.targets.ladybug.types import refuses
+from bgdeploy.targets.ladybug.inspection import inspected
+from bgdeploy.targets.ladybug.types import engine_type, refuses
 
 SETTINGS = {"buffer_pool_mb": 64, "threads": 1, "group_rows": 8_000_000}
 
@@ -48,11 +50,31 @@ def work_on(folder: Path, build_in: Path) -> Build:
     return Build(build_in, snapshot, Memory(), SETTINGS)  # type: ignore[arg-type]
 
 
+class At:
+    """As much of a target as the proof asks of one."""
+
+    def __init__(self, work: Build) -> None:
+        self.work = work
+
+    def held(self, kind: Any) -> str | None:
+        return engine_type(kind)
+
+    def inspect(self, database: str) -> AbstractContextManager[Any]:
+        return inspected(self.work.graph, pool_mb=64, threads=1)
+
+
+def prove(work: Build) -> None:
+    """Compare every value of what was built with the files; raises VerifyFailed."""
+    with expecting(work.snapshot, work.folder / "proof") as expected:
+        verify(At(work), "it", expected, work.ledger.plan() or ())  # type: ignore[arg-type]
+
+
 @contextmanager
 def loaded(folder: Path, build_in: Path) -> Iterator[Engine]:
-    """Load the snapshot in ``folder`` and open what became of it."""
+    """Load the snapshot in ``folder``, prove every value of it, and open what became of it."""
     work = work_on(folder, build_in)
     build(work)
+    prove(work)
     with opened(work) as engine:
         yield engine
 
