@@ -13,8 +13,9 @@ from bgdeploy.cli.tables import GAP, Shape
 from bgdeploy.jobs.states import State
 from bgdeploy.service.hints import after_failure
 from bgdeploy.service.timeline import WIDTH, draw
+from bgdeploy.snapshots.source import tell_positions
 
-_APART = ("tables", "events", "timeline", "progress")
+_APART = ("tables", "events", "timeline", "progress", "by_position")
 
 
 def print_job(job: dict[str, Any]) -> None:
@@ -22,6 +23,8 @@ def print_job(job: dict[str, Any]) -> None:
     for key, value in job.items():
         if key not in _APART and value not in (None, False):
             print(f"{key:<16} {value}")
+    if job["by_position"]:
+        print(f"{'by position':<16} {tell_positions(job['by_position'])}")
     print()
     _print_timeline(job["timeline"])
     if State(job["state"]) == State.LOADING:

@@ -19,7 +19,7 @@ from bgdeploy.snapshots.footers import column_statistics
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
 from bgdeploy.targets.base import Group
-from bgdeploy.targets.groups import file_of, is_split
+from bgdeploy.targets.groups import constants_of, file_of, is_split
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, quote
 from bgdeploy.targets.ladybug.statements import Reading
@@ -36,7 +36,8 @@ def read_group(snapshot: Snapshot, table: Table, group: Group, build: Path, engi
     files = [file_of(table, path) for path in group.files]
     homes = [build if is_split(path) else snapshot.path for path in group.files]
     held = {**statements.held_types(table), **_end_types(snapshot, table, group)}
-    if all(is_native(own.kind, file.written_by) for file in files for own in _used(table, file)):
+    alike = len({constants_of(file) for file in files}) == 1
+    if alike and all(is_native(own.kind, file.written_by) for file in files for own in _used(table, file)):
         links = [
             _link(number, home / file.path)
             for number, (home, file) in enumerate(zip(homes, files, strict=True))
@@ -87,9 +88,12 @@ def _read_as_is(
     values = {}
     for column in table.columns:
         own, wanted = file.find(column), held[column.name]
-        values[column.name] = (
-            f"CAST(NULL AS {wanted})" if own is None else statements.value(own, read[own.name], wanted)
-        )
+        if own is None:
+            values[column.name] = f"CAST(NULL AS {wanted})"
+        elif own.constant is not None:
+            values[column.name] = statements.literal(own.constant, wanted)
+        else:
+            values[column.name] = statements.value(own, read[own.name], wanted)
     labels = table.column("labels")
     own = file.find(labels) if labels is not None else None
     name = own.name if own is not None else None
