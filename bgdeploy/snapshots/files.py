@@ -19,7 +19,7 @@ _BOOKKEEPING = frozenset(
     {MARKER, "_metadata", "_common_metadata", "_symlink_format_manifest", "_impala_insert_staging", "_logs"}
 )
 _STARTED, _COMMITTED = "_started_", "_committed_"
-_LOGS = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "_spark_metadata": "Spark streaming"}
+LOGS = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "_spark_metadata": "Spark streaming"}
 _UNFINISHED_STARTS = ("_temporary", "__magic", ".hive-staging", ".spark-staging")
 _UNFINISHED_ENDS = (".tmp", ".temp", ".inprogress", "._copying_")
 _UNFINISHED_FILES = (".part", ".partial", ".filepart", ".crdownload")
@@ -129,8 +129,8 @@ def _read_sign(item: os.DirEntry[str], path: str, committed: Set[str]) -> Entry 
 def find_log(path: str) -> str | None:
     """Return the table format whose log this file or folder is, or None."""
     folder, _, name = path.rpartition("/")
-    if name in _LOGS:
-        return _LOGS[name]
+    if name in LOGS:
+        return LOGS[name]
     if folder == "metadata" or folder.endswith("/metadata"):
         low = name.lower()
         iceberg = low == "version-hint.text" or low.endswith((".metadata.json", ".metadata.json.gz", ".avro"))
