@@ -351,3 +351,33 @@ def test_files_without_rows_are_no_obstacle(any_loader: House) -> None:
     }
     load(any_loader, files)
     assert counts(any_loader)["labels"] == {"Person": 1}
+
+
+@pytest.mark.parametrize("folders", [3, 9])
+def test_folders_are_columns_whether_their_files_are_read_apart_or_together(
+    any_loader: House, folders: int
+) -> None:
+    """Of files of one name; relationships of several pairs of labels are split and keep them."""
+    files: dict[str, Any] = {"nodes/City/c.parquet": {"id": [100]}}
+    wanted: dict[int, tuple[str, int | None, date]] = {}
+    for n in range(folders):
+        wanted[n] = f"it's {n}/%", None if n == 1 else n - 1, date(2024, 1, 1 + n)
+        year = "__HIVE_DEFAULT_PARTITION__" if n == 1 else n - 1
+        files[f"nodes/Person/k=it's {n}%2F%25/year={year}/day=2024-01-0{1 + n}/part-0.parquet"] = {
+            "id": [n],
+            "x": [n * 10],
+        }
+        ends = {"source": [n, n], "target": [n, 100]}
+        files[f"relationships/SEES/year={year}/part-0.parquet"] = ends
+    load(any_loader, files)
+    rows = ask(
+        any_loader, "MATCH (n:Person) RETURN n.id AS id, n.x AS x, n.k AS k, n.year AS year, n.day AS day"
+    )
+    assert {row["id"]: (row["k"], row["year"], row["day"]) for row in rows} == wanted
+    assert [row["x"] for row in sorted(rows, key=lambda row: int(row["id"]))] == [
+        n * 10 for n in range(folders)
+    ]
+    seen = ask(any_loader, "MATCH (a:Person)-[r:SEES]->(b) RETURN a.id AS a, b.id AS b, r.year AS year")
+    assert {(row["a"], row["b"]): row["year"] for row in seen} == {
+        (n, end): wanted[n][1] for n in range(folders) for end in (n, 100)
+    }
