@@ -61,7 +61,7 @@ class Settings(Section):
 
     def target_settings(self) -> dict[str, Any]:
         """Return what is stored with a job for the target: plain values that JSON can hold."""
-        columns = {role: list(names) for role, names in self.dataset.columns.model_dump().items()}
+        columns = self.dataset.columns.model_dump(mode="json")
         state = {"target": self.target, "state_dir": str(self.state_dir), "columns": columns}
         return {**state, **(self.ladybug.model_dump() if self.target == "ladybug" else self._for_neo4j())}
 

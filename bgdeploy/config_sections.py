@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from pydantic import (
 YEAR = 365 * 86_400  # seconds; longer was a typing error so far
 
 SQLITE = "sqlite:///"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # s3://bucket, which would become a local folder
 
 
 def absolute(value: Any, info: ValidationInfo) -> Any:
@@ -27,6 +29,10 @@ def absolute(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, (str, os.PathLike)):
         return value
     text = os.fspath(value)
+    if scheme := _SCHEME.match(text):
+        raise ValueError(
+            f"must be a folder or file on this machine: {scheme[0]} is not supported by this version; mount it, or copy"
+        )
     if not text or "\0" in text:
         raise ValueError("must be a path, and neither empty nor with a NUL in it")
     return _absolute(text, info)
@@ -113,13 +119,17 @@ class Section(BaseModel):
 
 
 class Columns(Section):
-    """Column names that are looked for, the first match wins; without one the position counts."""
+    """Column names that are looked for, the first match wins.
+
+    ``by_position``: the first column of nodes is the id wherever no name matches; without it, only where labels follow.
+    """
 
     id: Names = ("nodeId", "id", ":ID")
     labels: Names = ("labels", ":LABEL")
     source: Names = ("sourceNodeId", "source", "src", "from", ":START_ID")
     target: Names = ("targetNodeId", "target", "dst", "to", ":END_ID")
     type: Names = ("relationshipType", "type", ":TYPE")
+    by_position: bool = False
 
     @field_validator("labels", "target", "type")
     @classmethod

@@ -36,6 +36,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     "scan.discovered": (logging.INFO, "discovered {job}: {reason}"),
     "scan.waits": (logging.INFO, "{job} is not ready: {reason}"),
     "scan.queued": (logging.INFO, "queued {job}: {tables} tables, {rows:,} rows, {size}"),
+    "scan.by_position": (
+        logging.INFO,
+        "{job}: columns taken by their position, since no name matches: {columns}",
+    ),
     "scan.unsettled": (logging.WARNING, "{job} goes back to discovered: {reason}"),
     "scan.overtaken": (logging.INFO, "{job} is overtaken: {reason}"),
     "scan.changed": (logging.WARNING, "{job} changed after it was loaded; what is live stays. {cure}"),

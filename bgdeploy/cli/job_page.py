@@ -13,8 +13,9 @@ from bgdeploy.cli.tables import GAP, Shape
 from bgdeploy.jobs.states import State
 from bgdeploy.service.hints import after_failure
 from bgdeploy.service.timeline import WIDTH, draw
+from bgdeploy.snapshots.source import tell_positions
 
-_APART = ("tables", "events", "timeline", "progress", "proof")
+_APART = ("tables", "events", "timeline", "progress", "proof", "by_position")
 
 
 def print_job(job: dict[str, Any]) -> None:
@@ -24,6 +25,8 @@ def print_job(job: dict[str, Any]) -> None:
             print(f"{key:<16} {value}")
     if job["proof"] is not None:
         print(f"{'proof':<16} {tell_proof(job['proof'])}")
+    if job["by_position"]:
+        print(f"{'by position':<16} {tell_positions(job['by_position'])}")
     print()
     _print_timeline(job["timeline"])
     if State(job["state"]) == State.LOADING:

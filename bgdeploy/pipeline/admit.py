@@ -14,6 +14,7 @@ from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.load import fail, intend_drop
 from bgdeploy.pipeline.notes import Notes, Ready, Wait
 from bgdeploy.site import Site
+from bgdeploy.snapshots.files import MANIFEST, MARKER
 from bgdeploy.snapshots.folders import leads_astray, list_names
 from bgdeploy.snapshots.readiness import Fingerprint, Readiness, assess, fingerprint
 from bgdeploy.snapshots.schema import open_snapshot
@@ -122,8 +123,8 @@ def _away(job: Row, why: str) -> FolderAway:
 
 
 def is_as_it_was(job: Row, look: Fingerprint | None) -> bool:
-    """True while the folder looks as it did when the job was queued."""
-    return look is not None and look.text == job["fingerprint"]
+    """True while the folder looks as it did when the job was queued, or failed."""
+    return look is not None and job["fingerprint"] in (look.text, look.claim)
 
 
 def recheck(site: Site, job: Row) -> bool:
@@ -188,7 +189,7 @@ def _judge(site: Site, job: Row, notes: Notes) -> Judged:
     folder = folder_of(site, job)
     look = look_into(folder)
     verdict = judge(site, folder, look, job)
-    if verdict.state != "ready":
+    if verdict.state not in ("ready", "contradicted"):
         quiet = verdict.marker or (verdict.state == "settling" and not verdict.first)
         seen: dict[str, Any] = {"fingerprint": look.text if look else None}
         if verdict.first:
@@ -209,7 +210,14 @@ def _open_all(site: Site, judged: Iterable[Judged], notes: Notes) -> list[Ready]
     """Open the snapshots that are ready, and report the others."""
     ready = []
     for job, look, verdict in judged:
-        if verdict.state != "ready" or look is None:
+        if verdict.state == "contradicted" and look is not None:
+            what = f"The snapshot is not what its manifest says, though {MARKER} is there: {verdict.reason}."
+            cure = f"Write the file or the manifest again, or remove {MANIFEST}; it is looked at again by itself when either has changed."
+            fault = BadInput(what, kept="Nothing of the snapshot was loaded.", cure=cure)
+            notes.report.failed.append((title(job), fault.what))
+            # With the manifest's text: it alone may be mended.
+            notes.act(partial(_refuse, job=job, seen=look.claim, fault=fault))
+        elif verdict.state != "ready" or look is None:
             notes.report.waiting.append((title(job), verdict.reason))
             notes.report.look_again |= verdict.marker
         elif (snapshot := _open(site, job, look, verdict, notes)) is not None:
@@ -230,7 +238,7 @@ def _open(site: Site, job: Row, look: Fingerprint, verdict: Readiness, notes: No
     except BadInput as error:
         fault = error
     notes.report.failed.append((title(job), fault.what))
-    notes.act(partial(_refuse, job=job, look=look, fault=fault))
+    notes.act(partial(_refuse, job=job, seen=look.text, fault=fault))
     return None
 
 
@@ -241,6 +249,6 @@ def open_folder(site: Site, job: Row, found: str) -> Snapshot:
     return open_snapshot(name, timestamp, folder, columns, found, site.target.refuses)
 
 
-def _refuse(tx: Tx, job: Row, look: Fingerprint, fault: BadInput) -> None:
-    write(tx, job, fingerprint=look.text)
+def _refuse(tx: Tx, job: Row, seen: str, fault: BadInput) -> None:
+    write(tx, job, fingerprint=seen)
     fail(tx, job, fault)

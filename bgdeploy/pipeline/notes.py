@@ -12,7 +12,7 @@ from bgdeploy.jobs.rows import Row, Tx, as_read, move_all, title, write_all
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.site import Site
 from bgdeploy.snapshots.readiness import Fingerprint
-from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.snapshots.source import Snapshot, tell_positions
 
 BATCH = 100  # rows a transaction, so that nobody waits long for the job table
 
@@ -123,9 +123,15 @@ def _queue(tx: Tx, ready: list[Ready]) -> list[Row]:
         size = f"{snapshot.size / 1e6:,.1f} MB"
         fields = {"tables": len(snapshot.tables), "rows": snapshot.rows, "size": size}
         expected = {"rows_expected": snapshot.rows, "bytes_expected": snapshot.size}
-        changes = {"queued_at": tx.now, "fingerprint": look.text, "reason": None, **expected}
+        found = {"inspection": {"by_position": snapshot.by_position}}
+        changes = {"queued_at": tx.now, "fingerprint": look.text, "reason": None, **expected, **found}
         moves.append((job, fields, changes))
-    return move_all(tx, State.QUEUED, "scan.queued", moves)
+    queued = move_all(tx, State.QUEUED, "scan.queued", moves)
+    numbers = {job["id"] for job in queued}
+    for job, _, snapshot in ready:
+        if job["id"] in numbers and snapshot.by_position:
+            tx.say("scan.by_position", job, columns=tell_positions(snapshot.by_position))
+    return queued
 
 
 def _try(act: Callable[[Tx], None], tx: Tx) -> None:

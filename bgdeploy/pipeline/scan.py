@@ -15,7 +15,7 @@ from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_jobs, move, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.naming import alias_name
-from bgdeploy.pipeline.admit import Judged, admit, judge, look_at, look_into
+from bgdeploy.pipeline.admit import Judged, admit, is_as_it_was, judge, look_at, look_into
 from bgdeploy.pipeline.floor import ask_aliases, inherited
 from bgdeploy.pipeline.known import Known, read_known
 from bgdeploy.pipeline.notes import BATCH, Notes, Report, standing_alone
@@ -195,7 +195,7 @@ def _compare(site: Site, job: Row, notes: Notes) -> None:
     if job["state"] == State.FAILED and job["error_code"] != BadInput.code:
         return
     look = look_at(site, job)
-    if look is None or look.text == job["fingerprint"]:
+    if look is None or is_as_it_was(job, look):
         return
     if job["state"] == State.FAILED:
         notes.report.again.append(title(job))

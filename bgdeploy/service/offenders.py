@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from bgdeploy.errors import Refused
 from bgdeploy.jobs.rows import Row, get_job, title
-from bgdeploy.pipeline.admit import folder_of, look_at
+from bgdeploy.pipeline.admit import folder_of, is_as_it_was, look_at
 from bgdeploy.site import Site
 from bgdeploy.snapshots.index import Place, opened_index
 from bgdeploy.snapshots.offenders import Finding, Offender, find_all
@@ -71,7 +71,7 @@ def _open(site: Site, job: Row) -> Snapshot:
 def _check(site: Site, job: Row) -> str:
     """Return the folder's fingerprint; refuse when it is not the one the job was made from."""
     found = look_at(site, job)
-    if found is not None and found.text == job["fingerprint"]:
+    if found is not None and is_as_it_was(job, found):
         return found.text
     happened = f"changed since job {job['id']} saw it" if found else "is gone"
     what = f"The folder of {title(job)} {happened}: {folder_of(site, job)}"

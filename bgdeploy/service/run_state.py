@@ -13,6 +13,7 @@ from bgdeploy.jobs.rows import Row, Tx
 from bgdeploy.jobs.states import Actor
 from bgdeploy.service.heartbeat import Heartbeat
 from bgdeploy.site import Site
+from bgdeploy.snapshots.readiness import Fingerprint
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Run:
     heart: Heartbeat
     told_at: float = 0.0  # when progress was last logged
     noted_at: float = 0.0  # when rows on their way were last written down
+    seen: Fingerprint | None = None  # what the folder looked like when this run began
 
 
 def persist(run: Run, act: Callable[[Tx], None], *, ends: bool = False) -> None:

@@ -26,6 +26,7 @@ from bgdeploy.service.run_state import Run, persist
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.service.telling import note_seen, tell_progress
 from bgdeploy.site import Site, read_identity
+from bgdeploy.snapshots.readiness import find_rewritten
 
 
 def run_job(site: Site, job: Row, stop: Stop) -> None:
@@ -35,6 +36,7 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
     with Heartbeat(lease, stop, title(job)) as heart:
         run = Run(site, job, heart)
         try:
+            run.seen = admit.look_for_sure(site, job)
             done = _build(run)
             _check_unchanged(run)
             persist(
@@ -97,6 +99,12 @@ def _check_unchanged(run: Run) -> None:
             f"The snapshot {title(run.job)} {'changed' if found else 'was removed'} while it was loaded.",
             kept="What is live stays live.",
             cure="It is taken up again by itself when the folder has settled.",
+        )
+    if run.seen is not None and (file := find_rewritten(run.seen, found)) is not None:
+        raise SnapshotChanged(
+            f"{file} of the snapshot {title(run.job)} was written to while it was loaded, with its old size and time.",
+            kept="What is live stays live.",
+            cure="It is loaded again by itself. Write to a new timestamp instead; never into a complete snapshot.",
         )
 
 

@@ -108,6 +108,7 @@ def find_job(site: Site, job_id: int) -> View:
     return {
         **show_job(row),
         **_held_back(row, paused),
+        "by_position": (row["inspection"] or {}).get("by_position", []),
         "progress": [_show_progress(one) for one in of_tables(groups, row["fence"], now)],
         "tables": [_show_group(group) for group in groups],
         "proof": proof,

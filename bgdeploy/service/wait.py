@@ -18,7 +18,7 @@ from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.rescue import is_free
 from bgdeploy.jobs.rows import Row, age, get_customer, jobs, select_jobs, title
 from bgdeploy.jobs.states import State
-from bgdeploy.pipeline.admit import look_at
+from bgdeploy.pipeline.admit import is_as_it_was, look_at
 from bgdeploy.service.hints import after_failure
 from bgdeploy.service.idleness import find_idleness
 from bgdeploy.site import Site
@@ -85,7 +85,7 @@ def _mind_mending(site: Site, verdict: Verdict | None) -> Verdict | None:
         look = look_at(site, job)
     except OSError:  # nothing can be said of its disk now, and what failed stays failed
         return verdict
-    if look is None or look.text == job["fingerprint"]:
+    if look is None or is_as_it_was(job, look):
         return verdict
     why = f"{title(job)} failed, and its folder has changed since; the next scan looks at it anew"
     return replace(verdict, answer="waits", why=why, cure="To look at once: bgdeploy scan --once")

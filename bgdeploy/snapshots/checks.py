@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.columns import tell_ends
 from bgdeploy.snapshots.source import Column, Kind, Snapshot, Table
 
 # Names the embedded engine keeps for itself, whatever their case.
@@ -84,7 +85,10 @@ def _check_family(table: Table, role: str, nodes: Iterable[Table]) -> None:
         f"{table.files[0].path}: column {column.name!r} ({role} id) holds {column.type}, "
         f"but the nodes it could join have {have} ids ({next(iter(families.values())).files[0].path})."
     )
-    raise _refuse(what, "Write ids with one type in nodes and relationships.")
+    said, cure = tell_ends(table) or ("", "")
+    raise _refuse(
+        f"{what} {said}".rstrip(), f"Write ids with one type in nodes and relationships. {cure}".rstrip()
+    )
 
 
 def _family(column: Column | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bgdeploy.clock import iso
 from bgdeploy.errors import NotReadable
+from bgdeploy.snapshots.files import LOGS, find_log
 
 _DAY = 86_400
 _UNITS = ((1_000, "milliseconds"), (1_000_000, "microseconds"), (1_000_000_000, "nanoseconds"))
@@ -69,6 +70,8 @@ def list_timestamps(customer_dir: Path, *, now: float, known: Set[str] = frozens
     """
     folder, latest = str(customer_dir), int(now) + _DAY
     names = list_names(customer_dir)
+    if (log := _find_log(customer_dir, names)) is not None:
+        return Listing(frozenset(), (log,), names & known)
     new = {name for name in names - known if name[0] not in "._"}
     timestamps: set[int] = set()
     skipped: list[Found] = []
@@ -85,6 +88,20 @@ def list_timestamps(customer_dir: Path, *, now: float, known: Set[str] = frozens
             skipped.append(Found(_printable(name), folder, skipped=fault))
     shown = tuple(sorted(skipped, key=lambda found: found.name))
     return Listing(frozenset(timestamps), shown, names & known)
+
+
+def _find_log(customer_dir: Path, names: Set[str]) -> Found | None:
+    """A customer's folder that is a table of another format, of which no file may be read alone."""
+    inside = (
+        list_names(customer_dir / "metadata")
+        if "metadata" in names and (customer_dir / "metadata").is_dir()
+        else ()
+    )
+    for name in sorted([*(names & LOGS.keys()), *(f"metadata/{one}" for one in inside)]):
+        if (form := find_log(name)) is not None:
+            fault = f"the customer's folder is a {form} table ({name}): its files alone are not the table, so nothing in it is loaded; export snapshots as plain folders"
+            return Found(name.partition("/")[0], str(customer_dir), skipped=fault)
+    return None
 
 
 def leads_astray(path: Path) -> str | None:

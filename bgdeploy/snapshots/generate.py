@@ -17,7 +17,7 @@ from bgdeploy.clock import wall
 from bgdeploy.durable import sync
 from bgdeploy.errors import Refused
 from bgdeploy.snapshots import fiction
-from bgdeploy.snapshots.files import MARKER, is_ignored
+from bgdeploy.snapshots.files import MARKER
 from bgdeploy.snapshots.folders import why_skipped
 
 BROKEN = ("duplicate-id", "dangling", "truncated-file", "mixed-schema")
@@ -82,7 +82,7 @@ def _check_name(timestamp: int) -> None:
 
 
 def _check(final: Path, customer: str, rows: int, broken: str | None) -> None:
-    if "/" in customer or is_ignored(customer or ".") or not customer.isprintable():
+    if "/" in customer or (customer or ".")[0] in "._" or not customer.isprintable():
         cure = "Take a plain name that does not begin with '.' or '_'."
         raise Refused(f"{customer!r} cannot be a customer's folder.", cure=cure)
     if rows < 5:

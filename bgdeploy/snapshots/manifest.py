@@ -17,7 +17,8 @@ from typing import Any, TypeGuard
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bgdeploy.snapshots.files import MANIFEST, Entry, is_ignored, is_parquet
+from bgdeploy.errors import NotReadable
+from bgdeploy.snapshots.files import MANIFEST, Entry, is_in_table, is_left_out, is_parquet
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -38,20 +39,24 @@ class Manifest:
 
     ``fault`` says what does not match, else None. ``contents`` are the files whose rows or
     checksum the manifest names too, which only reading them can confirm. ``digest`` tells one
-    text of the manifest from another.
+    text of the manifest from another. ``changed_at``: when its file was last written or touched, in
+    seconds since 1970, or None where it could not be read and nothing can be said.
     """
 
     digest: str
     fault: str | None
     contents: tuple[Listed, ...] = ()
+    changed_at: float | None = None
 
 
 def read_manifest(root: str, entries: Sequence[Entry]) -> Manifest | None:
     """Return the manifest below ``root`` compared with the files found, or None where there is none."""
     path = os.path.join(root, MANIFEST)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return Manifest("", f"{MANIFEST} is not a file")  # reading a pipe would never end
+        status = os.stat(path)
+        at = max(status.st_mtime, status.st_ctime)
+        if not stat.S_ISREG(status.st_mode):
+            return Manifest("", f"{MANIFEST} is not a file", changed_at=at)  # a pipe would never end
         with open(path, "rb") as file:
             text = file.read()
     except FileNotFoundError:
@@ -62,22 +67,23 @@ def read_manifest(root: str, entries: Sequence[Entry]) -> Manifest | None:
     try:
         listed = _parse(text)
     except _Malformed as error:
-        return Manifest(digest, f"{MANIFEST} is malformed: {error}")
+        return Manifest(digest, f"{MANIFEST} is malformed: {error}", changed_at=at)
     contents = tuple(one for one in listed if one.sha256 is not None or one.rows is not None)
-    return Manifest(digest, _compare(listed, entries), contents)
+    return Manifest(digest, _compare(listed, entries), contents, at)
 
 
 def compare_contents(root: str, claim: str, contents: tuple[Listed, ...]) -> str | None:
     """Return the first file whose rows or checksum differ from the manifest, or None when all agree.
 
     Reads every file once; what came out is remembered for as long as ``claim`` (files and manifest
-    as they were seen) is the same. A disk that did not answer is asked again.
+    as they were seen) is the same. Raises NotReadable where a disk did not answer, which is asked again.
     """
     try:
         return _compare_once(root, claim, contents)
     except OSError as error:
         path = os.path.relpath(error.filename, root) if error.filename else "a file"
-        return f"{path} cannot be compared with {MANIFEST}: {error.strerror or error}"
+        what = f"{path} cannot be compared with {MANIFEST}: {error.strerror or error}"
+        raise NotReadable(what) from error
 
 
 @lru_cache(maxsize=256)
@@ -126,7 +132,7 @@ def _parse(text: bytes) -> list[Listed]:
     path, times = max(Counter(one.path for one in listed).items(), key=itemgetter(1), default=("", 0))
     if times > 1:
         raise _Malformed(f"it lists {path} twice")
-    return [one for one in listed if not any(map(is_ignored, one.path.split("/")))]
+    return [one for one in listed if not is_left_out(one.path)]
 
 
 def _parse_file(file: Any, number: int) -> Listed:
@@ -161,6 +167,6 @@ def _compare(listed: Sequence[Listed], entries: Sequence[Entry]) -> str | None:
         if entry.size != one.size:
             return f"{MANIFEST} says {one.size} bytes for {one.path}, which has {entry.size}"
     names = {one.path for one in listed}
-    data = (path for path in found if is_parquet(path))
+    data = (path for path in found if is_in_table(path) or is_parquet(path))
     extra = next((path for path in data if path not in names), None)
     return None if extra is None else f"{extra} is not in {MANIFEST}"

@@ -90,8 +90,10 @@ def find_all(index: Index, *, across: bool, tell: Callable[[str, int], None]) ->
 
 
 def folder_of(table: Table) -> str:
-    """The folder a table's files are in, relative to the snapshot."""
-    return table.files[0].path.rpartition("/")[0]
+    """The folder a table's files are in, relative to the snapshot, without those of columns inside."""
+    parts = table.files[0].path.split("/")[:-1]
+    ends = [part for part in parts[2:] if part.startswith(("from=", "to=")) and table.kind == "relationship"]
+    return "/".join([*parts[:2], *ends])
 
 
 def is_numeric(table: Table, role: Role) -> bool:

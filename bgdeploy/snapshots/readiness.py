@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from bgdeploy.clock import iso
-from bgdeploy.snapshots.files import MARKER, Entry, is_parquet, walk
+from bgdeploy.errors import NotReadable
+from bgdeploy.snapshots.files import MARKER, Entry, is_in_table, is_parquet, walk
 from bgdeploy.snapshots.manifest import Manifest, compare_contents, read_manifest
 
 _SECOND_LOOK = 0.5  # seconds between two looks that must agree: a plain copy writes the marker in any order
@@ -20,7 +22,8 @@ class Fingerprint:
     """What a folder looks like at one moment.
 
     ``text`` changes with any data file's path, size, time or inode. Times are nanoseconds since
-    1970; ``files`` counts Parquet files; ``unreadable`` names a folder that cannot be listed.
+    1970; ``files`` counts data files; ``unreadable`` names a folder that cannot be listed, and ``unfinished`` says
+    what its writer has left to do. ``entries`` are the files as they were seen.
     """
 
     text: str
@@ -30,6 +33,8 @@ class Fingerprint:
     manifest: Manifest | None = None
     newest: str = ""
     unreadable: str | None = None
+    unfinished: str | None = None
+    entries: Sequence[Entry] = ()
 
     @property
     def claim(self) -> str:
@@ -44,10 +49,11 @@ class Readiness:
     ``marker``: the folder says of itself that it is complete, so a file that does not open is an
     error; while it is not ready, a second look half a second later may settle it. ``first``: this
     look starts the waiting anew, so its fingerprint and its time are to be stored. ``unread``: only
-    reading the files can confirm what the manifest says.
+    reading the files can confirm what the manifest says. ``contradicted``: the folder says of itself
+    that it is complete, its manifest says otherwise, and nothing changes any more.
     """
 
-    state: Literal["ready", "settling", "waiting", "gone"]
+    state: Literal["ready", "settling", "waiting", "gone", "contradicted"]
     reason: str
     marker: bool = False
     first: bool = False
@@ -65,18 +71,34 @@ def fingerprint(path: Path) -> Fingerprint:
     return Fingerprint(
         text=_hash(entries),
         newest_mtime=newest.mtime_ns,
-        files=sum(is_parquet(entry.path) for entry in entries),
+        files=sum(not e.sign and (is_in_table(e.path) or is_parquet(e.path)) for e in entries),
         marker_mtime=_read_marker(root),
         manifest=read_manifest(root, entries),
         newest=newest.path,
         unreadable=next((entry.path for entry in entries if entry.fault == "cannot be listed"), None),
+        unfinished=next((f"{e.path} {e.fault}" for e in entries if e.sign == "unfinished"), None),
+        entries=entries,
     )
+
+
+def find_rewritten(before: Fingerprint, after: Fingerprint) -> str | None:
+    """Return the first file that was written to between two looks although its size and time are as they were, or None.
+
+    Its time of change (ctime) tells, which nobody can set. That moves too when a file's mode, owner or number of
+    links changes, as backups do; where one of these is another than it was, it explains the change.
+    """
+    then = {entry.path: entry for entry in before.entries}
+    for now in after.entries:
+        was = then.get(now.path)
+        if was is not None and was.ctime_ns != now.ctime_ns and was.rights == now.rights:
+            return now.path
+    return None
 
 
 def _hash(entries: list[Entry]) -> str:
     digest = hashlib.sha256()
     for entry in entries:
-        line = f"{entry.path}\0{entry.size}\0{entry.mtime_ns}\0{entry.inode}\0{entry.fault or ''}\n"
+        line = f"{entry.path}\0{entry.size}\0{entry.mtime_ns}\0{entry.inode}\0{entry.sign or entry.fault or ''}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -104,8 +126,14 @@ def assess(
     verdict = judge(current, now=now, seen=seen, seen_at=seen_at, settle_seconds=settle_seconds)
     if not verdict.unread or current.manifest is None:
         return verdict
-    fault = compare_contents(str(path), current.claim, current.manifest.contents)
-    return Readiness("ready", "", marker=True) if fault is None else Readiness("waiting", fault)
+    try:
+        fault = compare_contents(str(path), current.claim, current.manifest.contents)
+    except NotReadable as error:
+        return Readiness("waiting", error.what)
+    if fault is None:
+        return Readiness("ready", "", marker=True)
+    age = 0.0 if verdict.first or seen_at is None else now - seen_at
+    return _judge_fault(current, current.manifest, fault, now, age, settle_seconds)
 
 
 def judge(
@@ -126,9 +154,12 @@ def judge(
     first = current.text != seen or seen_at is None or seen_at > now
     if current.unreadable is not None:
         return Readiness("waiting", f"the folder {current.unreadable} cannot be listed", first=first)
-    if current.manifest is not None:
-        return _judge_manifest(current, current.manifest, first)
+    if current.unfinished is not None:
+        reason = f"not finished: {current.unfinished}; remove it when nothing writes any more"
+        return Readiness("waiting", reason, first=first)
     age = 0.0 if first or seen_at is None else now - seen_at
+    if current.manifest is not None:
+        return _judge_manifest(current, current.manifest, first, now, age, settle_seconds)
     if not current.files and (current.marker_mtime is None or age < settle_seconds):
         return Readiness("waiting", "no data files yet", first=first)
     if current.marker_mtime is not None and current.marker_mtime >= current.newest_mtime:
@@ -136,15 +167,34 @@ def judge(
     return _judge_settling(current, age, None if first else seen_at, settle_seconds)
 
 
-def _judge_manifest(current: Fingerprint, manifest: Manifest, first: bool) -> Readiness:
+def _judge_manifest(
+    current: Fingerprint, manifest: Manifest, first: bool, now: float, age: float, settle: float
+) -> Readiness:
     if manifest.fault is not None:
-        return Readiness("waiting", manifest.fault, first=first)
+        return _judge_fault(current, manifest, manifest.fault, now, age, settle, first=first)
     if not current.files:
         return Readiness("waiting", "no data files yet", first=first)
     if manifest.contents:
         reason = "the manifest's rows and checksums are not compared yet"
         return Readiness("waiting", reason, first=first, unread=True)
     return Readiness("ready", "", marker=True, first=first)
+
+
+def _judge_fault(
+    current: Fingerprint,
+    manifest: Manifest,
+    fault: str,
+    now: float,
+    age: float,
+    settle: float,
+    *,
+    first: bool = False,
+) -> Readiness:
+    """The manifest does not match: it waits, or is told as an error where a marker says that all is there."""
+    steady = manifest.changed_at is not None and min(age, now - manifest.changed_at) >= settle
+    if current.marker_mtime is not None and steady and not first:
+        return Readiness("contradicted", fault, marker=True)
+    return Readiness("waiting", fault, first=first)
 
 
 def _judge_marker(age: float, first: bool) -> Readiness:

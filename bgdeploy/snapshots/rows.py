@@ -47,7 +47,8 @@ def iterate(
 ) -> Iterator[pa.RecordBatch]:
     """Do what ``read_rows`` does, of a file that is open."""
     groups = range(parquet.metadata.num_row_groups) if row_groups is None else row_groups
-    wanted = [own.name for column in columns if (own := file.find(column)) is not None]
+    found = (own for column in columns if (own := file.find(column)) is not None)
+    wanted = [own.name for own in found if own.constant is None]
     for batch in parquet.iter_batches(rows, row_groups=list(groups), columns=wanted):
         yield conform(batch, file, columns)
 
@@ -62,6 +63,8 @@ def _column(batch: pa.RecordBatch, file: DataFile, column: Column) -> pa.Array:
     own = file.find(column)
     if own is None:
         return pa.nulls(batch.num_rows, column.kind)
+    if own.constant is not None:
+        return pa.repeat(pa.scalar(own.constant, own.kind), batch.num_rows).cast(column.kind)
     # A list's leaf is asked for by its column's name, and others may come along: by name, not by place.
     values = batch.column(batch.schema.names.index(own.name))
     if values.type == column.kind:

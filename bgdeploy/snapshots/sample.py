@@ -37,7 +37,10 @@ def present(snapshot: Snapshot, table: Table) -> Counter[str]:
     for file in table.files:
         with Parquet(snapshot.path / file.path) as parquet:
             for column in table.properties:
-                if (own := file.find(column)) is not None:
+                own = file.find(column)
+                if own is not None and own.constant is not None:
+                    total[column.name] += file.rows
+                elif own is not None:
                     nulls = read_nulls(parquet, own.name)
                     nulls = _nulls_by_reading(parquet, own.name) if nulls is None else nulls
                     total[column.name] += file.rows - nulls

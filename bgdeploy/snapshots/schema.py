@@ -6,18 +6,20 @@ import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.snapshots.checks import check_names, check_snapshot
-from bgdeploy.snapshots.columns import find_roles
+from bgdeploy.snapshots.columns import find_roles, names_of
 from bgdeploy.snapshots.counts import check_types as check_types
 from bgdeploy.snapshots.counts import label_counts as label_counts
 from bgdeploy.snapshots.counts import names_its_folder
 from bgdeploy.snapshots.layout import TableFolder, read_layout
 from bgdeploy.snapshots.parquet import Field, Parquet
-from bgdeploy.snapshots.source import Column, DataFile, Kind, Snapshot, Table
+from bgdeploy.snapshots.partitions import Pair, check_keys, type_columns
+from bgdeploy.snapshots.source import Column, DataFile, Kind, Role, Snapshot, Table
 from bgdeploy.snapshots.tables import join_columns
 from bgdeploy.snapshots.values import check_moments
 
@@ -33,37 +35,46 @@ def open_snapshot(
     customer: str,
     timestamp: int,
     path: Path,
-    columns: Mapping[str, Sequence[str]],
+    columns: Mapping[str, Any],
     fingerprint: str,
     refuses: Refuses = _takes_all,
 ) -> Snapshot:
     """Return the snapshot in ``path`` with every table, file, row count and column known.
 
     ``columns`` gives for each role (id, labels, source, target, type) the names its column may
-    have; a role that is missing has its usual names. ``refuses`` tells for a type and the program that
+    have; a role that is missing has its usual names. Its ``by_position`` lets the first column of nodes be the id
+    whatever the names are. ``refuses`` tells for a type and the program that
     wrote it what to use instead, or None where the target keeps it unharmed. Only footers are read, and a row where a
     column's place alone must tell what it is. Raises NotReadable, naming the file, for one that
     does not open; BadInput for what cannot become right by waiting.
     """
     folders = read_layout(path)
-    files = {
-        folder: [read_footer(path, file, folder, columns, refuses) for file in folder.files]
-        for folder in folders
-    }
-    joined = {
-        key: _join(key, files) for key in dict.fromkeys((folder.kind, folder.name) for folder in folders)
-    }
+    joined: dict[tuple[Kind, str], tuple[Column, ...]] = {}
+    files: dict[TableFolder, list[DataFile]] = {}
+    for key in dict.fromkeys((folder.kind, folder.name) for folder in folders):
+        same = [folder for folder in folders if (folder.kind, folder.name) == key]
+        pairs = {file: some for one in same for file, some in zip(one.files, one.pairs, strict=True)}
+        of_folders, constants = type_columns(pairs)
+        for folder in same:
+            files[folder] = [
+                read_footer(path, file, folder, columns, refuses, pairs[file], constants[file])
+                for file in folder.files
+            ]
+        joined[key] = _join(key, files, of_folders)
     tables = tuple(_table(folder, files[folder], joined[folder.kind, folder.name]) for folder in folders)
     snapshot = Snapshot(customer, timestamp, path, tables, fingerprint)
     check_snapshot(snapshot)
     return snapshot
 
 
-def _join(key: tuple[Kind, str], files: Mapping[TableFolder, Sequence[DataFile]]) -> tuple[Column, ...]:
-    """The columns of every file that fills one table; several folders may."""
+def _join(
+    key: tuple[Kind, str], files: Mapping[TableFolder, Sequence[DataFile]], of_folders: Sequence[Column]
+) -> tuple[Column, ...]:
+    """The columns of every file that fills one table, and those its folders name; several folders may fill it."""
     kind, name = key
     mine = [file for folder, some in files.items() if (folder.kind, folder.name) == key for file in some]
     columns = join_columns(kind, name, mine)
+    columns += tuple(one for one in of_folders if one.name not in {column.name for column in columns})
     check_names(kind, mine[0].path, columns)
     return columns
 
@@ -74,9 +85,15 @@ def _table(folder: TableFolder, files: Sequence[DataFile], columns: tuple[Column
 
 
 def read_footer(
-    path: Path, file: str, folder: TableFolder, columns: Mapping[str, Sequence[str]], refuses: Refuses
+    path: Path,
+    file: str,
+    folder: TableFolder,
+    columns: Mapping[str, Any],
+    refuses: Refuses,
+    pairs: Sequence[Pair] = (),
+    constants: tuple[Column, ...] = (),
 ) -> DataFile:
-    """Read one file's footer and find the roles of its columns.
+    """Read one file's footer and find the roles of its columns, with those that its folders' names (``pairs``) hold.
 
     Raises NotReadable when the file does not open, BadInput for its columns.
     """
@@ -86,15 +103,20 @@ def read_footer(
         _check_types(file, fields, written_by, refuses)
         schema = parquet.schema_arrow
         check_moments(file, parquet)
-        roles = find_roles(folder.kind, file, schema, columns, _speaker(parquet, folder))
+        roles, by_position = find_roles(folder.kind, file, schema, columns, _speaker(parquet, folder))
+        taken: tuple[Role, ...] = ("id", "labels") if folder.kind == "node" else ("source", "target", "type")
+        check_keys(file, pairs, schema.names, [name for role in taken for name in names_of(role, columns)])
         found = tuple(
             Column(field.name, field.kind, roles.get(number, "property"), stored=field.stored)
             for number, field in enumerate(fields)
         )
+        found += constants
         check_names(folder.kind, file, found)
         groups = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
         size = (path / file).stat().st_size
-        return DataFile(file, metadata.num_rows, size, sum(groups), found, written_by, max(groups, default=0))
+        return DataFile(
+            file, metadata.num_rows, size, sum(groups), found, written_by, max(groups, default=0), by_position
+        )
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +30,8 @@ class Column:
 
     ``stored`` is known of a file's own columns, and None where a column has several parts; a table's never has one.
     ``constant``: the value of every row, for a file's own column that no Parquet column holds but the
-    name of a folder it lies in (``country=DE``). A table's column never has one.
+    name of a folder it lies in (``country=DE``). A table's column never has one. Where a folder's value is
+    null, the file lacks the column.
     """
 
     name: str
@@ -55,9 +57,10 @@ class DataFile:
     columns: tuple[Column, ...] = ()  # in file order
     written_by: str = ""  # the program that the footer names
     largest_group: int = 0  # uncompressed bytes of its largest row group, which a reader holds at once
+    by_position: tuple[Role, ...] = ()  # roles whose columns were found by their place and not by name
 
     def find(self, column: Column) -> Column | None:
-        """Its own column for one of its table's, or None where it lacks it: roles by role, properties by name."""
+        """Its own column for one of its table's, or None where it lacks it or it is null throughout: roles by role, properties by name."""
         if column.role != "property":
             return next((one for one in self.columns if one.role == column.role), None)
         return next((one for one in self.columns if one.role == "property" and one.name == column.name), None)
@@ -90,6 +93,21 @@ class Table:
         """The column with this role, or None where the folder's name stands for it."""
         return next((column for column in self.columns if column.role == role), None)
 
+    @property
+    def by_position(self) -> dict[Role, list[str]]:
+        """The columns that were taken by their position in any file, by role."""
+        found: dict[Role, list[str]] = {}
+        for file in self.files:
+            for role in file.by_position:
+                names = found.setdefault(role, [])
+                names += [one.name for one in file.columns if one.role == role and one.name not in names]
+        return found
+
+    @property
+    def folder(self) -> str:
+        """``nodes/<Label>`` or ``relationships/<TYPE>``, for people."""
+        return f"nodes/{':'.join(self.labels)}" if self.kind == "node" else f"relationships/{self.name}"
+
     def file(self, path: str) -> DataFile | None:
         """The file with this path, or None for one that was made for the load."""
         return next((file for file in self.files if file.path == path), None)
@@ -121,6 +139,11 @@ class Snapshot:
         return sum(file.size for table in self.tables for file in table.files)
 
     @property
+    def by_position(self) -> list[dict[str, Any]]:
+        """The tables with columns that were taken by their position, as JSON: ``{"table": ..., "columns": {role: [name, ...]}}``."""
+        return [{"table": one.folder, "columns": one.by_position} for one in self.tables if one.by_position]
+
+    @property
     def nodes(self) -> tuple[Table, ...]:
         """Node tables."""
         return tuple(table for table in self.tables if table.kind == "node")
@@ -129,3 +152,12 @@ class Snapshot:
     def relationships(self) -> tuple[Table, ...]:
         """Relationship tables."""
         return tuple(table for table in self.tables if table.kind == "relationship")
+
+
+def tell_positions(found: Sequence[Mapping[str, Any]]) -> str:
+    """The columns that were taken by their position, as ``Snapshot.by_position`` has them, in words."""
+    tables = []
+    for one in found:
+        said = (f"{role} is {' or '.join(map(repr, names))}" for role, names in one["columns"].items())
+        tables.append(f"{one['table']}: {', '.join(said)}")
+    return "; ".join(tables)

@@ -53,7 +53,7 @@ def find_bad_text(snapshot: Snapshot) -> BadInput | None:
 
 
 def _bad_texts(path: Path, file: DataFile) -> Iterator[tuple[str, int]]:
-    names = [column.name for column in file.columns if "string" in column.type]
+    names = [one.name for one in file.columns if "string" in one.type and one.constant is None]
     start = 0
     with Parquet(path, file.path) as parquet:
         for batch in parquet.iter_batches(_BATCH, columns=names):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bgdeploy.errors import BadInput
 from bgdeploy.failpoints import reach
+from bgdeploy.snapshots.columns import tell_ends
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.findings import refuse
 from bgdeploy.snapshots.index import Index, opened_index
@@ -34,6 +35,15 @@ def diagnose(desk: Desk, misfit: Misfit, kept: str) -> BadInput | None:
 
     Where the disk has no room for the search, the error has only what was seen first.
     """
+    error = _diagnose(desk, misfit, kept)
+    guessed = (tell_ends(one) for one in desk.snapshot.relationships if one.name == misfit.name)
+    said = next(filter(None, guessed), None) if misfit.kind == "relationship" else None
+    if error is None or said is None:
+        return error
+    return type(error)(f"{error.what} {said[0]}", kept=error.kept, cure=f"{said[1]} {error.cure}")
+
+
+def _diagnose(desk: Desk, misfit: Misfit, kept: str) -> BadInput | None:
     home = "nodes" if misfit.kind == "node" else "relationships"
     desk.ledger.note(f"looking for all offenders in {home}/{misfit.name}")
     reach("load.offenders")

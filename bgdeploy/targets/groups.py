@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable
+from datetime import date
 from itertools import groupby
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from bgdeploy.targets.base import Group, Ledger
 from bgdeploy.targets.diagnosis import Desk, diagnose
 
 _KEPT = "What is live stays live."
+
+_FOLDERS_APART = 8  # folders of one table, ``country=DE``, whose files are read in statements of their own
 
 _OURS = "parquet-cpp-arrow"  # what writes split files
 Most = Callable[[Table, str, str], int]  # rows that one group of a table may have, between these labels
@@ -56,15 +59,24 @@ def _add_groups(groups: list[Group], table: Table, parts: list[Part], most: Most
 def _number_shapes(table: Table, parts: Iterable[Part]) -> dict[str, int]:
     """Files read in one statement must have the same columns in the same order: a number for each such shape."""
     numbers: dict[object, int] = {}
-    return {part.path: numbers.setdefault(_shape(file_of(table, part.path)), len(numbers)) for part in parts}
+    files = {part.path: file_of(table, part.path) for part in parts}
+    # A statement for each of many folders costs more than writing their files anew, with a column of their own.
+    apart = len({constants_of(file) for file in files.values()}) <= _FOLDERS_APART
+    return {path: numbers.setdefault(_shape(file, apart=apart), len(numbers)) for path, file in files.items()}
 
 
-def _shape(file: DataFile) -> object:
+def _shape(file: DataFile, *, apart: bool) -> object:
     columns = tuple(
         (column.name, column.role, simple(column.kind), column.stored and column.stored[:2])
         for column in file.columns
+        if column.constant is None or apart
     )
-    return columns, file.written_by.partition(" version")[0]
+    return columns, file.written_by.partition(" version")[0], constants_of(file) if apart else None
+
+
+def constants_of(file: DataFile) -> tuple[tuple[str, str | int | date], ...]:
+    """The columns that the names of a file's folders hold, with their values; files read in one statement share them."""
+    return tuple((one.name, one.constant) for one in file.columns if one.constant is not None)
 
 
 def keep_plan(

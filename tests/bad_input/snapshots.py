@@ -127,8 +127,23 @@ BAD: dict[str, tuple[Make, str]] = {
     ),
     "CSV": (
         files({"nodes/City/cities.csv": b"id\n1\n"}),
-        "The folder nodes/City holds files but none ends in .parquet (nodes/City/cities.csv). "
-        "Nothing of it was loaded. Write it as Parquet, or remove the folder.",
+        "nodes/City/cities.csv is no Parquet file, and nothing in a table's folder is left out silently. "
+        "Nothing of it was loaded. Write it as Parquet, move it out of nodes/, or begin its name with '.' to leave it out.",
+    ),
+    "CSV beside Parquet": (
+        files({"nodes/Person/b.csv": b"id\np3\n"}),
+        "nodes/Person/b.csv is no Parquet file, and nothing in a table's folder is left out silently. "
+        "Nothing of it was loaded. Write it as Parquet, move it out of nodes/, or begin its name with '.' to leave it out.",
+    ),
+    "a Delta table": (
+        files({"relationships/KNOWS/_delta_log/00000000000000000000.json": b"{}"}),
+        "relationships/KNOWS is a Delta Lake table (relationships/KNOWS/_delta_log): its log decides which files and rows count, so its files alone are not the table. "
+        "Nothing of it was loaded. Export the table as a plain folder of Parquet files, for instance with DuckDB: COPY (FROM delta_scan('<table>')) TO '<folder>/part-0.parquet'.",
+    ),
+    "a manifest that contradicts the marker": (
+        files({"manifest.json": b'{"files": [{"path": "nodes/Person/a.parquet", "size": 1}]}'}),
+        "The snapshot is not what its manifest says, though _SUCCESS is there: manifest.json says 1 bytes for nodes/Person/a.parquet, which has {n}. "
+        "Nothing of the snapshot was loaded. Write the file or the manifest again, or remove manifest.json; it is looked at again by itself when either has changed.",
     ),
     "no rows": (
         files({}, {"nodes/Person/a.parquet": pa.table({"id": pa.array([], pa.string())})}),
@@ -176,9 +191,28 @@ BAD: dict[str, tuple[Make, str]] = {
         "Nothing of it was loaded. Lay the files out as nodes/<Label>/*.parquet, relationships/<TYPE>/*.parquet and relationships/<TYPE>/from=<Label>/to=<Label>/*.parquet.",
     ),
     "a folder in a label": (
-        files({"nodes/Person/day=1/b.parquet": PERSON}),
-        "The folder nodes/Person/day=1 holds Parquet files, but tables have no folders of their own inside. "
-        "Nothing of it was loaded. Move its files up into nodes/Person/.",
+        files({"nodes/Person/more/b.parquet": PERSON}),
+        "The folder nodes/Person/more holds files, but a table has no folders inside but those of columns. "
+        "Nothing of it was loaded. Name it <column>=<value> where it is a column, or move its files into nodes/Person/ under names that are not taken there.",
+    ),
+    "a column in the file and in its folder": (
+        files({}, {"nodes/Person/id=p1/a.parquet": PERSON}),
+        "nodes/Person/id=p1/a.parquet: column 'id' is in the file and in the name of its folder too. "
+        "Nothing of the snapshot was loaded. Leave it out of the files, or give the folders another name.",
+    ),
+    "an id that is not named": (
+        node(full_name=["Ada"], dept=["a"], person_id=[1]),
+        "nodes/Person/a.parquet has no column for the id by its name (it has full_name, dept, person_id), and its second column is no labels column, so that the first might be anything. "
+        'Nothing of the snapshot was loaded. Declare the id in config.yaml: dataset: {columns: {id: [nodeId, id, ":ID", <its column>]}}. '
+        "Where the first column is the id in all such files: set dataset.columns.by_position to true.",
+    ),
+    "ends that are not named and are none": (
+        relationship(who=["Ada"], whom=["p2"], since=[1999]),
+        "relationships/KNOWS: 1 row has a source id that no node has (looked in Person): 'Ada' in relationships/KNOWS/a.parquet row 1. "
+        "relationships/KNOWS/a.parquet has no columns for the ends by their names (it has who, whom, since), so their position counted: 'who' as the source id and 'whom' as the target id. "
+        "What is live stays live; the build was deleted. If these are no ends: Declare the source id and the target id in config.yaml: "
+        'dataset: {columns: {source: [sourceNodeId, source, src, from, ":START_ID", <its column>], target: [targetNodeId, target, dst, to, ":END_ID", <its column>]}}. '
+        "Write those nodes, or leave the relationships out. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
     ),
     "one end declared": (
         files({"relationships/OWNS/from=Person/a.parquet": KNOWS["relationships/KNOWS/a.parquet"]}),

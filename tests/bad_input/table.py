@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from tests.bad_input.snapshots import GOOD, Make, files, half, parquet
 from tests.snapshots.folders import write
 
@@ -74,9 +76,26 @@ RIGHT: dict[str, tuple[Make, str, list[dict[str, Any]]]] = {
         [{"n": 9}],
     ),
     "left-out": (
-        files({"nodes/Person/.hidden.parquet": b"no", "nodes/Person/_temporary/x.parquet": b"no", "nodes/Person/b.parquet.tmp": b"no", "README": b"x"}),
+        files({"nodes/Person/.hidden.parquet": b"no", "nodes/Person/_metadata": b"no", "nodes/Person/b.parquet.crc": b"no", "README": b"x"}),
         "MATCH (n) RETURN count(*) AS n",
         [{"n": 2}],
+    ),
+    "by-position": (
+        files({}, {
+            "nodes/Entity/e.parquet": {"ENTITY_KEY": ["E1", "E2"], "LABELS": ["Entity,Company", "Entity"]},
+            "nodes/Address/a.parquet": {"ADDRESS_KEY": ["A1"], "LABELS": ["Address"], "CITY": ["Oslo"]},
+            "relationships/HAS/r.parquet": {"E": ["E1", "E2"], "A": ["A1", "A1"], "REL": ["HAS", "HAS"], "SINCE": [1999, 2001]},
+        }),
+        "MATCH (e:Entity)-[r:HAS]->(a:Address) RETURN e.ENTITY_KEY AS e, e.labels AS labels, r.SINCE AS since, a.CITY AS city",
+        [
+            {"e": "E1", "labels": ["Entity", "Company"], "since": 1999, "city": "Oslo"},
+            {"e": "E2", "labels": ["Entity"], "since": 2001, "city": "Oslo"},
+        ],
+    ),
+    "hive-names": (
+        files({"nodes/Person/000001_0": pa.table({"id": ["p3"], "name": ["Cy"]}), "nodes/Person/c.parq": {"id": ["p4"], "name": ["Di"]}}),
+        "MATCH (n) RETURN count(*) AS n",
+        [{"n": 4}],
     ),
     "linked-inside": (
         inside("nodes/Person/b.parquet"),
@@ -107,6 +126,15 @@ def unfinished(folder: Path) -> None:
     write(folder, {**GOOD, "nodes/Person/b.parquet": half(parquet(id=["p3"]))}, marker=False)
 
 
+def still(sign: str) -> Make:
+    """A good snapshot with a marker, and a sign that its writer is not done."""
+
+    def make(folder: Path) -> None:
+        write(folder, {**GOOD, sign: b""})
+
+    return make
+
+
 # Snapshots that are not ready; with the reason that ``scan`` and ``jobs list`` show.
 WAITING: dict[str, tuple[Make, str]] = {
     "nothing yet": (bare, "no data files yet"),
@@ -115,6 +143,14 @@ WAITING: dict[str, tuple[Make, str]] = {
         "nodes/Person/b.parquet does not open as a Parquet file: Parquet magic bytes not found in footer. Either "
         "the file is corrupted or this is not a parquet file. Nothing of the snapshot was loaded. Write it anew, or "
         "wait until it is copied whole.",
+    ),
+    "a writer that is not done": (
+        still("nodes/Person/_temporary/0/x.parquet"),
+        "not finished: nodes/Person/_temporary is still there; remove it when nothing writes any more",
+    ),
+    "a commit that is missing": (
+        still("relationships/KNOWS/_started_77"),
+        "not finished: relationships/KNOWS/_started_77 has no _committed_77; remove it when nothing writes any more",
     ),
     "a manifest that is none": (manifest("{"), "manifest.json is malformed: not JSON"),
     "a file that is missing": (

@@ -13,6 +13,14 @@ from bgdeploy.errors import ConfigError
 IN_THE_FILE = [
     # what stands in the file, the line that is at fault, what is said of it
     ("dataset: {base_path: ''}", 1, "dataset.base_path: must be a path"),
+    ("dataset: {base_path: 's3://bucket/data'}", 1, "s3:// is not supported by this version"),
+    (
+        "dataset: {base_path: 'dbfs:/mnt/data'}",
+        1,
+        "dataset.base_path: must be a folder or file on this machine",
+    ),
+    ("state_dir: 'gs://bucket'", 1, "gs:// is not supported by this version"),
+    ("dataset:\n  columns:\n    by_position: perhaps", 3, "'perhaps' is neither true nor false"),
     ("state_dir: x\ndataset: {base_path: x}", 2, "x) are one folder; give each a place of its own"),
     (
         "state_dir: x\ndataset: {base_path: x/data}",

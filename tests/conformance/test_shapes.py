@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 
 from bgdeploy.pipeline.verify import _plain
 from bgdeploy.targets.neo4j.inspection import to_native
-from tests.house import House
+from tests.house import House, make_house, make_removable
 from tests.snapshots.folders import write
 
 FIRST = 1700000001
@@ -351,3 +352,37 @@ def test_files_without_rows_are_no_obstacle(any_loader: House) -> None:
     }
     load(any_loader, files)
     assert counts(any_loader)["labels"] == {"Person": 1}
+
+
+def test_folders_are_columns(any_loader: House) -> None:
+    check_folders(any_loader, 3)
+
+
+def test_folders_are_columns_also_where_the_files_of_many_are_read_together(tmp_path: Path) -> None:
+    check_folders(make_house(tmp_path), 9)
+    make_removable(tmp_path)
+
+
+def check_folders(house: House, folders: int) -> None:
+    """Files of one name; relationships that join two pairs of labels are split and keep their columns."""
+    files: dict[str, Any] = {"nodes/City/c.parquet": {"id": [100]}}
+    wanted: dict[int, tuple[str, int | None, date]] = {}
+    for n in range(folders):
+        wanted[n] = f"it's {n}/%", None if n == 1 else n - 1, date(2024, 1, 1 + n)
+        year = "__HIVE_DEFAULT_PARTITION__" if n == 1 else n - 1
+        files[f"nodes/Person/k=it's {n}%2F%25/year={year}/day=2024-01-0{1 + n}/part-0.parquet"] = {
+            "id": [n],
+            "x": [n * 10],
+        }
+        ends = {"source": [n, n], "target": [n, 100]}
+        files[f"relationships/SEES/year={year}/part-0.parquet"] = ends
+    load(house, files)
+    rows = ask(house, "MATCH (n:Person) RETURN n.id AS id, n.x AS x, n.k AS k, n.year AS year, n.day AS day")
+    assert {row["id"]: (row["k"], row["year"], row["day"]) for row in rows} == wanted
+    assert [row["x"] for row in sorted(rows, key=lambda row: int(row["id"]))] == [
+        n * 10 for n in range(folders)
+    ]
+    seen = ask(house, "MATCH (a:Person)-[r:SEES]->(b) RETURN a.id AS a, b.id AS b, r.year AS year")
+    assert {(row["a"], row["b"]): row["year"] for row in seen} == {
+        (n, end): wanted[n][1] for n in range(folders) for end in (n, 100)
+    }

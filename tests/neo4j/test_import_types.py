@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from bgdeploy.targets.groups import plan_groups
 from bgdeploy.targets.neo4j.inspection import to_native
+from bgdeploy.targets.neo4j.offline.sources import FOLDER, lay_out
 from tests.neo4j.importing import imported
 from tests.neo4j.servers import LTS, NEWEST, NoServer, fetch
+from tests.snapshots.folders import opened
 
 MOMENT = datetime(2026, 1, 7, 12, 30, 15, 123456)
 OLD = datetime(1922, 1, 7, 12, 30, 15, 123456)
@@ -82,6 +86,20 @@ def test_every_value_arrives_as_over_bolt(version: str, tmp_path: Path) -> None:
             wanted = {name: plain(value) for name, value in wanted.items() if value is not None}
             assert {n: plain(v) for n, v in node.items() if n != "id"} == wanted
             assert {n: plain(v) for n, v in to_native(row["x"]).items()} == wanted
+
+
+def test_the_columns_of_folders_are_written_into_the_copies(tmp_path: Path) -> None:
+    files = {f"nodes/P/k=a%2Fb/n={n}/d=2024-01-0{n}/part-0.parquet": {"id": [n]} for n in (1, 2)}
+    snapshot = opened(tmp_path / "data", files)
+    groups = plan_groups(snapshot, lambda *_: 1000, tmp_path)
+    lay_out(snapshot, groups, tmp_path)
+    headers = [path.read_text() for path in sorted((tmp_path / FOLDER).glob("*.csv"))]
+    assert headers == ['"id:ID(g0)","k","n","d"\n"c0","c1","c2","c3"\n']
+    copies = [pq.read_table(path) for path in sorted((tmp_path / FOLDER).glob("*.parquet"))]
+    assert [row for one in copies for row in one.to_pylist()] == [
+        {"c0": 1, "c1": "a/b", "c2": 1, "c3": date(2024, 1, 1)},
+        {"c0": 2, "c1": "a/b", "c2": 2, "c3": date(2024, 1, 2)},
+    ]
 
 
 def plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from bgdeploy.pipeline.known import read_known
 from bgdeploy.pipeline.notes import BATCH
 from bgdeploy.pipeline.scan import scan as scan_once
 from bgdeploy.service import operate
+from bgdeploy.service.views import find_job
 from tests.pipeline.place import OLD, Place, jobs
 from tests.snapshots.folders import PEOPLE, write
 
@@ -250,3 +252,42 @@ def test_between_scans_every_snapshot_that_waits_has_its_turn(
         watch.look(place.site, watched)
         queued.append(len(place.rows(jobs, jobs.c.state == State.QUEUED)))
     assert queued == [3, 6, 6, 9], "the third round found the end of the list"
+
+
+def test_a_manifest_that_contradicts_a_marker_fails_and_is_looked_at_again_when_it_is_mended(
+    make_place: MakePlace,
+) -> None:
+    place = make_place(**{"dataset.settle_seconds": 10})
+    folder = write(place.path("acme", OLD), PEOPLE)
+    file = folder / "nodes/Person/a.parquet"
+    for size, verdict in ((1, "failed"), (2, "failed"), (file.stat().st_size, "queued")):
+        wrong = {"files": [{"path": "nodes/Person/a.parquet", "size": size}]}
+        (folder / "manifest.json").write_text(json.dumps(wrong))
+        os.utime(folder / "manifest.json", (place.now, place.now))
+        seen = []
+        for _ in range(4):
+            scan_once(place.site)
+            seen.append(place.states("acme")[OLD])
+            place.now += 9
+        assert seen[-1] == verdict
+        assert seen[1] != "failed"  # unchanged for 9 seconds so far
+    failed = said(place, "load.failed")
+    assert len(failed) == 2, "what did not change is not looked at again and again"
+    assert "says 1 bytes for nodes/Person/a.parquet" in failed[0]
+
+
+def test_what_was_taken_by_its_position_is_logged_shown_and_told_to_scripts(make_place: MakePlace) -> None:
+    place = make_place()
+    write(place.path("acme", OLD), {"nodes/Person/a.parquet": {"KEY": ["p1"], "LABELS": ["Person"]}})
+    write(place.path("named", OLD), PEOPLE)
+    for _ in range(2):
+        scan_once(place.site)
+        place.now += 1
+    assert said(place, "scan.by_position") == [
+        f"acme/{OLD}: columns taken by their position, since no name matches: nodes/Person: id is 'KEY', labels is 'LABELS'"
+    ]
+    (number,) = [row["id"] for row in place.rows(jobs, jobs.c.customer == "acme")]
+    found = [{"table": "nodes/Person", "columns": {"id": ["KEY"], "labels": ["LABELS"]}}]
+    assert find_job(place.site, number)["by_position"] == found
+    (other,) = [row["id"] for row in place.rows(jobs, jobs.c.customer == "named")]
+    assert find_job(place.site, other)["by_position"] == []

@@ -6,12 +6,16 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from bgdeploy.snapshots.readiness import Readiness, assess, fingerprint
+from bgdeploy.errors import NotReadable
+from bgdeploy.snapshots.layout import read_layout
+from bgdeploy.snapshots.readiness import Readiness, assess, find_rewritten, fingerprint
 from tests.snapshots.folders import KNOWS, PEOPLE, write
 
 NOW = 1_800_000_000.0
@@ -90,7 +94,7 @@ def test_any_change_starts_the_waiting_anew(tmp_path: Path, change: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name", [".part.parquet.swp", "_temporary/0.parquet", "a.parquet.tmp", ".a.parquet.crc"]
+    "name", [".part.parquet.swp", "_metadata", "_committed_7", ".a.parquet.crc", ".old/a.parquet"]
 )
 def test_what_is_never_data_does_not_disturb(tmp_path: Path, name: str) -> None:
     write(tmp_path, PEOPLE, marker=False)
@@ -128,14 +132,80 @@ def test_a_manifest_that_matches_is_complete_at_once(tmp_path: Path) -> None:
         ({"path": "relationships/KNOWS/a.parquet"}, "twice"),
     ],
 )
-def test_a_manifest_that_does_not_match_waits_and_says_why(
+def test_a_manifest_that_does_not_match_waits_and_says_why_and_fails_where_a_marker_says_that_all_is_there(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    write(tmp_path, {**PEOPLE, **KNOWS}, marker=True)
+    write(tmp_path, {**PEOPLE, **KNOWS}, marker=False)
     manifest(tmp_path, **changes)
     verdict = twice(tmp_path, 99)
     assert verdict.state == "waiting"
     assert said in verdict.reason
+    (tmp_path / "_SUCCESS").touch()
+    assert [twice(tmp_path, pause).state for pause in (0.5, 29, 30)] == ["waiting", "waiting", "contradicted"]
+    assert said in twice(tmp_path, 30).reason
+
+
+def test_a_manifest_that_was_just_written_again_has_its_time_to_match(tmp_path: Path) -> None:
+    write(tmp_path, PEOPLE)
+    manifest(tmp_path, size=1)
+    seen = fingerprint(tmp_path).text
+    os.utime(tmp_path / "manifest.json", (NOW, NOW))
+    assert look(tmp_path, now=NOW + 29, seen=seen, at=NOW - 99).state == "waiting"
+    assert look(tmp_path, now=NOW + 30, seen=seen, at=NOW - 99).state == "contradicted"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_temporary/0/attempt_0/a.parquet", "a.parquet.tmp", "a.parquet.inprogress", ".part-0.inprogress.12ab", "a.parquet._COPYING_",
+        "a.parquet.filepart", ".a.parquet.Xy12Zz", ".hive-staging_hive_1/0", "_started_77", "__magic_job-1/x",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("says_it_is_complete", ["marker", "manifest", "nothing"])
+def test_what_is_not_finished_waits_and_says_so_whatever_else_is_there(
+    tmp_path: Path, name: str, says_it_is_complete: str
+) -> None:
+    write(tmp_path, PEOPLE, marker=says_it_is_complete == "marker")
+    if says_it_is_complete == "manifest":
+        manifest(tmp_path)
+    write(tmp_path, {f"nodes/Person/{name}": b""}, marker=False)
+    verdict = twice(tmp_path, 99)
+    sign = f"nodes/Person/{name.split('/')[0]}"
+    assert verdict.state == "waiting"
+    assert verdict.reason.startswith(f"not finished: {sign} ")
+    with pytest.raises(NotReadable, match="is not finished"):
+        read_layout(tmp_path)
+    if name == "_started_77":
+        assert verdict.reason.startswith(f"not finished: {sign} has no _committed_77;")
+        (tmp_path / "nodes/Person/_committed_77").touch()
+    else:
+        shutil.rmtree(tmp_path / sign) if (tmp_path / sign).is_dir() else (tmp_path / sign).unlink()
+    assert twice(tmp_path, 99).state == "ready"
+    assert len(read_layout(tmp_path)) == 1
+
+
+def test_a_folder_of_files_without_an_ending_is_no_empty_one(tmp_path: Path) -> None:
+    write(tmp_path, {"nodes/Person/000000_0": pa.table({"id": [1]})})
+    assert twice(tmp_path, 1).state == "ready"
+
+
+def test_a_file_that_was_written_to_with_its_old_size_and_time_is_told_from_one_that_was_touched(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, {**PEOPLE, **KNOWS})
+    file = tmp_path / "nodes/Person/a.parquet"
+    before, content = file.stat(), file.read_bytes()
+    seen = fingerprint(tmp_path)
+    file.chmod(0o600)
+    os.link(tmp_path / "relationships/KNOWS/a.parquet", tmp_path / "copy")
+    assert find_rewritten(seen, fingerprint(tmp_path)) is None
+    seen = fingerprint(tmp_path)
+    with open(file, "r+b") as there:
+        there.write(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    now = fingerprint(tmp_path)
+    assert now.text == seen.text
+    assert find_rewritten(seen, now) == "nodes/Person/a.parquet"
 
 
 def test_a_disk_that_did_not_answer_once_is_asked_again(

@@ -12,7 +12,7 @@ import pytest
 from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.schema import label_counts, open_snapshot
-from bgdeploy.snapshots.source import DataFile, Table
+from bgdeploy.snapshots.source import DataFile, Table, tell_positions
 from bgdeploy.targets.ladybug.types import refuses
 from tests.snapshots.folders import KNOWS, PEOPLE, opened, write
 
@@ -27,9 +27,9 @@ def node(**columns: Any) -> dict[str, Any]:
         ({"relationships/KNOWS/a.parquet": KNOWS["relationships/KNOWS/a.parquet"]}, "has no folder nodes/"),
         ({"nodes/a.parquet": {"id": [1]}}, "lies directly in nodes/"),
         ({**PEOPLE, "relationships/a.parquet": {"source": [1], "target": [1]}}, "directly in relationships/"),
-        ({**PEOPLE, "nodes/Person/more/a.parquet": {"id": [1]}}, "tables have no folders of their own"),
+        ({**PEOPLE, "nodes/Person/more/a.parquet": {"id": [1]}}, "a table has no folders inside but those of columns"),
         ({**PEOPLE, "a.parquet": {"id": [1]}}, "own folder holds Parquet files"),
-        ({**PEOPLE, "nodes/City/a.csv": b"id\n1\n"}, "none ends in .parquet"),
+        ({**PEOPLE, "nodes/City/a.csv": b"id\n1\n"}, "nodes/City/a.csv is no Parquet file"),
         ({**PEOPLE, "nodes/City/a.parquet.gz": b"x"}, "packed or half copied"),
         ({**PEOPLE, "nodes/Person:/b.parquet": {"id": ["x"]}}, "empty label"),
         ({**PEOPLE, "relationships/KNOWS/from=Person/a.parquet": {"source": ["p1"], "target": ["p2"]}}, "both ends"),
@@ -147,10 +147,12 @@ def test_texts_stored_in_different_ways_are_one_type(tmp_path: Path) -> None:
         (["nodeId", "x"], ["id", "property"]),
         ([":ID", ":LABEL", "x"], ["id", "labels", "property"]),
         (["x", "labels", "id"], ["property", "labels", "id"]),
-        (["key", "kind", "x"], ["id", "labels", "property"]),
+        (["key", "labels", "x"], ["id", "labels", "property"]),
+        (["KEY", "LABELS", "x"], ["id", "labels", "property"]),
+        (["key", ":label"], ["id", "labels"]),
     ],
 )
-def test_columns_of_nodes_are_found_by_name_and_else_by_place(
+def test_columns_of_nodes_are_found_by_name_and_else_by_place_where_labels_follow(
     tmp_path: Path, columns: list[str], roles: list[str]
 ) -> None:
     table = pa.table([["Ada" if name == "x" else "Person"] for name in columns], columns)
@@ -158,10 +160,56 @@ def test_columns_of_nodes_are_found_by_name_and_else_by_place(
     assert [column.role for column in snapshot.tables[0].columns] == roles
 
 
-def test_a_text_in_the_place_of_labels_that_names_no_label_is_a_property(tmp_path: Path) -> None:
-    table = pa.table([["p1"], ["Ada"]], ["key", "name"])
-    snapshot = opened(tmp_path, {"nodes/Person/a.parquet": table})
-    assert [column.role for column in snapshot.tables[0].columns] == ["id", "property"]
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"full_name": ["Ada"], "dept": ["a"], "person_id": [1]},
+        {"key": ["p1"], "kind": ["Person"]},
+        {"key": ["p1"], "name": ["Ada"], "labels": ["Person"]},
+        {"full_name": ["Ada"]},
+    ],
+)
+def test_the_first_column_is_the_id_for_its_place_alone_only_where_that_is_allowed(
+    tmp_path: Path, columns: dict[str, Any]
+) -> None:
+    files = {"nodes/Person/a.parquet": columns}
+    with pytest.raises(BadInput) as caught:
+        opened(tmp_path, files)
+    assert f"no column for the id by its name (it has {', '.join(columns)})" in caught.value.what
+    assert 'dataset: {columns: {id: [nodeId, id, ":ID", <its column>]}}' in caught.value.cure
+    assert "dataset.columns.by_position to true" in caught.value.cure
+    (table,) = open_snapshot("acme", 1, tmp_path, {"by_position": True}, "").tables
+    assert table.columns[0].role == "id"
+    assert table.by_position["id"] == [next(iter(columns))]
+    kind = {column.name: column.role for column in table.columns}.get("kind", "labels")
+    assert kind == "labels"  # what merely stands there is one where its values name the folder
+
+
+def test_what_was_taken_by_its_position_is_known(tmp_path: Path) -> None:
+    files = {
+        "nodes/Entity/e.parquet": {"ENTITY_KEY": ["E1"], "LABELS": ["Entity,Company"]},
+        "nodes/Address/a.parquet": {"id": ["A1"]},
+        "relationships/HAS/r.parquet": {"E": ["E1"], "A": ["A1"], "REL": ["HAS"], "SINCE": [1999]},
+    }
+    snapshot = opened(tmp_path, files)
+    assert snapshot.by_position == [
+        {"table": "nodes/Entity", "columns": {"id": ["ENTITY_KEY"], "labels": ["LABELS"]}},
+        {"table": "relationships/HAS", "columns": {"source": ["E"], "target": ["A"], "type": ["REL"]}},
+    ]
+    assert tell_positions(snapshot.by_position) == (
+        "nodes/Entity: id is 'ENTITY_KEY', labels is 'LABELS'; "
+        "relationships/HAS: source is 'E', target is 'A', type is 'REL'"
+    )
+
+
+@pytest.mark.parametrize("ends", [{"a": [1.5], "b": [2.5]}, {"a": [1], "b": [2]}])
+def test_ends_by_position_of_another_type_show_the_columns_and_what_declares_them(
+    tmp_path: Path, ends: dict[str, Any]
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        opened(tmp_path, {**PEOPLE, "relationships/KNOWS/a.parquet": {**ends, "c": ["p1"], "d": ["p2"]}})
+    assert "a, b, c, d" in caught.value.what
+    assert "dataset: {columns: {source: [sourceNodeId, source, src, from" in caught.value.cure
 
 
 @pytest.mark.parametrize(
@@ -196,7 +244,7 @@ def test_a_node_counts_once_for_each_of_its_labels(
     assert label_counts(opened(tmp_path, {f"nodes/{folder}/a.parquet": columns})) == counted
 
 
-@pytest.mark.parametrize("columns", [["id", "labels"], ["key", "kind"]])
+@pytest.mark.parametrize("columns", [["id", "labels"], ["id", "kind"]])
 def test_damage_behind_a_footer_that_opens_is_never_a_surprise(tmp_path: Path, columns: list[str]) -> None:
     table = pa.table([[f"p{number}" for number in range(9000)], ["Person"] * 9000], columns)
     folder = write(tmp_path, {"nodes/Person/a.parquet": table})

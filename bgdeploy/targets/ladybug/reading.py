@@ -23,7 +23,7 @@ from bgdeploy.snapshots.proof import keeps_labels
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
 from bgdeploy.targets.base import Group
-from bgdeploy.targets.groups import file_of, is_split
+from bgdeploy.targets.groups import constants_of, file_of, is_split
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine
 from bgdeploy.targets.ladybug.statements import Reading
@@ -47,7 +47,8 @@ def read_group(
     ]
     held = {**statements.held_types(table), **_end_types(snapshot, table, group)}
     native = all(is_native(own, file.written_by) for file in files for own in _used(table, file))
-    if native and not anew and all(map(_tells_names_apart, files)):
+    alike = len({constants_of(file) for file in files}) == 1
+    if native and alike and not anew and all(map(_tells_names_apart, files)):
         links = [
             _link(number, home / file.path)
             for number, (home, file) in enumerate(zip(homes, files, strict=True))
@@ -78,7 +79,8 @@ def _look(path: Path, file: DataFile) -> DataFile:
 
 
 def _used(table: Table, file: DataFile) -> Iterator[Column]:
-    return (own for column in table.columns if (own := file.find(column)) is not None)
+    found = (own for column in table.columns if (own := file.find(column)) is not None)
+    return (own for own in found if own.constant is None)
 
 
 def _tells_names_apart(file: DataFile) -> bool:
@@ -120,9 +122,12 @@ def _read_as_is(
     values = {}
     for column in table.columns:
         own, wanted = file.find(column), held[column.name]
-        values[column.name] = (
-            f"CAST(NULL AS {wanted})" if own is None else statements.value(own, read[own.name], wanted)
-        )
+        if own is None:
+            values[column.name] = f"CAST(NULL AS {wanted})"
+        elif own.constant is not None:
+            values[column.name] = statements.literal(own.constant, wanted)
+        else:
+            values[column.name] = statements.value(own, read[own.name], wanted)
     labels = table.column("labels")
     own = file.find(labels) if labels is not None else None
     name = own.name if own is not None else None

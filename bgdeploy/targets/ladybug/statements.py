@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from bgdeploy.snapshots.counts import split_labels
 from bgdeploy.snapshots.source import Column, Table
@@ -44,6 +45,12 @@ def value(own: Column, read: str, held: str) -> str:
         unit = "to_microseconds" if own.type.startswith("timestamp[us") else "to_milliseconds"
         return f"CAST({_EPOCH} + {unit}({name}) AS {held})"
     return f"CAST({name} AS {held})"
+
+
+def literal(constant: str | int | date, held: str) -> str:
+    """The expression for the one value of all rows of a file, in the type held."""
+    said = str(constant) if isinstance(constant, int) else text(str(constant))
+    return f"CAST({said} AS {held})"
 
 
 def create_node(table: Table, *, labels: bool) -> str:

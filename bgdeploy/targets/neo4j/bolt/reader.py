@@ -102,7 +102,8 @@ def _telling(path: Path, file: DataFile, columns: Sequence[Column]) -> Iterator[
     except (OSError, pa.ArrowException) as error:
         if not _is_damage(error):
             raise
-        own = [one.name for column in columns if (one := file.find(column)) is not None]
+        found = (file.find(column) for column in columns)
+        own = [one.name for one in found if one is not None and one.constant is None]
         bad = next((f"column {name!r}" for name in own if not _reads(path, name)), "the file")
         what = f"{file.path}: {bad} cannot be read, it is damaged: {str(error).splitlines()[0]}"
         raise BadInput(what, kept="What is live stays live.", cure="Write it again.") from error

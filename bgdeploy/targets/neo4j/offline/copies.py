@@ -70,8 +70,9 @@ class _Writers:
 def copy(path: Path, looks: Sequence[Look], folder: Path, stem: str) -> list[Source]:
     """Write a file anew below ``folder``; raises BadInput for a value that no property can hold."""
     writers = _Writers(folder, stem, looks)
+    names = [look.own.name for look in looks if look.own.constant is None]
     with Parquet(path) as parquet:
-        for batch in parquet.iter_batches(_BATCH, columns=[look.own.name for look in looks]):
+        for batch in parquet.iter_batches(_BATCH, columns=names):
             for pattern, rows in _by_empty_lists(batch, looks):
                 columns = [_change(rows, look, empty=bool(pattern >> n & 1)) for n, look in enumerate(looks)]
                 writers.write(pattern, columns)
@@ -90,6 +91,8 @@ def _by_empty_lists(batch: pa.RecordBatch, looks: Sequence[Look]) -> Iterator[tu
 
 
 def _own(batch: pa.RecordBatch, look: Look) -> pa.Array:
+    if look.own.constant is not None:
+        return pa.repeat(pa.scalar(look.own.constant, look.own.kind), batch.num_rows)
     return batch.column(batch.schema.names.index(look.own.name))
 
 

@@ -59,6 +59,8 @@ def _look(parquet: pq.ParquetFile, file: DataFile, column: Column, own: Column) 
     form = form_of(kind)
     if form is None:
         raise unfit(file.path, own, f"holds {own.kind}")
+    if own.constant is not None:
+        return Look(column, own, form, copied=True)
     if is_.is_timestamp(kind) and form is PLAIN and _is_early(parquet, own):
         form = early(kind)
     empties = is_.is_string(kind) and column.role == "property" and _has_empties(parquet, own)
