@@ -78,6 +78,12 @@ class Table:
         """The column with this role, or None where the folder's name stands for it."""
         return next((column for column in self.columns if column.role == role), None)
 
+    def key(self, role: Role) -> Column:
+        """The column with this role, in a table that was admitted with one."""
+        column = self.column(role)
+        assert column is not None, f"{self.name} was admitted without a column for the {role}"
+        return column
+
     def file(self, path: str) -> DataFile | None:
         """The file with this path, or None for one that was made for the load."""
         return next((file for file in self.files if file.path == path), None)

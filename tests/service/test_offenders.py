@@ -50,15 +50,15 @@ def test_all_of_them_are_written_by_the_ending_of_the_file(house: House) -> None
     done = house.run("jobs", "offenders", "1", "--output", str(table), ok=False)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "nodes/Person: 1 row has no id:",
+        "1 row of nodes/Person has no id:",
         "  nodes/Person/a.parquet row 3",
-        "nodes/Person: 4 rows repeat an id:",
+        "4 rows of nodes/Person repeat an id:",
         "  'p1' in nodes/Person/a.parquet rows 1 and 4",
         "  'p2' in nodes/Person/a.parquet row 2 and nodes/Person/b.parquet rows 1 and 3",
         "  'odd \"id\", with a comma' in nodes/Person/b.parquet rows 2 and 4",
-        "relationships/KNOWS: 1 row has a source id that no node has (looked in Person):",
+        "1 row of relationships/KNOWS has a source id that no node has, of Person:",
         "  'q' in relationships/KNOWS/a.parquet row 2",
-        "relationships/KNOWS: 1 row has no target id:",
+        "1 row of relationships/KNOWS has no target id:",
         "  relationships/KNOWS/a.parquet row 1",
         f"Written to {table}; its files are relative to {folder}.",
     ]
@@ -147,7 +147,7 @@ def test_a_search_that_kills_its_process_is_no_progress_and_ends(tmp_path: Path)
     assert house.leftovers() == []
     house.run("retry", "1")
     house.run("run", "--timeout", "60", ok=False)
-    assert house.json("jobs", "show", "1")["error"].startswith("nodes/Person: 1 row has no id")
+    assert house.json("jobs", "show", "1")["error"].startswith("Leave out nodes without an id, ")
     make_removable(tmp_path)
 
 
