@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.families import is_text_list
 from bgdeploy.snapshots.footers import read_statistics
+from bgdeploy.snapshots.rows import open_file
 from bgdeploy.snapshots.source import Column, Snapshot, Table
 
 _BATCH = 65_536  # rows decoded at a time
@@ -29,9 +30,9 @@ def split_labels(value: str | Sequence[str | None] | None) -> tuple[str, ...]:
 def label_counts(snapshot: Snapshot) -> dict[str, int]:
     """Return how many nodes carry each label.
 
-    A node has the labels of its folder and those of its labels column, each counted once. Files
-    whose footer proves one value for all rows are not read; others are streamed. Raises BadInput
-    when the column holds more distinct values than labels could.
+    A node has the labels of its folder and those of its labels column, each counted once. The rows are
+    read, whatever a footer says of them. Raises BadInput when the column holds more distinct values than
+    labels could.
     """
     total: Counter[str] = Counter()
     for table in snapshot.nodes:
@@ -47,8 +48,8 @@ def label_counts(snapshot: Snapshot) -> dict[str, int]:
 def _count_more(snapshot: Path, file: str, column: Column, known: Collection[str]) -> Counter[str]:
     """Nodes per label that only the column gives them."""
     counts: Counter[str] = Counter()
-    with pq.ParquetFile(snapshot / file) as parquet:
-        for value, rows in _count_values(parquet, column.name):
+    with open_file(snapshot / file) as parquet:
+        for value, rows in _count_values(parquet, column):
             for label in {*value} - {*known}:
                 counts[label] += rows
             if len(counts) > _MOST_LABELS:
@@ -58,14 +59,13 @@ def _count_more(snapshot: Path, file: str, column: Column, known: Collection[str
     return counts
 
 
-def _count_values(parquet: pq.ParquetFile, name: str) -> Iterator[tuple[tuple[str, ...], int]]:
+def _count_values(parquet: pq.ParquetFile, column: Column) -> Iterator[tuple[tuple[str, ...], int]]:
     """Distinct sets of labels with their rows; the same one may come again."""
-    statistics = read_statistics(parquet, name)
-    if statistics is not None and statistics.nulls == 0 and isinstance(statistics.constant, str):
-        yield split_labels(statistics.constant), parquet.metadata.num_rows
+    if column.constant is not None:
+        yield split_labels(str(column.constant)), parquet.metadata.num_rows
         return
-    for column in _stream(parquet, name):
-        yield from _count_lists(column) if is_text_list(column.type) else _count_texts(column)
+    for values in _stream(parquet, column.name):
+        yield from _count_lists(values) if is_text_list(values.type) else _count_texts(values)
 
 
 def _count_texts(column: pa.Array) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -74,21 +74,19 @@ def _count_texts(column: pa.Array) -> Iterator[tuple[tuple[str, ...], int]]:
 
 
 def _count_lists(column: pa.Array) -> Iterator[tuple[tuple[str, ...], int]]:
-    # A list may name a label twice, and a node counts once for it.
-    pairs = pa.table(
-        {"node": pc.list_parent_indices(column), "label": _as_text(pc.list_flatten(column))}
-    ).drop_null()
+    # A list may name a label twice, also with blanks around it, and a node counts once for it.
+    named = _as_text(pc.list_flatten(column)).dictionary_encode()
+    plain = pa.array([(one or "").strip() or None for one in named.dictionary.to_pylist()], pa.large_string())
+    pairs = pa.table({"node": pc.list_parent_indices(column), "label": plain.take(named.indices)}).drop_null()
     labels = pairs.group_by(["node", "label"]).aggregate([]).column("label")
     for found in pc.value_counts(labels.combine_chunks()):
-        label = found["values"].as_py().strip()
-        yield (label,) if label else (), found["counts"].as_py()
+        yield (found["values"].as_py(),), found["counts"].as_py()
 
 
 def check_types(snapshot: Snapshot) -> None:
     """Raise BadInput where a type column says something else than its folder.
 
-    Nulls are fine: the folder's type stands for them. Files whose footer proves one value for all
-    rows are not read.
+    Nulls are fine: the folder's type stands for them. The rows are read, whatever a footer says of them.
     """
     for table in snapshot.relationships:
         column = table.column("type")
@@ -99,9 +97,10 @@ def check_types(snapshot: Snapshot) -> None:
 
 
 def _check_type(snapshot: Path, file: str, table: Table, column: Column) -> None:
-    with pq.ParquetFile(snapshot / file) as parquet:
-        statistics = read_statistics(parquet, column.name)
-        if statistics is not None and (statistics.min is None or statistics.constant == table.name):
+    with open_file(snapshot / file) as parquet:
+        if column.constant is not None:
+            if parquet.metadata.num_rows and str(column.constant) != table.name:
+                raise _other_type(file, 1, column.constant, table, column)
             return
         row = 0
         for values in _stream(parquet, column.name):
