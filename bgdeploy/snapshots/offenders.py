@@ -243,10 +243,8 @@ def count_more(finding: Finding, shown: int) -> str:
 
 def _cure(finding: Finding) -> str:
     match finding.problem:
-        case "null id":
-            return "leave out nodes without an id"
-        case "null source" | "null target":
-            return "leave out relationships without an end"
+        case "null id" | "null source" | "null target":
+            return "leave out rows without an id"
         case "double id" if len(finding.labels) > 1:
             return "write every node once (nodes of other folders that carry the label count too)"
         case "double id":

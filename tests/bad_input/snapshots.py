@@ -321,7 +321,7 @@ BAD: dict[str, tuple[Make, str]] = {
     # ids
     "an id that is null": (
         node(id=["p1", None]),
-        "Leave out nodes without an id: 1 row of nodes/Person has no id (nodes/Person/a.parquet row 2). "
+        "Leave out rows without an id: 1 row of nodes/Person has no id (nodes/Person/a.parquet row 2). "
         "What is live stays live; the build was deleted. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
     ),
     "an id twice": (
@@ -337,7 +337,7 @@ BAD: dict[str, tuple[Make, str]] = {
     ),
     "an end that is null": (
         relationship(source=["p1", None], target=["p2", "p2"]),
-        "Leave out relationships without an end: 1 row of relationships/KNOWS has no source id (relationships/KNOWS/a.parquet row 2). "
+        "Leave out rows without an id: 1 row of relationships/KNOWS has no source id (relationships/KNOWS/a.parquet row 2). "
         "What is live stays live; the build was deleted. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
     ),
     "an id of two labels": (

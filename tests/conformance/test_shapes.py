@@ -262,7 +262,7 @@ def test_two_relationships_between_one_pair_and_a_loop_are_kept(any_loader: Hous
     assert counts(any_loader) == {"labels": {"Person": 1}, "types": {"KNOWS": 2}}
 
 
-NULL = "Leave out nodes without an id"
+NULL = "Leave out rows without an id"
 LOST = (
     "Write the missing nodes or leave their relationships out: {} of relationships/K {} a target id that no node has, "
     "of {} ({}). "
@@ -293,7 +293,7 @@ LOST = (
         ),
         (
             {"nodes/Person/a.parquet": {"id": ["p"]}, "relationships/K/a.parquet": {"source": ["p"], "target": pa.nulls(1, pa.string())}},
-            "Leave out relationships without an end: 1 row of relationships/K has no target id (relationships/K/a.parquet row 1). ",
+            f"{NULL}: 1 row of relationships/K has no target id (relationships/K/a.parquet row 1). ",
         ),
         (
             {

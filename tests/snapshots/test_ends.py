@@ -97,3 +97,44 @@ def test_an_id_of_several_labels_is_told(tmp_path: Path) -> None:
     snapshot = open_snapshot("acme", 1700000001, tmp_path / "data", {}, "")
     with pytest.raises(Misfit, match="1 rows with a source id that several labels share"):
         find_parts(snapshot, tmp_path)
+
+
+def test_a_file_is_split_by_the_end_that_only_its_ids_tell_and_again_to_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    save(data / "nodes/A/0.parquet", id=pa.array(range(10), pa.int64()))
+    save(data / "nodes/B/0.parquet", id=pa.array([*range(100, 200, 2)] * 2, pa.int64()))  # every one twice
+    save(data / "nodes/C/0.parquet", id=pa.array(range(101, 200, 2), pa.int64()))
+    targets = pa.array([100 + row * 7 % 100 for row in range(90)], pa.int32())
+    notes = pa.array([None if row % 3 else f"note {row}" for row in range(90)])
+    save(
+        data / "relationships/R/0.parquet",
+        source=pa.array([row % 10 for row in range(90)], pa.uint8()), note=notes, target=targets,
+    )  # fmt: skip
+    snapshot = open_snapshot("acme", 1700000001, data, {}, "")
+    found = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (parts,) = find_parts(snapshot, tmp_path / name)
+        found.append((parts, [(tmp_path / name / part.path).read_bytes() for part in parts]))
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["split"]
+    assert found[0] == found[1]
+    assert [(part.path, part.rows, part.source, part.target) for part in found[0][0]] == [
+        ("split/0.parquet", 45, "A", "B"),
+        ("split/1.parquet", 45, "A", "C"),
+    ]
+    tables = [pq.read_table(tmp_path / "one" / part.path) for part in found[0][0]]
+    whole = pq.read_table(data / "relationships/R/0.parquet")
+    for table, rest in zip(tables, (0, 1), strict=True):
+        assert table == whole.filter(pa.array([target.as_py() % 2 == rest for target in targets]))
+
+
+def test_a_split_that_was_cut_off_leaves_nothing_that_is_taken_for_a_part(tmp_path: Path) -> None:
+    rows = [(row % 300, (row * 7) % 300) for row in range(100)]
+    snapshot = write(tmp_path / "data", [rows], [pa.int64()])
+    (tmp_path / "ends/in").mkdir(parents=True)
+    (tmp_path / "ends/in/0.parquet").symlink_to("/nowhere")
+    (parts,) = find_parts(snapshot, tmp_path)
+    assert sum(part.rows for part in parts) == 100
+    assert not (tmp_path / "ends").exists()

@@ -163,7 +163,7 @@ def test_all_tables_are_told_of_in_one_sentence_with_the_cure_first(tmp_path: Pa
     desk = Desk(opened(tmp_path / "data", BAD), Told(), tmp_path, across=False)
     found = diagnose(desk, misfit, KEPT)
     assert str(found) == (
-        "Leave out nodes without an id, write every node once and write the missing nodes or leave their relationships "
+        "Leave out rows without an id, write every node once and write the missing nodes or leave their relationships "
         "out: 1 row of nodes/A has no id (nodes/A/a.parquet row 3), 1 row of nodes/A repeats an id "
         "(1 in nodes/A/a.parquet rows 1 and 2), 1 row of relationships/R has a target id that no node has, of A "
         "(2 in relationships/R/a.parquet row 1), 1 row of relationships/R/from=A/to=A has a source id that no node has, "
@@ -181,7 +181,7 @@ def test_the_tables_that_were_not_refused_are_searched_for_a_while_only(
     found = diagnose(desk, Misfit("node", "A", "seen"), KEPT)
     assert isinstance(found, BadKeys)
     assert found.what == (
-        "Leave out nodes without an id and write every node once: 1 row of nodes/A has no id (nodes/A/a.parquet row 3) "
+        "Leave out rows without an id and write every node once: 1 row of nodes/A has no id (nodes/A/a.parquet row 3) "
         "and 1 row of nodes/A repeats an id (1 in nodes/A/a.parquet rows 1 and 2). Not all of relationships was searched."
     )
 
