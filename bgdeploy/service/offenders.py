@@ -47,7 +47,7 @@ class Report:
 def list_offenders(site: Site, job_id: int, output: Path | None, tell: Callable[[str, int], None]) -> Report:
     """Find all offenders of a job's snapshot and write them to ``output``; ``tell`` hears where it looks.
 
-    Raises NotFound, Refused when the folder is not what the job saw, BadInput, and TargetFull without room for the search.
+    Raises NotFound, Refused when the folder is not what the job saw, BadInput, and TargetFull where the disk has no room for the search.
     """
     with site.store.read() as connection:
         job = get_job(connection, job_id)

@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bgdeploy.errors import BgdeployError, NotReadable, TargetFull
+from bgdeploy.errors import BadInput, BgdeployError, NotReadable, TargetFull
 from bgdeploy.snapshots.duck import MEMORY_MB, link, opened_duck, quote, text
 from bgdeploy.snapshots.source import Column, DataFile, Kind, Role, Snapshot, Table
 
@@ -34,7 +34,11 @@ _BLANKS = "".join(
 
 
 class NoRoom(TargetFull):
-    """Neither memory nor disk has room for looking ids up."""
+    """The disk has no room for looking ids up; waiting may help."""
+
+
+class TooLarge(BadInput):
+    """Looking ids up needs more memory than it may take, whatever goes to disk; waiting does not help."""
 
 
 class TooLong(Exception):
@@ -103,7 +107,7 @@ class Keys:
     def run(self, query: str) -> list[Any]:
         """Return all rows of a query that gives few.
 
-        Raises NoRoom, NotReadable for a file whose pages are damaged, BadInput for text that is none, and TooLong.
+        Raises NoRoom, TooLarge, NotReadable for a file whose pages are damaged, BadInput for text that is none, and TooLong.
         """
         rows: list[Any] = self._guarded(lambda: self._connection.execute(query).fetchall())
         return rows
@@ -188,10 +192,13 @@ class Keys:
         import duckdb
 
         said = str(error).partition("\n")[0]
-        if isinstance(error, duckdb.OutOfMemoryException) or "no space left" in said.lower():
-            return NoRoom(
-                f"There is no room to look all ids up: {said}", cure="Make room on the disk of state_dir."
-            )
+        memory = isinstance(error, duckdb.OutOfMemoryException)
+        if "no space left" in said.lower() or (memory and ("offload" in said or "max_temp" in said)):
+            what = f"There is no room to look all ids up: {said}"
+            return NoRoom(what, cure="Make room on the disk of state_dir.")
+        if memory:
+            what = f"Looking all ids up needs more memory than it may take: {said}"
+            return TooLarge(what, cure="Write smaller row groups or shorter ids, or declare all ends.")
         for file in self._files:
             path = self.snapshot.path / file.path
             if not path.exists():

@@ -9,7 +9,7 @@ from pathlib import Path
 from bgdeploy.errors import BadInput
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.ends import Misfit
-from bgdeploy.snapshots.keys import Keys, NoRoom, TooLong, opened_keys
+from bgdeploy.snapshots.keys import Keys, NoRoom, TooLarge, TooLong, opened_keys
 from bgdeploy.snapshots.offenders import Finding, find_in_ends, find_in_labels, refuse
 from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import Ledger
@@ -46,9 +46,9 @@ def diagnose(desk: Desk, misfit: Misfit, kept: str) -> BadInput | None:
                 with keys.within(_REST):
                     for finding in _find(desk, keys, other):
                         found[other].append(finding)
-            except (TooLong, NoRoom):
+            except (TooLong, NoRoom, TooLarge):
                 unseen = f"Not all of {_HOMES[other]} was searched."
-    except NoRoom as full:
+    except (NoRoom, TooLarge) as full:
         return BadInput(f"{misfit.said} {full.what}", kept=kept, cure="Correct it, or make room to see all.")
     findings = [*found["node"], *found["relationship"]]
     return refuse(findings, kept, unseen) if findings else None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bgdeploy.snapshots import keys as keys_module
 from bgdeploy.snapshots.ends import find_parts
-from bgdeploy.snapshots.keys import NoRoom, Place, TooLong, opened_keys
+from bgdeploy.snapshots.keys import NoRoom, Place, TooLarge, TooLong, opened_keys
 from bgdeploy.snapshots.offenders import FIRST, Finding, find_in_ends, find_in_labels, refuse, tell
 from bgdeploy.snapshots.source import Snapshot
 from tests.snapshots.folders import opened
@@ -336,6 +336,10 @@ def test_what_memory_cannot_hold_goes_to_disk_and_a_full_one_is_no_room(
         with refused, opened_keys(snapshot, disk / "offenders") as keys:
             list(find_in_labels(keys, across=False))
         assert list(disk.iterdir()) == []
+    monkeypatch.setattr(keys_module, "MEMORY_MB", 8)
+    with pytest.raises(TooLarge, match="needs more memory than it may take"):
+        search(snapshot)
+    monkeypatch.setattr(keys_module, "MEMORY_MB", 60)
     seen, _ = search(snapshot)
     node, relationship = "nodes/A/a.parquet", "relationships/R/a.parquet"
     assert seen == {
