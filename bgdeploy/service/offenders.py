@@ -101,8 +101,9 @@ def _listen(child: children.Child, tell: Callable[[str, int], None]) -> Iterator
             yield _as_finding(message["found"])
         else:
             tell(message["folder"], message["rows"])
-    how = child.died().what.replace("The loading process", "The process that reads the snapshot")
-    raise BgdeployError(how, kept="Nothing was written.")
+    code = child.popen.wait()
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    raise BgdeployError(f"The process that reads the snapshot {how}.", kept="Nothing was written.")
 
 
 def _as_finding(told: Mapping[str, Any]) -> Finding:

@@ -222,6 +222,8 @@ class Keys:
             query = self.read([Source(table, file, role)])
             try:
                 self._connection.execute(f"SELECT sum(hash(id)) FROM ({query})").fetchall()
+            except duckdb.InterruptException as error:
+                raise TooLong from error
             except duckdb.Error as error:
                 return str(error).partition("\n")[0].replace(link(self.number(file)), file.path)
         return ""
