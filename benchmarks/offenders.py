@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bgdeploy.snapshots.index import opened_index
-from bgdeploy.snapshots.offenders import find_in_ends, find_in_label
+from bgdeploy.snapshots.keys import opened_keys
+from bgdeploy.snapshots.offenders import find_in_ends, find_in_labels
 from bgdeploy.snapshots.schema import open_snapshot
 
 ROWS, FAULTY, FILE = 10_000_000, 1_000, 2_000_000
@@ -54,15 +54,14 @@ def search(folder: Path, what: str) -> dict[str, object]:
     """One search in this process: what it found, how long it took, the most memory it had."""
     snapshot = open_snapshot("acme", 1, folder / "data", {}, "")
     before, began, worked = highest(), time.perf_counter(), time.process_time()
-    with opened_index(snapshot, snapshot.tables, folder / "index") as index:
+    with opened_keys(snapshot, folder / "search") as keys:
         if what == "double ids":
-            found = [finding.rows for finding in find_in_label(index, "Thing", across=False)]
+            found = [finding.rows for finding in find_in_labels(keys, across=False)]
         else:
-            found = [finding.rows for finding in find_in_ends(index, snapshot.relationships[0])]
-        disk = sum(path.stat().st_size for path in (folder / "index").rglob("*.arrow"))
+            found = [finding.rows for finding in find_in_ends(keys, snapshot.relationships)]
     took, work = time.perf_counter() - began, time.process_time() - worked
     times = {"seconds": round(took, 1), "of processors": round(work, 1)}
-    return {"found": found, **times, "MiB before": before, "at the peak": highest(), "on disk": disk >> 20}
+    return {"found": found, **times, "MiB before": before, "at the peak": highest()}
 
 
 def highest() -> int:

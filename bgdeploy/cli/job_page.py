@@ -37,7 +37,9 @@ def print_job(job: dict[str, Any]) -> None:
     output.print_it(Table(columns, rows, empty="Nothing is planned yet.", shape=narrow))
     print()
     for event in job["events"]:
-        print(f"{event['at']}  {event['message']}")
+        said = event["message"]
+        # A long reason is read once.
+        print(f"{event['at']}  {said.replace(job['error'], 'see error') if job['error'] else said}")
     print(f"\n{_next_command(job)}")
 
 

@@ -55,7 +55,7 @@ def _tell_where(folder: str, rows: int) -> None:
 
 
 def _print_report(report: Report, file: Path | None) -> None:
-    from bgdeploy.snapshots.findings import count_more, headline, name
+    from bgdeploy.snapshots.offenders import count_more, headline, name
 
     if not report.findings:
         print(f"Every id and every end fits in {report.folder}.")

@@ -136,7 +136,8 @@ def _run(context: typer.Context, timeout: float, workers: int | None, form: str 
         finished = run_all(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
     failed = [job for key, job in list_failed(site).items() if key not in before]
     for job in failed:
-        typer.echo(f"failed: job {job['id']} {job['customer']}/{job['timestamp']}: {job['error']}", err=True)
+        number, name = job["id"], f"{job['customer']}/{job['timestamp']}"  # the log has just said why
+        typer.echo(f"failed: job {number} {name}; why: bgdeploy jobs show {number}", err=True)
     for name, reason in unread:
         typer.echo(f"not scanned: {name}: {reason}; look again with: bgdeploy scan --once", err=True)
     if stop.hurry.is_set():

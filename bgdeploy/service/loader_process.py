@@ -180,6 +180,11 @@ def _run(ticket: dict[str, Any], line: Line) -> dict[str, Any]:
     try:
         if ticket["stage"] == "load":
             return _load(target, *_right(ticket, line), snapshot)
+        if ticket["stage"] == "offenders":
+            from bgdeploy.service.offenders import search
+
+            search(ticket, target, snapshot, line.tell)
+            return {}
         return _verify(target, ticket, line, snapshot)
     except UnicodeDecodeError as error:
         raise find_bad_text(snapshot) or error from error
@@ -213,7 +218,7 @@ def _open_snapshot(ticket: dict[str, Any], target: Target) -> Snapshot:
 
 
 def _load(target: Target, right: Ticket, ledger: PipeLedger, snapshot: Snapshot) -> dict[str, Any]:
-    from bgdeploy.snapshots.findings import BadKeys
+    from bgdeploy.snapshots.offenders import BadKeys
     from bgdeploy.snapshots.schema import check_types
 
     check_types(snapshot)

@@ -1,4 +1,7 @@
-"""Offenders of a job: its snapshot is read again, and every row whose id or end does not fit is written down."""
+"""Offenders of a job: its snapshot is read again, and every row whose id or end does not fit is written down.
+
+The command starts a process that reads the files and may die of them; it gets a ticket as a loading process does.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,25 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
-from bgdeploy.errors import Refused
+from bgdeploy.errors import BgdeployError, Refused
 from bgdeploy.jobs.rows import Row, get_job, title
 from bgdeploy.pipeline.admit import folder_of, is_as_it_was, look_at
+from bgdeploy.service import child as children
 from bgdeploy.site import Site
-from bgdeploy.snapshots.index import Place, opened_index
-from bgdeploy.snapshots.offenders import Finding, Offender, find_all
-from bgdeploy.snapshots.schema import open_snapshot
-from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.snapshots.keys import Place
+from bgdeploy.snapshots.offenders import Finding, Offender, find_in_ends, find_in_labels
+
+if TYPE_CHECKING:
+    from bgdeploy.snapshots.source import Snapshot
+    from bgdeploy.targets.base import Target
 
 COLUMNS = ("kind", "table", "problem", "id", "file", "row")
-Write = Callable[[Finding], None]
 
 
 @dataclass(frozen=True)
@@ -42,30 +47,20 @@ class Report:
 def list_offenders(site: Site, job_id: int, output: Path | None, tell: Callable[[str, int], None]) -> Report:
     """Find all offenders of a job's snapshot and write them to ``output``; ``tell`` hears where it looks.
 
-    Raises NotFound, Refused when the folder is not what the job saw, NotReadable, BadInput, and NoRoom.
+    Raises NotFound, Refused when the folder is not what the job saw, BadInput, and TargetFull where the disk has no room for the search.
     """
     with site.store.read() as connection:
         job = get_job(connection, job_id)
-    snapshot = _open(site, job)
-    findings: list[Finding] = []
+    found = _check(site, job)
     with (
         tempfile.TemporaryDirectory(prefix="offenders-", dir=site.settings.state_dir) as folder,
-        opened_index(snapshot, snapshot.tables, Path(folder, "index")) as index,
-        _writing(output) as write,
+        _aside(output) as aside,
+        children.started() as child,
     ):
-        for finding in find_all(index, across=site.target.keys_cross_folders, tell=tell):
-            write(finding)
-            findings.append(finding)
+        child.send(_ticket(site, job, found, Path(folder, "keys"), aside))
+        findings = tuple(_listen(child, tell))
         _check(site, job)
-    return Report(job, snapshot.path, tuple(findings))
-
-
-def _open(site: Site, job: Row) -> Snapshot:
-    """The snapshot as its load sees it."""
-    found = _check(site, job)
-    columns = (job["settings"] or {}).get("columns") or site.settings.dataset.columns.model_dump()
-    place = folder_of(site, job)
-    return open_snapshot(job["customer"], job["timestamp"], place, columns, found, site.target.refuses)
+    return Report(job, folder_of(site, job), findings)
 
 
 def _check(site: Site, job: Row) -> str:
@@ -79,39 +74,96 @@ def _check(site: Site, job: Row) -> str:
     raise Refused(what, kept="Nothing was written.", cure=cure)
 
 
+def _ticket(site: Site, job: Row, found: str, folder: Path, aside: Path | None) -> dict[str, Any]:
+    # The columns that its load uses; before that, those it would use.
+    settings = {**site.settings.target_settings(), **(job["settings"] or {})}
+    snapshot = {"customer": job["customer"], "timestamp": job["timestamp"], "path": str(folder_of(site, job))}
+    return {
+        "stage": "offenders",
+        "target": site.target.kind,
+        "settings": {**settings, "state_dir": str(site.settings.state_dir)},
+        "access": site.settings.target_access(),
+        "place": "",
+        "snapshot": {**snapshot, "fingerprint": found},
+        "folder": str(folder.absolute()),
+        "output": aside and str(aside.absolute()),
+        "table": aside is not None and ".csv" in aside.suffixes,
+    }
+
+
+def _listen(child: children.Child, tell: Callable[[str, int], None]) -> Iterator[Finding]:
+    for message in child.messages():
+        if "error" in message:
+            raise children.as_error(message["error"])
+        if "done" in message:
+            return
+        if "found" in message:
+            yield _as_finding(message["found"])
+        else:
+            tell(message["folder"], message["rows"])
+    code = child.popen.wait()
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    raise BgdeployError(f"The process that reads the snapshot {how}.", kept="Nothing was written.")
+
+
+def _as_finding(told: Mapping[str, Any]) -> Finding:
+    first = (
+        Offender(one["id"], tuple(Place(*place) for place in one["places"]), one["more"])
+        for one in told["first"]
+    )
+    return Finding(**{**told, "labels": tuple(told["labels"]), "first": tuple(first)})
+
+
 @contextmanager
-def _writing(output: Path | None) -> Iterator[Write]:
-    """Write findings as CSV or JSON lines; the file appears when it is whole."""
+def _aside(output: Path | None) -> Iterator[Path | None]:
+    """Yield the file to write to, which takes the output's name when the block ends well."""
     if output is None:
-        yield lambda finding: None
+        yield None
         return
     aside = output.with_name(f"{output.name}.part")
     try:
-        with open(aside, "w", encoding="utf-8", newline="") as file:
-            yield (_csv(file) if output.suffix == ".csv" else _json(file))
+        aside.write_bytes(b"")
+        yield aside
         os.replace(aside, output)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def _csv(file: IO[str]) -> Write:
-    writer = csv.writer(file)
-    writer.writerow(COLUMNS)
-    return lambda finding: writer.writerows(_lines(finding))
+def search(
+    ticket: Mapping[str, Any], target: Target, snapshot: Snapshot, send: Callable[[dict[str, Any]], None]
+) -> None:
+    """Do the process's part: send every finding, and write all its lines as CSV or JSON lines."""
+    from bgdeploy.snapshots.keys import opened_keys
 
+    def tell(folder: str, rows: int) -> None:
+        send({"folder": folder, "rows": rows})
 
-def _json(file: IO[str]) -> Write:
-    def write(finding: Finding) -> None:
-        for line in _lines(finding):
-            file.write(json.dumps(dict(zip(COLUMNS, line, strict=True)), ensure_ascii=False) + "\n")
-
-    return write
-
-
-def _lines(finding: Finding) -> Iterator[tuple[Any, ...]]:
-    about = finding.about
-    for id_, place in finding.lines():
-        yield about.kind, about.table, finding.problem, id_, place.file, place.row
+    with (
+        open(ticket["output"] or os.devnull, "w", encoding="utf-8", newline="") as file,
+        opened_keys(snapshot, Path(ticket["folder"])) as keys,
+    ):
+        writer = csv.writer(file)
+        if ticket["table"]:
+            writer.writerow(COLUMNS)
+        for find in (
+            find_in_labels(keys, across=target.keys_cross_folders, tell=tell),
+            find_in_ends(keys, snapshot.relationships, tell=tell),
+        ):
+            for finding in find:
+                first = [
+                    {"id": one.id, "places": [[*place] for place in one.places], "more": one.more}
+                    for one in finding.first
+                ]
+                names = ("kind", "table", "folder", "labels", "problem", "rows", "ids")
+                send({"found": {**{name: getattr(finding, name) for name in names}, "first": first}})
+                for id_, place in finding.lines() if ticket["output"] else ():
+                    line = (finding.kind, finding.table, finding.problem, id_, place.file, place.row)
+                    if ticket["table"]:
+                        writer.writerow(line)
+                    else:
+                        file.write(
+                            json.dumps(dict(zip(COLUMNS, line, strict=True)), ensure_ascii=False) + "\n"
+                        )
 
 
 def show_report(report: Report) -> dict[str, Any]:
@@ -121,20 +173,18 @@ def show_report(report: Report) -> dict[str, Any]:
         "customer": report.job["customer"],
         "timestamp": report.job["timestamp"],
     }
-    found = [_show_finding(finding) for finding in report.findings]
+    found = [
+        {
+            **{name: getattr(finding, name) for name in ("kind", "table", "problem", "rows", "ids")},
+            "first": [
+                {
+                    "id": one.id,
+                    "places": [{"file": place.file, "row": place.row} for place in one.places],
+                    "more": one.more,
+                }
+                for one in finding.first
+            ],
+        }
+        for finding in report.findings
+    ]
     return {**of_job, "folder": str(report.folder), "rows": report.rows, "findings": found}
-
-
-def _show_finding(finding: Finding) -> dict[str, Any]:
-    about = {"kind": finding.about.kind, "table": finding.about.table, "problem": finding.problem}
-    first = [_show_offender(offender) for offender in finding.first]
-    return {**about, "rows": finding.rows, "ids": finding.ids, "first": first}
-
-
-def _show_offender(offender: Offender) -> dict[str, Any]:
-    places = [_show_place(place) for place in offender.places]
-    return {"id": offender.id, "places": places, "more": offender.more}
-
-
-def _show_place(place: Place) -> dict[str, Any]:
-    return {"file": place.file, "row": place.row}

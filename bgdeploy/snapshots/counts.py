@@ -47,7 +47,7 @@ def _count_more(snapshot: Path, file: str, column: Column, known: Collection[str
     """Nodes per label that only the column gives them."""
     counts: Counter[str] = Counter()
     with Parquet(snapshot / file, file) as parquet:
-        for value, rows in _count_values(parquet, column.name):
+        for value, rows in _count_values(parquet, column):
             for label in {*value} - {*known}:
                 counts[label] += rows
             if len(counts) > _MOST_LABELS:
@@ -57,10 +57,13 @@ def _count_more(snapshot: Path, file: str, column: Column, known: Collection[str
     return counts
 
 
-def _count_values(parquet: Parquet, name: str) -> Iterator[tuple[tuple[str, ...], int]]:
+def _count_values(parquet: Parquet, column: Column) -> Iterator[tuple[tuple[str, ...], int]]:
     """Distinct sets of labels with their rows; the same one may come again."""
-    for column in _stream(parquet, name):
-        yield from _count_lists(column) if is_text_list(column.type) else _count_texts(column)
+    if column.constant is not None:
+        yield split_labels(str(column.constant)), parquet.metadata.num_rows
+        return
+    for values in _stream(parquet, column.name):
+        yield from _count_lists(values) if is_text_list(values.type) else _count_texts(values)
 
 
 def _count_texts(column: pa.Array) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -69,14 +72,13 @@ def _count_texts(column: pa.Array) -> Iterator[tuple[tuple[str, ...], int]]:
 
 
 def _count_lists(column: pa.Array) -> Iterator[tuple[tuple[str, ...], int]]:
-    # A list may name a label twice, and a node counts once for it.
-    pairs = pa.table(
-        {"node": pc.list_parent_indices(column), "label": _as_text(pc.list_flatten(column))}
-    ).drop_null()
+    # A list may name a label twice, also with blanks around it, and a node counts once for it.
+    named = _as_text(pc.list_flatten(column)).dictionary_encode()
+    plain = pa.array([(one or "").strip() or None for one in named.dictionary.to_pylist()], pa.large_string())
+    pairs = pa.table({"node": pc.list_parent_indices(column), "label": plain.take(named.indices)}).drop_null()
     labels = pairs.group_by(["node", "label"]).aggregate([]).column("label")
     for found in pc.value_counts(labels.combine_chunks()):
-        label = found["values"].as_py().strip()
-        yield (label,) if label else (), found["counts"].as_py()
+        yield (found["values"].as_py(),), found["counts"].as_py()
 
 
 def check_types(snapshot: Snapshot) -> None:
@@ -94,6 +96,10 @@ def check_types(snapshot: Snapshot) -> None:
 
 def _check_type(snapshot: Path, file: str, table: Table, column: Column) -> None:
     with Parquet(snapshot / file, file) as parquet:
+        if column.constant is not None:
+            if parquet.metadata.num_rows and str(column.constant) != table.name:
+                raise _other_type(file, 1, column.constant, table, column)
+            return
         row = 0
         for values in _stream(parquet, column.name):
             place = pc.index(pc.not_equal(_as_text(values), table.name), True).as_py()

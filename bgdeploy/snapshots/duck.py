@@ -53,6 +53,7 @@ def opened_duck(
     connection = duckdb.connect(":memory:", config=settings)
     try:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")  # it is drawn on standard output
         connection.execute(f"SET disabled_optimizers = '{_BELIEVING}'")
         connection.execute("SET allowed_directories = ['.']")
         # A link that leads out of an allowed folder must be named.

@@ -1,284 +1,283 @@
-"""Offenders: every row whose id or end does not fit, found from the files alone, in bounded memory."""
+"""Offenders: every row whose id or end does not fit, found from the files alone, and told in one short sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from bgdeploy.snapshots.ends import candidates
-from bgdeploy.snapshots.ids import column_of, family
-from bgdeploy.snapshots.index import Ids, Index, Listing, Place, Source, carriers
-from bgdeploy.snapshots.source import Kind, Role, Table
-from bgdeploy.snapshots.spill import IDS
+from bgdeploy.errors import BadInput
+from bgdeploy.snapshots.keys import Keys, Place, Source, candidates, ids_of, is_whole
+from bgdeploy.snapshots.source import Kind, Role, Snapshot, Table
 
 Problem = Literal[
     "null id", "double id", "null source", "null target",
     "dangling source", "dangling target", "shared source", "shared target",
 ]  # fmt: skip
-Windows = Iterable[pa.Table]  # rows as ``IDS``, never more than fit into memory
+Id = str | int | None
+Tell = Callable[[str, int], None]
+_End = tuple[Table, Role, tuple[str, ...]]  # and the labels it may join
 FIRST = 10  # offenders named one by one
 _PLACES = 3  # places named of each
 _SPOKEN = 8192  # rows turned into Python's own objects at a time
-_NONE = pa.array([], IDS.field("id").type)
+_LONG = 1500  # letters for all findings of one error
+_ID, _PATH, _FOLDER, _LABELS = 60, 120, 80, 60  # letters for one of each
+
+
+class BadKeys(BadInput):
+    """Ids or ends that do not fit: the first are named, all of them can be listed."""
+
+    def listed_by(self, command: str) -> BadKeys:
+        """The same with the command that lists them all."""
+        return BadKeys(self.what, kept=self.kept, cure=f"All of them: {command}")
 
 
 @dataclass(frozen=True)
 class Offender:
     """One id that does not fit, None for none at all, with the first places where it stands."""
 
-    id: str | int | None
+    id: Id
     places: tuple[Place, ...]
     more: int  # places beside these
 
 
 @dataclass(frozen=True)
-class Subject:
-    """Whose ids are looked at: a label, or one end of a relationship table; ``labels`` are where it is looked up."""
+class Finding:
+    """All rows of one label, or of one end of a relationship table, with one problem.
+
+    ``rows`` counts those to be changed: of a double id all but one. ``ids`` are distinct. ``first`` is in the order of
+    the files. ``labels`` are where the ids were looked for. ``lines`` yields every row, each place of a double id among
+    them, in the order of the files, until the next finding is asked for.
+    """
 
     kind: Kind
     table: str
     folder: str
-    numeric: bool
     labels: tuple[str, ...]
-
-    def read(self, id_: str | None) -> str | int | None:
-        """An id as its file has it."""
-        return int(id_) if self.numeric and id_ is not None else id_
-
-
-@dataclass(frozen=True)
-class Finding:
-    """All rows of one subject with one problem.
-
-    ``rows`` counts those to be changed: of a double id all but one. ``ids`` are distinct. ``first`` is in the
-    order of the files. ``listing`` has every row, each place of a double id among them, while the index is open.
-    """
-
-    about: Subject
     problem: Problem
     rows: int
     ids: int
     first: tuple[Offender, ...]
-    listing: Listing
-
-    def lines(self) -> Iterator[tuple[str | int | None, Place]]:
-        """Yield every row of the listing: its id and where it stands."""
-        for rows in self.listing.tables():
-            for some in rows.to_batches(max_chunksize=_SPOKEN):
-                for id_, place in zip(*(column.to_pylist() for column in some.columns), strict=True):
-                    yield self.about.read(id_), self.listing.places.at(place)
+    lines: Callable[[], Iterator[tuple[Id, Place]]] = field(
+        default=lambda: iter(()), compare=False, repr=False
+    )
 
 
-def find_all(index: Index, *, across: bool, tell: Callable[[str, int], None]) -> Iterator[Finding]:
-    """Yield what is wrong in a snapshot, nodes first; ``tell`` hears each folder and its rows beforehand.
+def find_in_labels(keys: Keys, *, across: bool, tell: Tell = lambda folder, rows: None) -> Iterator[Finding]:
+    """Yield the rows of nodes without an id, and those that repeat one; ``tell`` hears each folder and its rows.
 
     ``across``: an id must be unique among all nodes that carry the label, whatever folder they are in.
-    A finding's listing is gone when the next one is asked for.
     """
-    nodes = index.snapshot.nodes
-    for name in dict.fromkeys(table.name for table in nodes):
-        tell(f"nodes/{name}", sum(table.rows for table in nodes if table.name == name))
-        yield from _passing(find_in_label(index, name, across=across))
-    for table in index.snapshot.relationships:
-        tell(folder_of(table), table.rows)
-        yield from _passing(find_in_ends(index, table))
+    for label in dict.fromkeys(table.name for table in keys.snapshot.nodes):
+        mine = [table for table in keys.snapshot.nodes if table.name == label]
+        tell(f"nodes/{label}", sum(table.rows for table in mine))
+        own = ids_of(keys.snapshot, [label])
+        nulls = f"SELECT id, place FROM ({keys.read(own)}) WHERE id IS NULL"
+        yield from _found(keys, ("node", label, f"nodes/{label}", (label,)), "null id", nulls)
+        sources = carriers(keys.snapshot, label) if across else own
+        if {source.table.name for source in sources} <= {label}:
+            sources = own
+        for whole in (False, True):  # 1 and '1' are two ids
+            some = [source for source in sources if is_whole(source.table.key("id")) == whole]
+            if some:
+                yield from _find_doubles(keys, label, some)
 
 
-def folder_of(table: Table) -> str:
-    """The folder a table's files are in, relative to the snapshot, without those of columns inside."""
+def _find_doubles(keys: Keys, label: str, sources: Sequence[Source]) -> Iterator[Finding]:
+    def doubles(part: int) -> str:
+        ids = keys.read(sources, part)
+        again = f"SELECT id FROM ({ids}) WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1"
+        return f"SELECT id, place FROM ({ids}) SEMI JOIN ({again}) USING (id)"
+
+    keys.collect("doubles", doubles)
+    names = tuple(dict.fromkeys(source.table.name for source in sources))
+    yield from _found(keys, ("node", label, f"nodes/{label}", names), "double id", "FROM doubles")
+
+
+def carriers(snapshot: Snapshot, label: str) -> list[Source]:
+    """All files with nodes that carry a label, and keep their id under the name that its own folders use."""
+    name = next(table.key("id").name for table in snapshot.nodes if table.name == label)
+    found = []
+    for table in snapshot.nodes:
+        if table.key("id").name != name:
+            continue
+        if label in table.labels:
+            found += [Source(table, file, "id") for file in table.files]
+        elif (labels := table.column("labels")) is not None:
+            found += [
+                Source(table, file, "id", 0, label) for file in table.files if file.find(labels) is not None
+            ]
+    return found
+
+
+def find_in_ends(
+    keys: Keys, tables: Sequence[Table], *, tell: Tell = lambda folder, rows: None
+) -> Iterator[Finding]:
+    """Yield the rows of relationships with an end that is null, that no node has, or that several labels share."""
+    ends: list[_End] = []
+    for table in tables:
+        tell(_folder_of(table), table.rows)
+        for role, declared in (("source", table.source_label), ("target", table.target_label)):
+            ends.append((table, role, tuple(candidates(keys.snapshot, table, role, declared))))  # type: ignore[arg-type]
+    wrong: dict[tuple[int, str], str] = {}
+    for at, among in enumerate(dict.fromkeys(labels for _, _, labels in ends)):
+        wrong |= _look_up(keys, ends, among, at)
+    for number, (table, role, labels) in enumerate(ends):
+        about = ("relationship", table.name, _folder_of(table), labels)
+        for fault in ("null", "dangling", "shared"):
+            if (number, fault) in wrong:
+                yield from _found(keys, about, f"{fault} {role}", wrong[number, fault])  # type: ignore[arg-type]
+
+
+def _look_up(keys: Keys, ends: Sequence[_End], among: tuple[str, ...], at: int) -> dict[tuple[int, str], str]:
+    """Look ends up that may join the same labels; return a query for the rows of each with a fault."""
+    ids = ids_of(keys.snapshot, among)
+    looked = [
+        Source(table, file, role, number)
+        for number, (table, role, labels) in enumerate(ends)
+        if labels == among
+        for file in table.files
+    ]
+
+    def lost(part: int) -> str:
+        return f"SELECT mark, id, place FROM ({keys.read(looked, part)}) ANTI JOIN ({keys.read(ids, part)}) USING (id)"
+
+    def shared(part: int) -> str:
+        several = f"SELECT id FROM ({keys.read(ids, part)}) GROUP BY id HAVING min(mark) < max(mark)"
+        return f"SELECT mark, id, place FROM ({keys.read(looked, part)}) SEMI JOIN ({several}) USING (id)"
+
+    keys.collect(f"lost_{at}", lost)
+    faults = {f"lost_{at} WHERE id IS NULL": "null", f"lost_{at} WHERE id IS NOT NULL": "dangling"}
+    if len(among) > 1:
+        keys.collect(f"shared_{at}", shared)
+        faults[f"shared_{at} WHERE id IS NOT NULL"] = "shared"
+    return {
+        (mark, fault): f"SELECT id, place FROM {rows} AND mark = {mark}"
+        for rows, fault in faults.items()
+        for (mark,) in keys.run(f"SELECT DISTINCT mark FROM {rows}")
+    }
+
+
+def _found(
+    keys: Keys, about: tuple[Kind, str, str, tuple[str, ...]], problem: Problem, rows: str
+) -> Iterator[Finding]:
+    """Yield what is to be said of rows with ``id`` and ``place``, unless there are none."""
+    ((count,),) = keys.run(f"SELECT count(*) FROM ({rows})")
+    if not count:
+        return
+    if problem.startswith("null"):
+        ((places,),) = keys.run(f"SELECT min(place, {FIRST}) FROM ({rows})")
+        ids, found = 1, [(None, count, places)]
+    else:
+        each = f"SELECT id, min(place) AS first, count(*) AS rows FROM ({rows}) GROUP BY id"
+        ((ids,),) = keys.run(f"SELECT count(*) FROM ({each})")
+        found = keys.run(
+            f"SELECT id, rows, min(place, {_PLACES}) FROM ({each} ORDER BY first LIMIT {FIRST}) "
+            f"JOIN ({rows}) USING (id) GROUP BY id, rows, first ORDER BY first"
+        )
+    first = tuple(_offender(keys, *one) for one in found)
+
+    def lines() -> Iterator[tuple[Id, Place]]:
+        for id_, place in keys.stream(f"SELECT id, place FROM ({rows}) ORDER BY place", _SPOKEN):
+            yield id_, keys.at(place)
+
+    yield Finding(*about, problem, count - ids if problem == "double id" else count, ids, first, lines)
+
+
+def _offender(keys: Keys, id_: Id, rows: int, places: Sequence[int]) -> Offender:
+    return Offender(id_, tuple(map(keys.at, places)), rows - len(places))
+
+
+def _folder_of(table: Table) -> str:
+    """The folder a table's files are in, without those that are columns of it."""
     parts = table.files[0].path.split("/")[:-1]
     ends = [part for part in parts[2:] if part.startswith(("from=", "to=")) and table.kind == "relationship"]
     return "/".join([*parts[:2], *ends])
 
 
-def is_numeric(table: Table, role: Role) -> bool:
-    """True where the ids of this role are integers."""
-    return family(column_of(table, role)) == "integer"
+def refuse(findings: Sequence[Finding], kept: str, unseen: str = "") -> BadKeys:
+    """Return the error for a load that met these: what to do, then whose rows; ``unseen`` says what was not searched."""
+    some = findings[:FIRST]
+    cures = _join(list(dict.fromkeys(map(_cure, some))))
+    told = [tell(one, FIRST // len(some), _LONG // len(some)) for one in some]
+    if len(findings) > len(some):
+        told.append(f"{len(findings) - len(some)} more faults of this kind")
+    return BadKeys(f"{cures[0].upper()}{cures[1:]}: {_join(told)}.{unseen and ' '}{unseen}", kept=kept)
 
 
-def _passing(findings: Iterable[Finding]) -> Iterator[Finding]:
-    for finding in findings:
-        yield finding
-        finding.listing.spill.remove()
-
-
-def find_in_label(index: Index, label: str, *, across: bool) -> Iterator[Finding]:
-    """Yield the rows of a label without an id, and those that repeat one."""
-    own = index.label(label)
-    mine = [table for table in index.snapshot.nodes if table.name == label]
-    yield from _told(_of_label(label, mine), "null id", _Pile(own.nulls, 1))
-    sources = carriers(index.snapshot, label) if across else []
-    if {source.table.name for source in sources} <= {label}:
-        yield from _find_doubles(index, _of_label(label, mine), own)
-        return
-    for numeric in (False, True):  # 1 and '1' are two ids
-        some = [source for source in sources if is_numeric(source.table, "id") == numeric]
-        if some:
-            about = _of_label(label, [source.table for source in some])
-            yield from _find_doubles(index, about, index.read(some))
-
-
-def _of_label(label: str, tables: Sequence[Table]) -> Subject:
-    names = tuple(dict.fromkeys(table.name for table in tables))
-    return Subject("node", label, f"nodes/{label}", is_numeric(tables[0], "id"), names)
-
-
-def _find_doubles(index: Index, about: Subject, ids: Ids) -> Iterator[Finding]:
-    doubles, surplus = _pile_doubles(index, ids)
-    yield from _told(about, "double id", doubles, surplus)
-
-
-def _pile_doubles(index: Index, ids: Ids) -> tuple[_Pile, int]:
-    """Every row whose id is there more than once, and how many of them are one too many."""
-    doubles = _Pile(index.listing(ids.places))
-    for part in ids.rows.parts():
-        again = repeated(ids.rows.windows(part))
-        if len(again):
-            doubles.take(ids.rows.windows(part), partial(pc.is_in, value_set=again))
-    doubles.listing.spill.close()
-    return doubles, doubles.listing.spill.rows - doubles.ids
-
-
-def repeated(windows: Windows) -> pa.Array:
-    """Return the ids that come more than once; memory grows with distinct ids, not with rows."""
-    seen, again = _NONE, _NONE
-    for rows in windows:
-        counts = pc.value_counts(rows["id"])
-        values, several = counts.field("values"), pc.greater(counts.field("counts"), 1)
-        known = pc.is_in(values, value_set=seen)
-        again = _union(again, values.filter(pc.or_(several, known)))
-        seen = pa.concat_arrays([seen, values.filter(pc.invert(known))])
-    return again
-
-
-def find_in_ends(index: Index, table: Table) -> Iterator[Finding]:
-    """Yield the rows with an end that is null, that no node has, or that several labels share."""
-    yield from _find_in_end(index, table, "source", table.source_label)
-    yield from _find_in_end(index, table, "target", table.target_label)
-
-
-def _find_in_end(
-    index: Index, table: Table, role: Literal["source", "target"], declared: str | None
-) -> Iterator[Finding]:
-    names = candidates(index.snapshot, table, role, declared)
-    about = Subject("relationship", table.name, folder_of(table), is_numeric(table, role), tuple(names))
-    ends = index.read([Source(table, file, role) for file in table.files])
-    lost, shared = _pile_ends(index, ends, [index.label(name) for name in names])
-    ends.rows.remove()
-    null, dangling, several = _PROBLEMS[role]
-    yield from _told(about, null, _Pile(ends.nulls, 1))
-    yield from _told(about, dangling, lost)
-    yield from _told(about, several, shared)
-
-
-_PROBLEMS: dict[Role, tuple[Problem, Problem, Problem]] = {
-    "source": ("null source", "dangling source", "shared source"),
-    "target": ("null target", "dangling target", "shared target"),
-}
-
-
-def _pile_ends(index: Index, ends: Ids, labels: list[Ids]) -> tuple[_Pile, _Pile]:
-    """The rows whose id no label has, and those whose id several have."""
-    lost, shared = _Pile(index.listing(ends.places)), _Pile(index.listing(ends.places))
-    for part in ends.rows.parts():
-        held = [_distinct(label.rows.windows(part)) for label in labels]
-        lost.take(ends.rows.windows(part), partial(_is_lost, held))
-        if len(held) > 1:
-            shared.take(ends.rows.windows(part), partial(_is_shared, held))
-    lost.listing.spill.close()
-    shared.listing.spill.close()
-    return lost, shared
-
-
-def _is_lost(held: list[pa.Array], ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.equal(_hits(held, ids), 0)
-
-
-def _is_shared(held: list[pa.Array], ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.greater(_hits(held, ids), 1)
-
-
-def _hits(held: list[pa.Array], ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """In how many of these sets each id is."""
-    hits = pa.chunked_array([pa.nulls(len(ids), pa.int32()).fill_null(0)])
-    for known in held:
-        hits = pc.add(hits, pc.is_in(ids, value_set=known).cast(pa.int32()))
-    return hits
-
-
-def _distinct(windows: Windows) -> pa.Array:
-    known = _NONE
-    for rows in windows:
-        known = _union(known, pc.unique(rows["id"]))
-    return known
-
-
-def _union(one: pa.Array, more: pa.Array) -> pa.Array:
-    """What is in either of two arrays of distinct ids."""
-    return pc.unique(pa.chunked_array([one, more])) if len(one) else more
-
-
-@dataclass
-class _Pile:
-    """Offending rows while they are gathered, and how many distinct ids they have."""
-
-    listing: Listing
-    ids: int = 0
-
-    def take(self, windows: Windows, offends: Callable[[pa.ChunkedArray], pa.ChunkedArray]) -> None:
-        """Add what offends of one part; no other part has the same ids."""
-        known = _NONE
-        for rows in windows:
-            some = rows.filter(offends(rows["id"]))
-            self.listing.spill.add(some)
-            known = _union(known, pc.unique(some["id"]))
-        self.ids += len(known)
-
-
-def _told(about: Subject, problem: Problem, pile: _Pile, rows: int | None = None) -> Iterator[Finding]:
-    """Yield what is to be said of a pile, unless it is empty."""
-    listing = pile.listing
-    if listing.spill.rows:
-        wanted = _first_ids(listing)
-        first = _first_nulls(listing) if wanted == [None] else _first_of(listing, wanted, about)
-        count = listing.spill.rows if rows is None else rows
-        yield Finding(about, problem, count, pile.ids, tuple(first), listing)
-
-
-def _first_ids(listing: Listing) -> list[str | None]:
-    wanted: dict[str | None, None] = {}
-    for rows in listing.tables():
-        wanted |= dict.fromkeys(pc.unique(rows["id"])[:FIRST].to_pylist())
-        if len(wanted) >= FIRST:
+def tell(finding: Finding, most: int = FIRST, room: int = _LONG) -> str:
+    """Return whose rows have which fault, with up to ``most`` of the first offenders, as fit into ``room`` letters."""
+    said = headline(finding)
+    shown: list[str] = []
+    for one in map(name, finding.first[:most]):
+        if len(said) + sum(map(len, shown)) + len(one) > room:
             break
-    return list(wanted)[:FIRST]
+        shown.append(one)
+    if shown and (more := count_more(finding, len(shown))):
+        shown.append(more)
+    return f"{said} ({'; '.join(shown)})" if shown else said
 
 
-def _first_nulls(listing: Listing) -> Iterator[Offender]:
-    places: list[int] = []
-    for rows in listing.tables():
-        places += rows["place"][: FIRST - len(places)].to_pylist()
-    yield _offender(None, places, listing.spill.rows, listing)
+def headline(finding: Finding) -> str:
+    """Return how many rows of whom have which fault."""
+    fault, role = finding.problem.split()
+    word = role if role == "id" else f"{role} id"
+    one = finding.rows == 1
+    has, labels = "has" if one else "have", _shorten(", ".join(finding.labels), _LABELS)
+    match fault:
+        case "null":
+            said = f"{has} no {word}"
+        case "double":
+            said = "repeats an id" if one else "repeat an id"
+        case "dangling":
+            said = f"{has} a {word} that no node has, of {labels}"
+        case _:
+            said = f"{has} a {word} that several labels share, of {labels}"
+    return f"{finding.rows:,} {'row' if one else 'rows'} of {_shorten(finding.folder, _FOLDER)} {said}"
 
 
-def _first_of(listing: Listing, wanted: list[str | None], about: Subject) -> Iterator[Offender]:
-    places: dict[str | None, list[int]] = {id_: [] for id_ in wanted}
-    counts = dict.fromkeys(wanted, 0)
-    for rows in listing.tables():
-        some = rows.filter(pc.is_in(rows["id"], value_set=pa.array(wanted, _NONE.type)))
-        for id_ in wanted:
-            mine = some.filter(pc.equal(some["id"], id_))["place"]
-            counts[id_] += len(mine)
-            places[id_] += mine[: _PLACES - len(places[id_])].to_pylist()
-    for id_ in wanted:
-        yield _offender(about.read(id_), places[id_], counts[id_], listing)
+def count_more(finding: Finding, shown: int) -> str:
+    """Return how many ids there are beside those shown; nothing where these are all."""
+    rest = finding.ids - shown
+    return f"and {rest:,} more {'id' if rest == 1 else 'ids'}" if rest else ""
 
 
-def _offender(id_: str | int | None, places: list[int], rows: int, listing: Listing) -> Offender:
-    found = tuple(listing.places.at(place) for place in places)
-    return Offender(id_, found, rows - len(found))
+def _cure(finding: Finding) -> str:
+    match finding.problem:
+        case "null id" | "null source" | "null target":
+            return "leave out rows without an id"
+        case "double id" if len(finding.labels) > 1:
+            return "write every node once (nodes of other folders that carry the label count too)"
+        case "double id":
+            return "write every node once"
+        case "dangling source" | "dangling target":
+            return "write the missing nodes or leave their relationships out"
+        case _:
+            return f"declare the ends ({_shorten(f'relationships/{finding.table}', _FOLDER)}/from=<Label>/to=<Label>/*.parquet)"
+
+
+def name(offender: Offender) -> str:
+    """Return an id with the first places where it stands."""
+    places = [_tell_rows(file, rows) for file, rows in groupby(offender.places, key=attrgetter("file"))]
+    if offender.more:
+        places.append(f"{offender.more:,} more {'row' if offender.more == 1 else 'rows'}")
+    told = _join(places)
+    return told if offender.id is None else f"{_shorten(repr(offender.id), _ID)} in {told}"
+
+
+def _tell_rows(file: str, places: Iterable[Place]) -> str:
+    rows = [str(place.row) for place in places]
+    return f"{_shorten(file, _PATH)} {'row' if len(rows) == 1 else 'rows'} {_join(rows)}"
+
+
+def _join(parts: Sequence[str]) -> str:
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+
+
+def _shorten(text: str, most: int) -> str:
+    """Cut the middle out of a long text: files and ids differ at both ends."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2 - 3]}...{text[-(most // 2) :]}"

@@ -108,6 +108,12 @@ class Table:
         """``nodes/<Label>`` or ``relationships/<TYPE>``, for people."""
         return f"nodes/{':'.join(self.labels)}" if self.kind == "node" else f"relationships/{self.name}"
 
+    def key(self, role: Role) -> Column:
+        """The column with this role, in a table that was admitted with one."""
+        column = self.column(role)
+        assert column is not None, f"{self.name} was admitted without a column for the {role}"
+        return column
+
     def file(self, path: str) -> DataFile | None:
         """The file with this path, or None for one that was made for the load."""
         return next((file for file in self.files if file.path == path), None)

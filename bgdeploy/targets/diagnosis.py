@@ -1,4 +1,4 @@
-"""Diagnosis: when keys were refused, look in the files for every row that does not fit."""
+"""Diagnosis: when keys were refused, look in the files for every row that does not fit, in all tables at once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from bgdeploy.errors import BadInput
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.columns import tell_ends
 from bgdeploy.snapshots.ends import Misfit
-from bgdeploy.snapshots.findings import refuse
-from bgdeploy.snapshots.index import Index, opened_index
-from bgdeploy.snapshots.offenders import Finding, find_in_ends, find_in_label
-from bgdeploy.snapshots.source import Snapshot, Table
-from bgdeploy.snapshots.spill import NoRoom
+from bgdeploy.snapshots.keys import Keys, NoRoom, TooLarge, TooLong, opened_keys
+from bgdeploy.snapshots.offenders import Finding, find_in_ends, find_in_labels, refuse
+from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import Ledger
 
 FOLDER = "offenders"  # below a build's folder
+_REST = 60.0  # seconds for the tables that were not refused; the others are searched to their end
+_HOMES: dict[Kind, str] = {"node": "nodes", "relationship": "relationships"}
 
 
 @dataclass(frozen=True)
 class Desk:
-    """What a diagnosis works with: ``folder`` is the build's own, ``across`` as in ``find_in_label``."""
+    """What a diagnosis works with: ``folder`` is the build's own, ``across`` as in ``find_in_labels``."""
 
     snapshot: Snapshot
     ledger: Ledger
@@ -33,7 +33,7 @@ class Desk:
 def diagnose(desk: Desk, misfit: Misfit, kept: str) -> BadInput | None:
     """Return the error that names the offenders, or None where the files prove that nothing is wrong.
 
-    Where the disk has no room for the search, the error has only what was seen first.
+    Where there is no room for the search, the error has only what was seen first.
     """
     error = _diagnose(desk, misfit, kept)
     guessed = (tell_ends(one) for one in desk.snapshot.relationships if one.name == misfit.name)
@@ -44,29 +44,27 @@ def diagnose(desk: Desk, misfit: Misfit, kept: str) -> BadInput | None:
 
 
 def _diagnose(desk: Desk, misfit: Misfit, kept: str) -> BadInput | None:
-    home = "nodes" if misfit.kind == "node" else "relationships"
-    desk.ledger.note(f"looking for all offenders in {home}/{misfit.name}")
+    desk.ledger.note(f"looking for all offenders in {_HOMES[misfit.kind]}/{misfit.name}")
     reach("load.offenders")
-    tables = _concerned(desk, misfit)
+    other: Kind = "relationship" if misfit.kind == "node" else "node"
+    unseen = ""
     try:
-        with opened_index(desk.snapshot, tables, desk.folder / FOLDER) as index:
-            findings = list(_find(index, misfit, across=desk.across))
-    except NoRoom as full:
+        with opened_keys(desk.snapshot, desk.folder / FOLDER) as keys:
+            found = {misfit.kind: list(_find(desk, keys, misfit.kind))}
+            found[other] = []
+            try:
+                with keys.within(_REST):
+                    for finding in _find(desk, keys, other):
+                        found[other].append(finding)
+            except (TooLong, NoRoom, TooLarge):
+                unseen = f"Not all of {_HOMES[other]} was searched."
+    except (NoRoom, TooLarge) as full:
         return BadInput(f"{misfit.said} {full.what}", kept=kept, cure="Correct it, or make room to see all.")
-    return refuse(findings, kept) if findings else None
+    findings = [*found["node"], *found["relationship"]]
+    return refuse(findings, kept, unseen) if findings else None
 
 
-def _concerned(desk: Desk, misfit: Misfit) -> list[Table]:
-    """The tables whose ids are read."""
-    nodes, relationships = desk.snapshot.nodes, desk.snapshot.relationships
-    if misfit.kind == "node" and not desk.across:
-        return [table for table in nodes if table.name == misfit.name]
-    return [*nodes, *(table for table in relationships if table.name == misfit.name)]
-
-
-def _find(index: Index, misfit: Misfit, *, across: bool) -> Iterator[Finding]:
-    if misfit.kind == "node":
-        yield from find_in_label(index, misfit.name, across=across)
-    for table in index.snapshot.relationships:
-        if (misfit.kind, misfit.name) == ("relationship", table.name):
-            yield from find_in_ends(index, table)
+def _find(desk: Desk, keys: Keys, kind: Kind) -> Iterator[Finding]:
+    if kind == "node":
+        return find_in_labels(keys, across=desk.across)
+    return find_in_ends(keys, desk.snapshot.relationships)

@@ -39,8 +39,8 @@ def plan_groups(snapshot: Snapshot, most: Most, folder: Path) -> list[Group]:
     for table in snapshot.nodes:
         parts = [Part(file.path, file.rows, "", "") for file in table.files if file.rows]
         _add_groups(groups, table, parts, most)
-    for table in snapshot.relationships:
-        _add_groups(groups, table, find_parts(snapshot, table, folder), most)
+    for table, parts in zip(snapshot.relationships, find_parts(snapshot, folder), strict=True):
+        _add_groups(groups, table, parts, most)
     return groups
 
 

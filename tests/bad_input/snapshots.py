@@ -355,28 +355,30 @@ BAD: dict[str, tuple[Make, str]] = {
     # ids
     "an id that is null": (
         node(id=["p1", None]),
-        "nodes/Person: 1 row has no id: nodes/Person/a.parquet row 2. "
-        "What is live stays live; the build was deleted. Leave such rows out. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
+        "Leave out rows without an id: 1 row of nodes/Person has no id (nodes/Person/a.parquet row 2). "
+        "What is live stays live; the build was deleted. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
     ),
     "an id twice": (
         node(id=["p1", "p2", "p1"]),
-        "nodes/Person: 1 row repeats an id: 'p1' in nodes/Person/a.parquet rows 1 and 3. "
-        "What is live stays live; the build was deleted. Write every node once. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
+        "Write every node once: 1 row of nodes/Person repeats an id ('p1' in nodes/Person/a.parquet rows 1 and 3). "
+        "What is live stays live; the build was deleted. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
     ),
     "a dangling end": (
         relationship(source=["p1", "p1"], target=["p2", "p9"]),
-        "relationships/KNOWS: 1 row has a target id that no node has (looked in Person): 'p9' in relationships/KNOWS/a.parquet row 2. "
-        "What is live stays live; the build was deleted. Write those nodes, or leave the relationships out. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
+        "Write the missing nodes or leave their relationships out: 1 row of relationships/KNOWS has a target id that no node has, of Person "
+        "('p9' in relationships/KNOWS/a.parquet row 2). "
+        "What is live stays live; the build was deleted. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
     ),
     "an end that is null": (
         relationship(source=["p1", None], target=["p2", "p2"]),
-        "relationships/KNOWS: 1 row has no source id: relationships/KNOWS/a.parquet row 2. "
-        "What is live stays live; the build was deleted. Leave such rows out. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
+        "Leave out rows without an id: 1 row of relationships/KNOWS has no source id (relationships/KNOWS/a.parquet row 2). "
+        "What is live stays live; the build was deleted. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
     ),
     "an id of two labels": (
         files({"nodes/Firm/a.parquet": {"id": ["p1", "f1"]}}),
-        "relationships/KNOWS: 1 row has a source id that several labels share (Firm, Person): 'p1' in relationships/KNOWS/a.parquet row 1. "
-        "What is live stays live. Declare the ends (relationships/KNOWS/from=<Label>/to=<Label>/*.parquet). All of them: bgdeploy jobs offenders {n} --output offenders.csv",
+        "Declare the ends (relationships/KNOWS/from=<Label>/to=<Label>/*.parquet): 1 row of relationships/KNOWS has a source id "
+        "that several labels share, of Firm, Person ('p1' in relationships/KNOWS/a.parquet row 1). "
+        "What is live stays live. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
     ),
     # values
     "text that is no text": (

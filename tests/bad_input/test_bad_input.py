@@ -98,7 +98,11 @@ def test_a_bad_snapshot_fails_with_these_words_and_what_is_live_stays_live(town:
     assert job["state"] == "failed", job
     agree(job["error"], BAD[name][1], town.house.folder)
     assert job["attempt"] <= 1, "what cannot become right is not tried again"
-    assert f"failed: job {job['id']} acme/{job['timestamp']}: {job['error']}\n" in town.stderr
+    assert town.stderr.count(f"acme/{job['timestamp']} failed: {job['error']}\n") == 1
+    assert (
+        f"failed: job {job['id']} acme/{job['timestamp']}; why: bgdeploy jobs show {job['id']}\n"
+        in town.stderr
+    )
 
 
 def test_what_was_live_is_live_and_whole_and_nothing_was_left_behind(town: Seen) -> None:

@@ -263,34 +263,38 @@ def test_two_relationships_between_one_pair_and_a_loop_are_kept(any_loader: Hous
     assert counts(any_loader) == {"labels": {"Person": 1}, "types": {"KNOWS": 2}}
 
 
-LOST = "relationships/K: {} a target id that no node has (looked in {}): {}. "
+NULL = "Leave out rows without an id"
+LOST = (
+    "Write the missing nodes or leave their relationships out: {} of relationships/K {} a target id that no node has, "
+    "of {} ({}). "
+)
 
 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"nodes/Person/a.parquet": {"id": ["p", None]}}, "nodes/Person: 1 row has no id: nodes/Person/a.parquet row 2. "),
+        ({"nodes/Person/a.parquet": {"id": ["p", None]}}, f"{NULL}: 1 row of nodes/Person has no id (nodes/Person/a.parquet row 2). "),
         (
             {"nodes/Person/a.parquet": {"id": ["p", "o", "p"]}},
-            "nodes/Person: 1 row repeats an id: 'p' in nodes/Person/a.parquet rows 1 and 3. ",
+            "Write every node once: 1 row of nodes/Person repeats an id ('p' in nodes/Person/a.parquet rows 1 and 3). ",
         ),
         (
             {"nodes/Person/a.parquet": {"id": ["o", "p"]}, "nodes/Person/b.parquet": {"id": ["p", "o", "p"]}},
-            "nodes/Person: 3 rows repeat an id: 'o' in nodes/Person/a.parquet row 1 and nodes/Person/b.parquet row 2; "
-            "'p' in nodes/Person/a.parquet row 2 and nodes/Person/b.parquet rows 1 and 3. ",
+            "Write every node once: 3 rows of nodes/Person repeat an id ('o' in nodes/Person/a.parquet row 1 and "
+            "nodes/Person/b.parquet row 2; 'p' in nodes/Person/a.parquet row 2 and nodes/Person/b.parquet rows 1 and 3). ",
         ),
         (
             {"nodes/Person/a.parquet": {"id": ["p", None, "p"]}},
-            "nodes/Person: 1 row has no id: nodes/Person/a.parquet row 2. "
-            "nodes/Person: 1 row repeats an id: 'p' in nodes/Person/a.parquet rows 1 and 3. ",
+            f"{NULL} and write every node once: 1 row of nodes/Person has no id (nodes/Person/a.parquet row 2) and "
+            "1 row of nodes/Person repeats an id ('p' in nodes/Person/a.parquet rows 1 and 3). ",
         ),
         (
             {"nodes/Person/a.parquet": {"id": [7]}, "relationships/K/a.parquet": {"source": [7, 7, 7], "target": [9, 7, 9]}},
-            LOST.format("2 rows have", "Person", "9 in relationships/K/a.parquet rows 1 and 3"),
+            LOST.format("2 rows", "have", "Person", "9 in relationships/K/a.parquet rows 1 and 3"),
         ),
         (
             {"nodes/Person/a.parquet": {"id": ["p"]}, "relationships/K/a.parquet": {"source": ["p"], "target": pa.nulls(1, pa.string())}},
-            "relationships/K: 1 row has no target id: relationships/K/a.parquet row 1. ",
+            f"{NULL}: 1 row of relationships/K has no target id (relationships/K/a.parquet row 1). ",
         ),
         (
             {
@@ -298,7 +302,7 @@ LOST = "relationships/K: {} a target id that no node has (looked in {}): {}. "
                 "nodes/City/a.parquet": {"id": ["c"]},
                 "relationships/K/a.parquet": {"source": ["p", "p"], "target": ["c", "q"]},
             },
-            LOST.format("1 row has", "City, Person", "'q' in relationships/K/a.parquet row 2"),
+            LOST.format("1 row", "has", "City, Person", "'q' in relationships/K/a.parquet row 2"),
         ),
         (
             {
@@ -306,7 +310,8 @@ LOST = "relationships/K: {} a target id that no node has (looked in {}): {}. "
                 "nodes/City/a.parquet": {"id": [1, 3]},
                 "relationships/K/a.parquet": {"source": [2, 1], "target": [3, 3]},
             },
-            "relationships/K: 1 row has a source id that several labels share (City, Person): 1 in relationships/K/a.parquet row 2. ",
+            "Declare the ends (relationships/K/from=<Label>/to=<Label>/*.parquet): 1 row of relationships/K has a source id that "
+            "several labels share, of City, Person (1 in relationships/K/a.parquet row 2). ",
         ),
     ],
 )  # fmt: skip

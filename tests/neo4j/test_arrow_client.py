@@ -326,15 +326,15 @@ def test_good_ids_are_proven(tmp_path: Path, files: dict[str, Any], in_order: bo
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
-    ("double", {"nodes/A/a.parquet": {"id": [1, 2, 2]}}, "nodes/A: 1 row .*a.parquet"),
-    ("double over files", {"nodes/A/a.parquet": {"id": [1, 2]}, "nodes/A/b.parquet": {"id": [2, 3]}}, "nodes/A: 1 row"),
-    ("null", {"nodes/A/a.parquet": {"id": [1, None, 2]}}, "nodes/A: 1 row has no id"),
+    ("double", {"nodes/A/a.parquet": {"id": [1, 2, 2]}}, "1 row of nodes/A .*a.parquet"),
+    ("double over files", {"nodes/A/a.parquet": {"id": [1, 2]}, "nodes/A/b.parquet": {"id": [2, 3]}}, "1 row of nodes/A"),
+    ("null", {"nodes/A/a.parquet": {"id": [1, None, 2]}}, "1 row of nodes/A has no id"),
     ("over labels", {"nodes/A/a.parquet": {"id": [1, 2]}, "nodes/B/a.parquet": {"id": [2, 3]}}, "Ids repeat across labels, for instance '2'"),
-    ("dangling", {"nodes/A/a.parquet": {"id": [1, 2]}, JOINS: {"source": [1], "target": [3]}}, "JOINS.*1 row"),
-    ("in a gap", {"nodes/A/a.parquet": {"id": [1, 3]}, JOINS: {"source": [1], "target": [2]}}, "JOINS.*1 row"),
-    ("other label", {"nodes/A/a.parquet": {"id": [1]}, "nodes/B/a.parquet": {"id": [2]}, JOINS: {"source": [1], "target": [2]}}, "JOINS.*1 row"),
-    ("null end", {"nodes/A/a.parquet": {"id": [1, 2]}, JOINS: {"source": [1, 2], "target": [1, None]}}, "JOINS.*1 row"),
-    ("dangling text", {"nodes/A/a.parquet": {"id": ["a", "b"]}, JOINS: {"source": ["a"], "target": ["c"]}}, "JOINS.*1 row"),
+    ("dangling", {"nodes/A/a.parquet": {"id": [1, 2]}, JOINS: {"source": [1], "target": [3]}}, "1 row of relationships/JOINS"),
+    ("in a gap", {"nodes/A/a.parquet": {"id": [1, 3]}, JOINS: {"source": [1], "target": [2]}}, "1 row of relationships/JOINS"),
+    ("other label", {"nodes/A/a.parquet": {"id": [1]}, "nodes/B/a.parquet": {"id": [2]}, JOINS: {"source": [1], "target": [2]}}, "1 row of relationships/JOINS"),
+    ("null end", {"nodes/A/a.parquet": {"id": [1, 2]}, JOINS: {"source": [1, 2], "target": [1, None]}}, "1 row of relationships/JOINS"),
+    ("dangling text", {"nodes/A/a.parquet": {"id": ["a", "b"]}, JOINS: {"source": ["a"], "target": ["c"]}}, "1 row of relationships/JOINS"),
 ]  # fmt: skip
 
 

@@ -320,12 +320,12 @@ def test_neo4js_own_types_arrive_unharmed(real: Community, tmp_path: Path) -> No
         ({"nodes/A/a.parquet": {"id": [1], "m": pa.array([1], pa.decimal128(9, 2))}}, "column 'm' holds decimal"),
         (
             {"nodes/A/a.parquet": {"id": [1, 2]}, "nodes/B/a.parquet": {"id": [1], "labels": ["A"]}},
-            "nodes/A: 1 row repeats an id: 1 in nodes/A/a.parquet row 1 and nodes/B/a.parquet row 1. What is live stays "
-            "live. Write every node once; nodes of other folders that carry the label count too.",
+            "Write every node once (nodes of other folders that carry the label count too): 1 row of nodes/A repeats an id "
+            "(1 in nodes/A/a.parquet row 1 and nodes/B/a.parquet row 1). What is live stays live.",
         ),
         (
             {"nodes/A/a.parquet": {"id": [1]}, "relationships/R/a.parquet": {"source": [1, 1], "target": [1, 9]}},
-            "relationships/R: 1 row has a target id that no node has (looked in A): 9 in relationships/R/a.parquet row 2.",
+            "1 row of relationships/R has a target id that no node has, of A (9 in relationships/R/a.parquet row 2).",
         ),
     ],
 )  # fmt: skip

@@ -50,15 +50,15 @@ def test_all_of_them_are_written_by_the_ending_of_the_file(house: House) -> None
     done = house.run("jobs", "offenders", "1", "--output", str(table), ok=False)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "nodes/Person: 1 row has no id:",
+        "1 row of nodes/Person has no id:",
         "  nodes/Person/a.parquet row 3",
-        "nodes/Person: 4 rows repeat an id:",
+        "4 rows of nodes/Person repeat an id:",
         "  'p1' in nodes/Person/a.parquet rows 1 and 4",
         "  'p2' in nodes/Person/a.parquet row 2 and nodes/Person/b.parquet rows 1 and 3",
         "  'odd \"id\", with a comma' in nodes/Person/b.parquet rows 2 and 4",
-        "relationships/KNOWS: 1 row has a source id that no node has (looked in Person):",
+        "1 row of relationships/KNOWS has a source id that no node has, of Person:",
         "  'q' in relationships/KNOWS/a.parquet row 2",
-        "relationships/KNOWS: 1 row has no target id:",
+        "1 row of relationships/KNOWS has no target id:",
         "  relationships/KNOWS/a.parquet row 1",
         f"Written to {table}; its files are relative to {folder}.",
     ]
@@ -67,6 +67,9 @@ def test_all_of_them_are_written_by_the_ending_of_the_file(house: House) -> None
             COLUMNS,
             *([str(x if x is not None else "") for x in line] for line in LINES),
         ]
+    shown = house.run("jobs", "show", "1").stdout
+    assert shown.count("4 rows of nodes/Person repeat an id") == 1
+    assert f"acme/{FIRST} failed: see error\n" in shown
     done = house.run("jobs", "offenders", "1", "--output", str(lines), "--json", ok=False)
     told = json.loads(done.stdout)
     assert [json.loads(line) for line in lines.read_text().splitlines()] == [
@@ -147,7 +150,7 @@ def test_a_search_that_kills_its_process_is_no_progress_and_ends(tmp_path: Path)
     assert house.leftovers() == []
     house.run("retry", "1")
     house.run("run", "--timeout", "60", ok=False)
-    assert house.json("jobs", "show", "1")["error"].startswith("nodes/Person: 1 row has no id")
+    assert house.json("jobs", "show", "1")["error"].startswith("Leave out rows without an id, ")
     make_removable(tmp_path)
 
 
@@ -159,3 +162,15 @@ def test_while_it_searches_no_file_of_a_failed_copy_lies_in_the_build(house: Hou
     assert [name for name in os.listdir(build) if "graph" in name] == []
     service.kill()
     service.wait()
+
+
+def test_the_files_are_read_by_a_process_that_may_die_of_them(house: House) -> None:
+    failed(house)
+    output = house.folder / "all.csv"
+    done = house.run(
+        "jobs", "offenders", "1", "--output", str(output), failpoint="child.started:1:kill", ok=False
+    )
+    assert done.returncode == 1
+    assert "The process that reads the snapshot was killed by signal 9" in done.stderr
+    assert sorted(os.listdir(house.folder)) == ["config.yaml", "data", "state"]
+    assert not [name for name in os.listdir(house.folder / "state") if "offenders" in name]

@@ -47,9 +47,9 @@ def test_every_row_and_every_column_arrives(house: House) -> None:
     [
         (
             "duplicate-id",
-            "nodes/Entity: 1 row repeats an id: 'E0' in nodes/Entity/part-0.parquet rows 1 and 200.",
+            "Write every node once: 1 row of nodes/Entity repeats an id ('E0' in nodes/Entity/part-0.parquet rows 1 and 200).",
         ),
-        ("dangling", "relationships/HAS_ADDRESS: 1 row has a target id that no node has"),
+        ("dangling", "1 row of relationships/HAS_ADDRESS has a target id that no node has"),
         ("truncated-file", "does not open as a Parquet file"),
         ("mixed-schema", "part-odd.parquet"),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.snapshots.rows import read_rows
-from bgdeploy.snapshots.schema import label_counts, open_snapshot
+from bgdeploy.snapshots.schema import check_types, label_counts, open_snapshot
 from bgdeploy.snapshots.source import DataFile, Table, tell_positions
 from bgdeploy.targets.ladybug.types import refuses
 from tests.snapshots.folders import KNOWS, PEOPLE, opened, write
@@ -235,6 +235,7 @@ def test_columns_of_relationships_likewise(tmp_path: Path, columns: list[str], r
         ("Person", ["Person", "Person,Employee"], {"Person": 2, "Employee": 1}),
         ("Person", [["Person", "Boss"], ["Boss", "Boss", None]], {"Person": 2, "Boss": 2}),
         ("Person", [None, "Employee , Boss"], {"Person": 2, "Employee": 1, "Boss": 1}),
+        ("Person", [["Boss", " Boss", " "], [" Person ", "Boss"]], {"Person": 2, "Boss": 2}),
     ],
 )
 def test_a_node_counts_once_for_each_of_its_labels(
@@ -242,6 +243,23 @@ def test_a_node_counts_once_for_each_of_its_labels(
 ) -> None:
     columns = {"id": ["p1", "p2"]} | ({} if labels is None else {"labels": labels})
     assert label_counts(opened(tmp_path, {f"nodes/{folder}/a.parquet": columns})) == counted
+
+
+def test_labels_and_types_are_what_the_rows_say_and_not_the_footer(tmp_path: Path) -> None:
+    """The bounds of a column of one value are changed, so that the footer seems to prove another one."""
+    files = {
+        "nodes/Person/a.parquet": {"id": ["p1", "p2"], "labels": ["Bosses", "Bosses"]},
+        "relationships/KNOWS/a.parquet": {"source": ["p1"], "target": ["p2"], "type": ["LIKES"]},
+    }
+    snapshot = opened(tmp_path, files)
+    for path, true, false in zip(files, (b"Bosses", b"LIKES"), (b"Worker", b"KNOWS"), strict=True):
+        content = (snapshot.path / path).read_bytes()
+        start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+        (snapshot.path / path).write_bytes(content[:start] + content[start:].replace(true, false))
+        assert true in content[start:]
+    assert label_counts(snapshot) == {"Person": 2, "Bosses": 2}
+    with pytest.raises(BadInput, match="row 1: 'type' is 'LIKES', but the folder says 'KNOWS'"):
+        check_types(snapshot)
 
 
 @pytest.mark.parametrize("columns", [["id", "labels"], ["id", "kind"]])

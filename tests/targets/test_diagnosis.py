@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from bgdeploy.errors import BadInput
+from bgdeploy.snapshots import keys
 from bgdeploy.snapshots.ends import Misfit
-from bgdeploy.snapshots.findings import BadKeys
+from bgdeploy.snapshots.offenders import BadKeys
+from bgdeploy.targets import diagnosis
 from bgdeploy.targets.base import Group
 from bgdeploy.targets.diagnosis import Desk, diagnose
 from bgdeploy.targets.ladybug.build import Build, build
@@ -129,36 +132,79 @@ def test_the_build_is_deleted_before_the_search_begins(tmp_path: Path) -> None:
     assert work.ledger.said[-1] == ("note", "looking for all offenders in nodes/Person")
 
 
-def test_without_room_for_the_search_the_error_has_what_was_seen_first(tmp_path: Path) -> None:
-    files = {"nodes/A/a.parquet": {"id": [f"{n:040}" for n in range(20_000)] + ["x", "x"]}}
+def test_without_room_for_the_search_the_error_has_what_was_seen_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "MEMORY_MB", 30)
+    files = {"nodes/A/a.parquet": {"id": [f"{n:0200}" for n in range(200_000)] + ["x", "x"]}}
     snapshot = opened(tmp_path, files)
+    misfit = Misfit("node", "A", "A was refused: x.")
     with small_disk(1) as disk:
-        found = diagnose(
-            Desk(snapshot, Told(), disk, across=False), Misfit("node", "A", "A was refused: x."), KEPT
-        )
+        found = diagnose(Desk(snapshot, Told(), disk, across=False), misfit, KEPT)
         assert list(disk.iterdir()) == []
     assert isinstance(found, BadInput)
     assert not isinstance(found, BadKeys)
-    assert found.what.startswith("A was refused: x. Looking for all offenders takes up to 2 MiB in ")
-    found = diagnose(
-        Desk(snapshot, Told(), tmp_path, across=False), Misfit("node", "A", "A was refused: x."), KEPT
-    )
+    assert found.what.startswith("A was refused: x. There is no room to look all ids up: ")
+    found = diagnose(Desk(snapshot, Told(), tmp_path, across=False), misfit, KEPT)
     assert isinstance(found, BadKeys)
-    assert "'x' in nodes/A/a.parquet rows 20001 and 20002" in found.what
+    assert "'x' in nodes/A/a.parquet rows 200001 and 200002" in found.what
 
 
-def test_all_folders_of_a_type_are_searched_and_no_others(tmp_path: Path) -> None:
-    files = {
-        "nodes/A/a.parquet": {"id": [1, 1]},
-        "relationships/R/a.parquet": {"source": [1], "target": [2]},
-        "relationships/R/from=A/to=A/a.parquet": {"source": [3], "target": [1]},
-        "relationships/S/a.parquet": {"source": [4], "target": [4]},
-    }
-    desk = Desk(opened(tmp_path / "data", files), Told(), tmp_path, across=False)
-    found = diagnose(desk, Misfit("relationship", "R", "seen"), KEPT)
-    assert found is not None
-    assert found.what == (
-        "relationships/R: 1 row has a target id that no node has (looked in A): 2 in relationships/R/a.parquet row 1. "
-        "relationships/R/from=A/to=A: 1 row has a source id that no node has (looked in A): "
-        "3 in relationships/R/from=A/to=A/a.parquet row 1."
+BAD = {
+    "nodes/A/a.parquet": {"id": [1, 1, None]},
+    "relationships/R/a.parquet": {"source": [1], "target": [2]},
+    "relationships/R/from=A/to=A/a.parquet": {"source": [3], "target": [1]},
+    "relationships/S/a.parquet": {"source": [4], "target": [1]},
+}
+
+
+@pytest.mark.parametrize("misfit", [Misfit("node", "A", "seen"), Misfit("relationship", "R", "seen")])
+def test_all_tables_are_told_of_in_one_sentence_with_the_cure_first(tmp_path: Path, misfit: Misfit) -> None:
+    desk = Desk(opened(tmp_path / "data", BAD), Told(), tmp_path, across=False)
+    found = diagnose(desk, misfit, KEPT)
+    assert str(found) == (
+        "Leave out rows without an id, write every node once and write the missing nodes or leave their relationships "
+        "out: 1 row of nodes/A has no id (nodes/A/a.parquet row 3), 1 row of nodes/A repeats an id "
+        "(1 in nodes/A/a.parquet rows 1 and 2), 1 row of relationships/R has a target id that no node has, of A "
+        "(2 in relationships/R/a.parquet row 1), 1 row of relationships/R/from=A/to=A has a source id that no node has, "
+        "of A (3 in relationships/R/from=A/to=A/a.parquet row 1) and 1 row of relationships/S has a source id that no "
+        f"node has, of A (4 in relationships/S/a.parquet row 1). {KEPT}"
     )
+
+
+def test_the_tables_that_were_not_refused_are_searched_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "_REST", 0.0)
+    monkeypatch.setattr(keys.threading, "Timer", AtOnce)
+    desk = Desk(opened(tmp_path / "data", BAD), Told(), tmp_path, across=False)
+    found = diagnose(desk, Misfit("node", "A", "seen"), KEPT)
+    assert isinstance(found, BadKeys)
+    assert found.what == (
+        "Leave out rows without an id and write every node once: 1 row of nodes/A has no id (nodes/A/a.parquet row 3) "
+        "and 1 row of nodes/A repeats an id (1 in nodes/A/a.parquet rows 1 and 2). Not all of relationships was searched."
+    )
+
+
+class AtOnce(threading.Timer):
+    """A timer whose time is over when it starts."""
+
+    def start(self) -> None:
+        super().start()
+        self.join()
+
+
+def test_ten_offenders_are_named_over_all_tables(tmp_path: Path) -> None:
+    files = {f"nodes/{label}/a.parquet": {"id": [*range(20), *range(20)]} for label in "ABC"}
+    desk = Desk(opened(tmp_path / "data", files), Told(), tmp_path, across=False)
+    found = diagnose(desk, Misfit("node", "A", "seen"), KEPT)
+    assert found is not None
+    assert found.what.count(" in nodes/") == 9
+    assert found.what.count("and 17 more ids") == 3
+    files = {f"nodes/L{number}/a.parquet": {"id": [1, 1]} for number in range(12)}
+    found = diagnose(
+        Desk(opened(tmp_path / "more", files), Told(), tmp_path, across=False), Misfit("node", "L0", ""), KEPT
+    )
+    assert found is not None
+    assert found.what.count(" in nodes/") == 10
+    assert found.what.endswith(" and 2 more faults of this kind.")

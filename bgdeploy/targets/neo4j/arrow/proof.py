@@ -2,13 +2,13 @@
 
 The server takes ids as unique over all labels without looking: what it does with others is undefined.
 Ids that stand in order are proven while they are read, the ends of dense ones by footers alone; for
-all others the ids are put on disk.
+all others the ids are looked up by DuckDB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,19 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bgdeploy.errors import BadInput
+from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.failpoints import reach
-from bgdeploy.snapshots.ends import candidates
-from bgdeploy.snapshots.findings import refuse
 from bgdeploy.snapshots.footers import id_range, read_nulls
-from bgdeploy.snapshots.ids import name_in, read_ids
-from bgdeploy.snapshots.index import Ids, Index, Source, opened_index
-from bgdeploy.snapshots.offenders import find_in_ends, find_in_label, repeated
+from bgdeploy.snapshots.keys import Keys, Source, candidates, opened_keys, own_column
+from bgdeploy.snapshots.offenders import find_in_ends, find_in_labels, refuse
+from bgdeploy.snapshots.parquet import Parquet
 from bgdeploy.snapshots.source import DataFile, Role, Snapshot, Table
 from bgdeploy.targets.base import Ledger
 from bgdeploy.targets.neo4j.arrow.address import KEPT, OVER_BOLT
 
 _FOLDER = "proof"  # below a build's folder
+_BATCH = 65_536  # rows decoded at a time
 _SHOWN = 5  # ids named of those that several labels share
 
 
@@ -51,12 +50,11 @@ def prove(snapshot: Snapshot, ledger: Ledger, folder: Path) -> None:
     reach("load.proof")
     if spans is not None and not any(table.rows for table in doubtful):
         return
-    with opened_index(snapshot, [*snapshot.nodes, *doubtful], folder / _FOLDER) as index:
+    with opened_keys(snapshot, folder / _FOLDER) as keys:
         if spans is None:
-            _check_nodes(index)
-        for table in doubtful:
-            if not all(_lead_somewhere(index, table, *end) for end in _ends(table)):
-                raise refuse(list(find_in_ends(index, table)), KEPT)
+            _check_nodes(keys)
+        if findings := list(find_in_ends(keys, doubtful)):
+            raise refuse(findings, KEPT)
 
 
 def find_spans(snapshot: Snapshot) -> list[Span] | None:
@@ -78,13 +76,29 @@ def _span_of(snapshot: Snapshot, table: Table, file: DataFile) -> Span | None:
     """None where an id is null, or not larger than the one before."""
     first: pa.Scalar | None = None
     last: pa.Scalar | None = None
-    for ids in read_ids(snapshot, table, file, "id"):
+    for ids in _read_ids(snapshot, table, file):
         if ids.null_count or (last is not None and not last.as_py() < ids[0].as_py()):
             return None
         if not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
             return None
         first, last = first or ids[0], ids[-1]
     return None if first is None or last is None else Span(table.name, first.as_py(), last.as_py(), file.rows)
+
+
+def _read_ids(snapshot: Snapshot, table: Table, file: DataFile) -> Iterator[pa.Array]:
+    """Yield a file's ids in order, in one plain type of their kind."""
+    name = own_column(table, file, "id").name
+    try:
+        with Parquet(snapshot.path / file.path, file.path) as parquet:
+            for batch in parquet.iter_batches(_BATCH, columns=[name], use_threads=False):
+                ids = batch.column(batch.schema.names.index(name))
+                ids = ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids
+                whole = pa.uint64() if ids.type == pa.uint64() else pa.int64()
+                yield ids.cast(whole if pa.types.is_integer(ids.type) else pa.large_string())
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's own: the file is gone, or the disk fails
+        raise NotReadable(f"{file.path} is damaged: {error}", cure="Write it again.") from error
 
 
 def _all_there(snapshot: Snapshot, table: Table, spans: Sequence[Span]) -> bool:
@@ -101,7 +115,7 @@ def _within(
 ) -> bool:
     names = candidates(snapshot, table, role, declared)
     dense = list(_join(span for span in spans if span.label in names))
-    files = [(file.path, name_in(table, file, role)) for file in table.files if file.rows]
+    files = [(file.path, own_column(table, file, role).name) for file in table.files if file.rows]
     for path, name in files:
         bounds = id_range(snapshot.path, [(path, name)])
         with pq.ParquetFile(snapshot.path / path) as parquet:
@@ -130,35 +144,18 @@ def _join(spans: Iterator[Span]) -> Iterator[tuple[int, int]]:
         yield held
 
 
-def _lead_somewhere(index: Index, table: Table, role: Role, declared: str | None) -> bool:
-    """True where every end of a table is the id of a node it may join; quicker than to look for those that are not."""
-    labels = [index.label(name) for name in candidates(index.snapshot, table, role, declared)]
-    ends = index.read([Source(table, file, role) for file in table.files])
-    try:
-        return not ends.nulls.spill.rows and all(_known(ends, labels, part) for part in ends.rows.parts())
-    finally:
-        ends.rows.remove()
-
-
-def _known(ends: Ids, labels: Sequence[Ids], part: int) -> bool:
-    windows = [rows["id"] for label in labels for rows in label.rows.windows(part)]
-    ids = pa.chunked_array([chunk for one in windows for chunk in one.chunks], pa.large_string())
-    return all(pc.all(pc.is_in(rows["id"], value_set=ids)).as_py() for rows in ends.rows.windows(part))
-
-
-def _check_nodes(index: Index) -> None:
-    names = list(dict.fromkeys(table.name for table in index.snapshot.nodes if table.rows))
-    held = [index.label(name) for name in names]
-    nulls = any(ids.nulls.spill.rows for ids in held)
-    shared: list[str] = []
-    for part in sorted({part for ids in held for part in ids.rows.parts()}):
-        shared += repeated(chain.from_iterable(ids.rows.windows(part) for ids in held))[:_SHOWN].to_pylist()
-    if not shared and not nulls:
+def _check_nodes(keys: Keys) -> None:
+    every = [Source(table, file, "id") for table in keys.snapshot.nodes for file in table.files]
+    shared: list[tuple[str | None]] = []
+    for part in keys.parts:
+        ids = keys.read(every, part)
+        doubled = f"SELECT id FROM ({ids}) GROUP BY id HAVING count(*) > 1 OR id IS NULL"
+        shared += keys.run(f"SELECT id::VARCHAR FROM ({doubled}) ORDER BY id LIMIT {_SHOWN}")
+    if not shared:
         return
-    findings = [one for name in names for one in find_in_label(index, name, across=False)]
-    if findings:
+    if findings := list(find_in_labels(keys, across=False)):
         raise refuse(findings, KEPT)
-    shown = ", ".join(repr(id_) for id_ in shared[:_SHOWN])
+    shown = ", ".join(repr(id_) for (id_,) in shared[:_SHOWN])
     what = f"Ids repeat across labels, for instance {shown}; loader: arrow knows a node by its id alone, whatever its label."
     raise BadInput(
         what, kept=KEPT, cure=f"Make ids unique over all of nodes/ (by a prefix, for instance), {OVER_BOLT}."

@@ -12,8 +12,7 @@ from pyarrow import types as is_
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.counts import split_labels
 from bgdeploy.snapshots.ends import Misfit
-from bgdeploy.snapshots.families import is_text_list
-from bgdeploy.snapshots.ids import column_of, family
+from bgdeploy.snapshots.families import family, is_text_list
 from bgdeploy.snapshots.source import Column, Kind, Role, Snapshot, Table
 from bgdeploy.snapshots.unify import is_list, simple
 from bgdeploy.targets.base import Group
@@ -56,12 +55,12 @@ class Shape:
 def find_identity(snapshot: Snapshot) -> Identity:
     """Return how ids are kept; raises BadInput for tables that do not agree, and for columns that cannot be sent."""
     nodes = [table for table in snapshot.nodes if table.rows]
-    names = {column_of(table, "id").name: table.name for table in nodes}
+    names = {table.key("id").name: table.name for table in nodes}
     if len(names) > 1:
         shown = ", ".join(f"{name!r} ({label})" for name, label in sorted(names.items()))
         what = f"loader: arrow keeps all ids under one property, and the id columns are named {shown}."
         raise BadInput(what, kept=KEPT, cure=f"Give them one name, {OVER_BOLT}.")
-    kinds = {family(column_of(table, "id")): table.name for table in nodes}
+    kinds = {family(table.key("id").kind): table.name for table in nodes}
     if len(kinds) > 1:
         shown = ", ".join(f"{kind}s ({label})" for kind, label in sorted(kinds.items()))
         what = f"loader: arrow takes ids of one type, and here are {shown}."
@@ -101,7 +100,7 @@ def shape_of(snapshot: Snapshot, group: Group, identity: Identity) -> Shape:
     """Return what the batches of a group are made of."""
     table = find_table(snapshot, group)
     key = pa.string() if identity.type == "STRING" else pa.int64()
-    ends = [(column_of(table, role), name, key) for role, name in _ENDS[group.kind].items()]
+    ends = [(table.key(role), name, key) for role, name in _ENDS[group.kind].items()]
     kinds = ((column, to_wire(column.kind)) for column in table.properties)
     # A column that is null throughout has no type on the wire, and nothing to say.
     kept = [

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bgdeploy.errors import BadInput, TargetFull
 from bgdeploy.snapshots.ends import Misfit
-from bgdeploy.snapshots.ids import column_of, family
+from bgdeploy.snapshots.families import family
 from bgdeploy.snapshots.source import Column, Snapshot, Table
 from bgdeploy.targets.base import Group
 from bgdeploy.targets.groups import file_of, find_table, is_split
@@ -63,7 +63,7 @@ def spaces_of(snapshot: Snapshot) -> Spaces:
 
 def id_type(snapshot: Snapshot) -> str:
     """``integer`` where every id is one, which needs far less memory, else ``string``."""
-    found = {family(column_of(table, "id")) for table in snapshot.nodes}
+    found = {family(table.key("id").kind) for table in snapshot.nodes}
     return "integer" if found == {"integer"} else "string"
 
 
