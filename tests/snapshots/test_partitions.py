@@ -147,7 +147,7 @@ def test_files_that_are_split_keep_the_columns_of_their_folders(tmp_path: Path) 
     snapshot = opened(tmp_path / "data", {**nodes, **files})
     (table,) = snapshot.relationships
     (tmp_path / "build").mkdir()
-    parts = find_parts(snapshot, table, tmp_path / "build")
+    (parts,) = find_parts(snapshot, tmp_path / "build")
     made = [DataFile(part.path, 0, 0, 0, table.columns) for part in parts]
     found = [
         row
