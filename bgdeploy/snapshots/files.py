@@ -6,9 +6,8 @@ import os
 import re
 import stat
 from collections.abc import Set
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 MANIFEST = "manifest.json"
 MARKER = "_SUCCESS"
@@ -26,8 +25,7 @@ _UNFINISHED_FILES = (".part", ".partial", ".filepart", ".crdownload")
 _RSYNC = re.compile(r"\..+\.[A-Za-z0-9]{6}")  # .part-0.parquet.Xy12Zz
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One file, its path relative to the snapshot with ``/`` between the parts.
 
     ``fault`` says why it cannot be used although it is there: a link that leads out of the
@@ -95,9 +93,11 @@ def walk(root: str) -> list[Entry]:
         committed = {item.name for item in items if item.name.startswith(_COMMITTED)}
         for item in items:
             path = prefix + item.name
-            if (sign := _read_sign(item, path, committed)) is not None:
+            # Nearly all names are such, and there may be millions of them.
+            plain = item.name.endswith(".parquet") and item.name[0] not in "._"
+            if not plain and (sign := _read_sign(item, path, committed)) is not None:
                 entries.append(sign)
-            elif _is_bookkeeping(item.name, inside) or path == MANIFEST:
+            elif not plain and (_is_bookkeeping(item.name, inside) or path == MANIFEST):
                 continue
             elif item.is_dir(follow_symlinks=False):
                 folders.append((item.path, f"{path}/"))

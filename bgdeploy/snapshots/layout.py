@@ -59,7 +59,7 @@ def read_layout(path: Path) -> tuple[TableFolder, ...]:
     found: dict[_Home, dict[str, tuple[Pair, ...]]] = {}
     homes: dict[str, tuple[_Home, tuple[Pair, ...]]] = {}  # by folder
     for entry in entries:
-        if is_in_table(entry.path) or is_parquet(entry.path):
+        if is_in_table(entry.path) or is_parquet(entry.path) or _is_unnamed_parquet(path, entry):
             _check_data(path, entry)
             folder = os.path.dirname(entry.path)
             if folder not in homes:
@@ -115,7 +115,8 @@ def _check_entry(entry: Entry) -> None:
         raise NotReadable(f"The snapshot is not finished: {entry.path} {entry.fault}.", kept=_KEPT, cure=cure)
     if entry.sign == "foreign":
         raise _refuse(*foreign(entry.path, str(entry.fault)))
-    if entry.fault is not None and (is_in_table(entry.path) or is_parquet(entry.path)):
+    in_place = is_in_table(f"{entry.path}/") or is_parquet(entry.path)
+    if entry.fault is not None and in_place:
         raise _refuse(f"{entry.path} {entry.fault}.", "Copy the data itself into the snapshot.")
     if is_packed(entry.path):
         cure = f"Finish copying or unpack it, {_LEAVE_OUT}."
@@ -141,18 +142,26 @@ def _check_data(path: Path, entry: Entry) -> None:
         raise _refuse(what, "Rename it to load it, or begin its name with '.' to leave it out.")
     if is_parquet(entry.path):
         return
-    if "." not in parts[-1]:  # 000000_0, as Hive names its files
-        try:
-            if starts_as_parquet(str(path / entry.path)):
-                return
-        except OSError as error:
-            what = f"{entry.path} cannot be read: {error.strerror or error}."
-            raise NotReadable(what, kept=_KEPT, cure="Give bgdeploy the right to read it.") from error
-        if not entry.size:
-            cure = f"Wait until it is copied whole, remove it, {_LEAVE_OUT}."
-            raise NotReadable(f"{entry.path} is empty.", kept=_KEPT, cure=cure)
+    if _is_unnamed_parquet(path, entry):
+        return
+    if "." not in parts[-1] and not entry.size:
+        cure = f"Wait until it is copied whole, remove it, {_LEAVE_OUT}."
+        raise NotReadable(f"{entry.path} is empty.", kept=_KEPT, cure=cure)
     what = f"{entry.path} is no Parquet file, and nothing in a table's folder is left out silently."
     raise _refuse(what, f"Write it as Parquet, move it out of {parts[0]}/, {_LEAVE_OUT}.")
+
+
+def _is_unnamed_parquet(path: Path, entry: Entry) -> bool:
+    """True for a file like 000000_0, as Hive names them, that begins as Parquet does."""
+    if entry.fault is not None or "." in os.path.basename(entry.path):
+        return False
+    try:
+        return starts_as_parquet(str(path / entry.path))
+    except OSError as error:
+        if not is_in_table(entry.path):
+            return False
+        what = f"{entry.path} cannot be read: {error.strerror or error}."
+        raise NotReadable(what, kept=_KEPT, cure="Give bgdeploy the right to read it.") from error
 
 
 def _read_folder(folder: str, file: str) -> tuple[_Home, tuple[Pair, ...]]:

@@ -39,6 +39,7 @@ def test_parquet_under_every_name_that_writers_give_it_is_loaded(tmp_path: Path,
         ("_old/b.parquet", MORE),
         ("../b.csv", b"id\np3\n"),
         ("../_City/b.parquet", MORE),
+        ("../../edges/000000_0", pa.table(MORE)),  # in a folder that is no table's
     ],
 )
 def test_everything_else_is_refused_by_its_name(tmp_path: Path, name: str, content: Any) -> None:
@@ -54,6 +55,15 @@ def test_everything_else_is_refused_by_its_name(tmp_path: Path, name: str, conte
 )  # fmt: skip
 def test_bookkeeping_and_what_is_hidden_on_purpose_is_left_out(tmp_path: Path, name: str) -> None:
     assert opened(tmp_path, {**PEOPLE, f"nodes/Person/{name}": b"x"}).rows == 2
+
+
+@pytest.mark.parametrize("name", ["nodes", "relationships"])
+def test_a_link_in_the_place_of_all_tables_is_refused(tmp_path: Path, name: str) -> None:
+    write(tmp_path, {**PEOPLE, **KNOWS})
+    (tmp_path / name).rename(tmp_path / "aside")
+    (tmp_path / name).symlink_to("aside")
+    with pytest.raises(BadInput, match=f"{name} is a link to a folder"):
+        read_layout(tmp_path)
 
 
 def test_a_name_that_says_nothing_is_looked_into_without_waiting(tmp_path: Path) -> None:

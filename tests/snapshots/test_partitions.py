@@ -171,6 +171,12 @@ def test_files_of_few_folders_are_read_apart_and_those_of_many_together(
     assert len(plan_groups(snapshot, lambda *_: 1000, tmp_path)) == groups
 
 
+def test_relationships_of_several_folders_are_read_together(tmp_path: Path) -> None:
+    files = {f"relationships/R/k={n}/a.parquet": {"source": ["p1"], "target": ["p2"]} for n in range(3)}
+    snapshot = opened(tmp_path, {**PEOPLE, **files})
+    assert [group.rows for group in plan_groups(snapshot, lambda *_: 1000, tmp_path)] == [2, 3]
+
+
 ROWS = pa.table({"id": [0, 1, 2, 3], "k": ["a/b", "x=y %", None, "ü'\""], "n": [1, 2, 3, 4]})
 
 
