@@ -420,11 +420,6 @@ BAD: dict[str, tuple[Make, str]] = {
         "nodes/Person/a.parquet: column 'at' holds a day or a moment outside of the years 1 to 9999. "
         "Nothing of the snapshot was loaded. Write null for what has no date, or check the unit (seconds, milliseconds, microseconds).",
     ),
-    "a time of day beyond its day": (
-        node(id=["p1"], at=pa.array([86_400_000_000], pa.int64()).view(pa.time64("us"))),
-        "nodes/Person/a.parquet: column 'at' holds a time of day before 00:00 or after 23:59:59.999999. "
-        "What is live stays live. Write a span as a duration or an integer, midnight as 00:00.",
-    ),
     "a type that only its program knows": (
         node(
             id=["p1"],
@@ -432,10 +427,5 @@ BAD: dict[str, tuple[Make, str]] = {
         ),
         "nodes/Person/a.parquet: column 'at' holds arrow.bool8 (int8), which would not arrive unharmed. "
         "Nothing of the snapshot was loaded. Use a boolean.",
-    ),
-    "a label with a dot": (
-        files({"nodes/a.b/a.parquet": {"id": [1]}}),
-        "nodes/a.b: a label with a dot cannot be asked for in the embedded database. "
-        "Nothing of the snapshot was loaded. Rename the folder, for instance to nodes/a_b.",
     ),
 }
