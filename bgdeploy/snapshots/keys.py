@@ -10,6 +10,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -237,6 +238,9 @@ def opened_keys(snapshot: Snapshot, folder: Path) -> Iterator[Keys]:
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    snapshot = replace(
+        snapshot, path=snapshot.path.absolute()
+    )  # DuckDB has its folder as the current one meanwhile
     files = [snapshot.path / file.path for table in snapshot.tables for file in table.files]
     try:
         with opened_duck(folder, files, memory_mb=MEMORY_MB + (_largest(snapshot) >> 20)) as connection:
