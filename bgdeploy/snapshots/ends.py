@@ -221,7 +221,7 @@ def _split(
         pairs = [source * len(names) + target for source, target, _ in found]
         schema = pa.schema([(column.name, column.kind) for column in end.table.columns])
         writers = [pq.ParquetWriter(build / path, schema, compression="zstd") for path in paths]
-        for batch in read_rows(keys.snapshot.path.absolute() / file.path, file, end.table.columns):
+        for batch in read_rows(keys.snapshot.path / file.path, file, end.table.columns):
             source, target = labels.take(batch.num_rows)
             source, target = source.fill_null(only[0]), target.fill_null(only[1])
             here = pc.add(pc.multiply(source, len(names)), target)

@@ -10,7 +10,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,9 +82,10 @@ class Keys:
 
         ``place`` is in the order of the snapshot's files and of their rows. ``part`` is one of ``parts``.
         """
-        found: list[str] = []
-        for _, run in groupby(enumerate(sources), key=lambda one: self._alike(*one)):
-            found.append(self._read([source for _, source in run], part))
+        alike: dict[object, list[Source]] = {}
+        for source in sources:
+            alike.setdefault(self._shape(source), []).append(source)
+        found = [self._read(some, part) for some in alike.values()]
         if not found:
             return f"SELECT 0 AS mark, NULL::{self._whole} AS id, 0::BIGINT AS place WHERE false"
         return " UNION ALL ".join(found)
@@ -140,20 +141,20 @@ class Keys:
             timer.join()
             self._late = False
 
-    def _alike(self, at: int, source: Source) -> tuple[object, ...]:
-        """What neighbours must share to be read by one call, which binds names and types by its first file."""
+    def _shape(self, source: Source) -> object:
+        """What files must share to be read by one call, which binds names and types by its first file."""
         own = own_column(source.table, source.file, source.role)
-        labels = source.label and own_column(source.table, source.file, "labels")
+        labels = own_column(source.table, source.file, "labels") if source.label is not None else None
         odd = source.file.path if _is_odd(source.file) else ""
-        return (
-            self._numbers[source.file.path] - at, source.mark, odd, own.name, own.type,
-            source.label, labels and (labels.name, labels.type),
-        )  # fmt: skip
+        return source.mark, odd, own.name, own.type, source.label, labels and (labels.name, labels.type)
 
-    def _read(self, run: Sequence[Source], part: int | None) -> str:
-        table, file, role, mark, label = run[0]
-        first = self._numbers[file.path]
-        links = ", ".join(text(link(first + number)) for number in range(len(run)))
+    def _read(self, alike: Sequence[Source], part: int | None) -> str:
+        table, file, role, mark, label = alike[0]
+        numbers = [self._numbers[source.file.path] for source in alike]
+        here = f"{numbers[0]} + file_index::BIGINT"
+        if numbers != [*range(numbers[0], numbers[0] + len(numbers))]:
+            here = f"({numbers}::BIGINT[])[file_index::BIGINT + 1]"
+        links = ", ".join(text(link(number)) for number in numbers)
         held = [column for column in file.columns if column.constant is None]
         names = {column: quote(column.name) for column in held}
         rows = f"read_parquet([{links}], hive_partitioning = false)"
@@ -172,7 +173,7 @@ class Keys:
             )
             stripped = f"list_transform({listed}, lambda one: trim(one, {text(_BLANKS)}))"
             which.append(f"list_contains({stripped}, {text(label)})")
-        place = f"({first} + file_index)::BIGINT * {_FILE} + file_row_number"
+        place = f"({here}) * {_FILE} + file_row_number"
         found = f"SELECT {mark} AS mark, {key} AS id, {place} AS place FROM {rows}"
         return f"{found} WHERE {' AND '.join(which)}" if which else found
 
@@ -237,6 +238,9 @@ def opened_keys(snapshot: Snapshot, folder: Path) -> Iterator[Keys]:
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    snapshot = replace(
+        snapshot, path=snapshot.path.absolute()
+    )  # DuckDB has its folder as the current one meanwhile
     files = [snapshot.path / file.path for table in snapshot.tables for file in table.files]
     try:
         with opened_duck(folder, files, memory_mb=MEMORY_MB + (_largest(snapshot) >> 20)) as connection:

@@ -130,6 +130,14 @@ def test_a_file_is_split_by_the_end_that_only_its_ids_tell_and_again_to_the_same
         assert table == whole.filter(pa.array([target.as_py() % 2 == rest for target in targets]))
 
 
+def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [(row % 300, (row * 7) % 300) for row in range(100)]
+    found = joined(write(Path("data"), [rows], [pa.int64()]), Path("build"))
+    assert sum(count for pairs in found.values() for count in pairs.values()) == 100
+    assert Path.cwd() == tmp_path
+
+
 def test_a_split_that_was_cut_off_leaves_nothing_that_is_taken_for_a_part(tmp_path: Path) -> None:
     rows = [(row % 300, (row * 7) % 300) for row in range(100)]
     snapshot = write(tmp_path / "data", [rows], [pa.int64()])
