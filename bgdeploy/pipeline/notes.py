@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ from bgdeploy.jobs.rows import Row, Tx, as_read, move_all, title, write_all
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.site import Site
 from bgdeploy.snapshots.readiness import Fingerprint
-from bgdeploy.snapshots.source import Snapshot
 
 BATCH = 100  # rows a transaction, so that nobody waits long for the job table
 
@@ -50,11 +49,11 @@ def standing_alone(name: str, report: Report) -> Iterator[None]:
 
 
 class Ready(NamedTuple):
-    """A job whose snapshot is complete, as it was opened."""
+    """A job whose snapshot is complete, and what the inspector found in it."""
 
     job: Row
     look: Fingerprint
-    snapshot: Snapshot
+    found: Mapping[str, Any]
 
 
 class Wait(NamedTuple):
@@ -119,10 +118,10 @@ def _write_waits(tx: Tx, waits: list[Wait]) -> None:
 
 def _queue(tx: Tx, ready: list[Ready]) -> list[Row]:
     moves = []
-    for job, look, snapshot in ready:
-        size = f"{snapshot.size / 1e6:,.1f} MB"
-        fields = {"tables": len(snapshot.tables), "rows": snapshot.rows, "size": size}
-        expected = {"rows_expected": snapshot.rows, "bytes_expected": snapshot.size}
+    for job, look, found in ready:
+        size = f"{found['bytes'] / 1e6:,.1f} MB"
+        fields = {"tables": found["tables"], "rows": found["rows"], "size": size}
+        expected = {"rows_expected": found["rows"], "bytes_expected": found["bytes"], "inspection": found}
         changes = {"queued_at": tx.now, "fingerprint": look.text, "reason": None, **expected}
         moves.append((job, fields, changes))
     return move_all(tx, State.QUEUED, "scan.queued", moves)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import sqlalchemy as sa
+
 from bgdeploy import log
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import (
@@ -18,7 +20,7 @@ from bgdeploy.errors import (
 )
 from bgdeploy.jobs import ledger
 from bgdeploy.jobs.lease import Lease
-from bgdeploy.jobs.rows import Row, Tx, rewrite, title, write
+from bgdeploy.jobs.rows import Row, Tx, jobs, rewrite, title, write
 from bgdeploy.pipeline import admit, load
 from bgdeploy.service import child as children
 from bgdeploy.service.heartbeat import Heartbeat
@@ -143,6 +145,7 @@ def _ticket(run: Run, stage: str) -> dict[str, Any]:
     job, site = run.job, run.site
     with site.store.read() as connection:
         groups = ledger.read(connection, job["id"], job["database"])
+        inspection = connection.execute(sa.select(jobs.c.inspection).where(jobs.c.id == job["id"])).scalar()
     names = ("number", "kind", "name", "source_label", "target_label", "files")
     plan = [{**{name: row[name] for name in names}, "rows": row["rows_expected"]} for row in groups]
     done = [row["number"] for row in groups if row["confirmed_at"] is not None]
@@ -161,6 +164,7 @@ def _ticket(run: Run, stage: str) -> dict[str, Any]:
         "access": site.settings.target_access(),  # for the child's ears only: it is stored nowhere
         "place": _place(site),
         "snapshot": snapshot,
+        "inspection": inspection,  # so that the footers are not read again
         "plan": plan or None,
         "done": done,
     }

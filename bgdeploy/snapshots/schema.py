@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +29,10 @@ def _takes_all(kind: pa.DataType, written_by: str) -> str | None:
     return None
 
 
+def _tells_nobody(file: str) -> None:
+    return None
+
+
 def open_snapshot(
     customer: str,
     timestamp: int,
@@ -35,20 +40,25 @@ def open_snapshot(
     columns: Mapping[str, Sequence[str]],
     fingerprint: str,
     refuses: Refuses = _takes_all,
+    looking: Callable[[str], None] = _tells_nobody,
 ) -> Snapshot:
     """Return the snapshot in ``path`` with every table, file, row count and column known.
 
     ``columns`` gives for each role (id, labels, source, target, type) the names its column may
     have; a role that is missing has its usual names. ``refuses`` tells for a type and the program that
     wrote it what to use instead, or None where the target keeps it unharmed. Only footers are read, and a row where a
-    column's place alone must tell what it is. Raises NotReadable, naming the file, for one that
+    column's place alone must tell what it is. ``looking`` hears of each file before it is opened. Raises NotReadable, naming the file, for one that
     does not open; BadInput for what cannot become right by waiting.
     """
     folders = read_layout(path)
-    files = {
-        folder: [read_footer(path, file, folder, columns, refuses) for file in folder.files]
-        for folder in folders
-    }
+    shared: dict[tuple[Column, ...], tuple[Column, ...]] = {}  # like files have the very same columns
+    files: dict[TableFolder, list[DataFile]] = {}
+    for folder in folders:
+        files[folder] = []
+        for name in folder.files:
+            looking(name)
+            file = read_footer(path, name, folder, columns, refuses)
+            files[folder].append(replace(file, columns=shared.setdefault(file.columns, file.columns)))
     joined = {
         key: _join(key, files) for key in dict.fromkeys((folder.kind, folder.name) for folder in folders)
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +34,11 @@ class Column:
         """The type as text."""
         return str(self.kind)
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it shares with the same column of another file: the role, and for properties the name."""
+        return self.role, self.name if self.role == "property" else ""
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -46,9 +53,12 @@ class DataFile:
 
     def find(self, column: Column) -> Column | None:
         """Its own column for one of its table's, or None where it lacks it: roles by role, properties by name."""
-        if column.role != "property":
-            return next((one for one in self.columns if one.role == column.role), None)
-        return next((one for one in self.columns if one.role == "property" and one.name == column.name), None)
+        return self._by_key.get(column.key)
+
+    @cached_property
+    def _by_key(self) -> Mapping[tuple[str, str], Column]:
+        """Made once: asking for each of many columns in turn would take the square of their number."""
+        return {column.key: column for column in reversed(self.columns)}
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,11 @@ class Table:
 
     def file(self, path: str) -> DataFile | None:
         """The file with this path, or None for one that was made for the load."""
-        return next((file for file in self.files if file.path == path), None)
+        return self._by_path.get(path)
+
+    @cached_property
+    def _by_path(self) -> Mapping[str, DataFile]:
+        return {file.path: file for file in self.files}
 
     @property
     def properties(self) -> tuple[Column, ...]:
