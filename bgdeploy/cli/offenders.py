@@ -55,13 +55,11 @@ def _tell_where(folder: str, rows: int) -> None:
 
 
 def _print_report(report: Report, file: Path | None) -> None:
-    from bgdeploy.snapshots.findings import count_more, headline, name
-
-    if not report.findings:
+    if not report.found:
         print(f"Every id and every end fits in {report.folder}.")
-    for finding in report.findings:
-        print(f"{headline(finding)}:")
-        for line in filter(None, (*map(name, finding.first), count_more(finding, len(finding.first)))):
+    for one in report.found:
+        print(f"{one['said']}:")
+        for line in one["lines"]:
             print(f"  {line}")
     if file is not None:
         print(f"Written to {file}; its files are relative to {report.folder}.")

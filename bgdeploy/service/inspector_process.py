@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any
 
 from bgdeploy.errors import BadInput, BgdeployError, NotReadable
+from bgdeploy.failpoints import reach
 from bgdeploy.garbage import put_off
 from bgdeploy.service.loader_process import Line, open_line, told
 
@@ -56,6 +57,7 @@ def _answer(request: dict[str, Any], line: Line) -> dict[str, Any]:
 
     def looking(file: str) -> None:
         now[0] = file
+        reach(f"inspector.{request['customer']}")
         if request.get("step") or monotonic() - told_at[0] > _SIGN:
             line.tell({"alive": file})
             told_at[0] = monotonic()

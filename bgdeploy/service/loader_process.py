@@ -1,4 +1,4 @@
-"""The loading process: builds or verifies one database, and dies with its parent.
+"""The loading process: builds or verifies one database, or looks for offenders, and dies with its parent.
 
 Started with a JSON ticket on standard input (the one that verifies gets another when the load is over);
 speaks JSON lines: ``{"op": ...}`` asks the parent to
@@ -184,6 +184,14 @@ def _run(ticket: dict[str, Any], line: Line) -> dict[str, Any]:
     try:
         if ticket["stage"] == "load":
             return _load(target, *_right(ticket, line), snapshot)
+        if ticket["stage"] == "offenders":
+            from bgdeploy.service.offenders_search import search
+
+            return {
+                "found": search(
+                    snapshot, ticket, lambda folder, rows: line.tell({"looking": folder, "rows": rows})
+                )
+            }
         return _verify(target, line, snapshot)
     except UnicodeDecodeError as error:
         raise find_bad_text(snapshot) or error from error

@@ -2,70 +2,85 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from bgdeploy.errors import Refused
 from bgdeploy.jobs.rows import Row, get_job, title
 from bgdeploy.pipeline.admit import folder_of, look_at
+from bgdeploy.service import child as children
 from bgdeploy.site import Site
-from bgdeploy.snapshots.index import Place, opened_index
-from bgdeploy.snapshots.offenders import Finding, Offender, find_all
-from bgdeploy.snapshots.schema import open_snapshot
-from bgdeploy.snapshots.source import Snapshot
-
-COLUMNS = ("kind", "table", "problem", "id", "file", "row")
-Write = Callable[[Finding], None]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in the snapshot of one job; ``folder`` is what the files' names are relative to."""
+    """What was found in the snapshot of one job; ``folder`` is what the files' names are relative to.
+
+    Each of ``found`` has ``said`` and ``lines`` for people, and the ``finding`` for scripts.
+    """
 
     job: Row
     folder: Path
-    findings: tuple[Finding, ...]
+    found: Sequence[dict[str, Any]]
 
     @property
     def rows(self) -> int:
         """Rows to be changed, in all."""
-        return sum(finding.rows for finding in self.findings)
+        return sum(one["finding"]["rows"] for one in self.found)
 
 
 def list_offenders(site: Site, job_id: int, output: Path | None, tell: Callable[[str, int], None]) -> Report:
     """Find all offenders of a job's snapshot and write them to ``output``; ``tell`` hears where it looks.
 
-    Raises NotFound, Refused when the folder is not what the job saw, NotReadable, BadInput, and NoRoom.
+    The files are read by a process of their own. Raises NotFound, Refused when the folder is not what the job
+    saw, BadInput, and TargetError, TargetFull among them.
     """
     with site.store.read() as connection:
         job = get_job(connection, job_id)
-    snapshot = _open(site, job)
-    findings: list[Finding] = []
+    found: list[dict[str, Any]] = []
     with (
         tempfile.TemporaryDirectory(prefix="offenders-", dir=site.settings.state_dir) as folder,
-        opened_index(snapshot, snapshot.tables, Path(folder, "index")) as index,
-        _writing(output) as write,
+        children.started() as child,
     ):
-        for finding in find_all(index, across=site.target.keys_cross_folders, tell=tell):
-            write(finding)
-            findings.append(finding)
-        _check(site, job)
-    return Report(job, snapshot.path, tuple(findings))
+        child.send(
+            {**_ticket(site, job), "folder": folder, "output": None if output is None else str(output)}
+        )
+        for message in child.messages():
+            if "looking" in message:
+                tell(message["looking"], message["rows"])
+            elif "error" in message:
+                _check(site, job)  # what was changed or taken away meanwhile looks damaged
+                raise children.as_error(message["error"])
+            else:
+                found = message["done"]["found"]
+                break
+        else:
+            raise child.died()
+    return Report(job, folder_of(site, job), found)
 
 
-def _open(site: Site, job: Row) -> Snapshot:
+def _ticket(site: Site, job: Row) -> dict[str, Any]:
     """The snapshot as its load sees it."""
-    found = _check(site, job)
+    path, seen = str(folder_of(site, job)), _check(site, job)
     columns = (job["settings"] or {}).get("columns") or site.settings.dataset.columns.model_dump()
-    place = folder_of(site, job)
-    return open_snapshot(job["customer"], job["timestamp"], place, columns, found, site.target.refuses)
+    return {
+        "stage": "offenders",
+        "target": site.target.kind,
+        "settings": {**site.settings.target_settings(), "columns": columns},
+        "access": site.settings.target_access(),
+        "place": "",
+        "snapshot": {
+            "customer": job["customer"],
+            "timestamp": job["timestamp"],
+            "path": path,
+            "fingerprint": seen,
+        },
+        "inspection": job["inspection"],
+        "across": site.target.keys_cross_folders,
+    }
 
 
 def _check(site: Site, job: Row) -> str:
@@ -79,41 +94,6 @@ def _check(site: Site, job: Row) -> str:
     raise Refused(what, kept="Nothing was written.", cure=cure)
 
 
-@contextmanager
-def _writing(output: Path | None) -> Iterator[Write]:
-    """Write findings as CSV or JSON lines; the file appears when it is whole."""
-    if output is None:
-        yield lambda finding: None
-        return
-    aside = output.with_name(f"{output.name}.part")
-    try:
-        with open(aside, "w", encoding="utf-8", newline="") as file:
-            yield (_csv(file) if output.suffix == ".csv" else _json(file))
-        os.replace(aside, output)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _csv(file: IO[str]) -> Write:
-    writer = csv.writer(file)
-    writer.writerow(COLUMNS)
-    return lambda finding: writer.writerows(_lines(finding))
-
-
-def _json(file: IO[str]) -> Write:
-    def write(finding: Finding) -> None:
-        for line in _lines(finding):
-            file.write(json.dumps(dict(zip(COLUMNS, line, strict=True)), ensure_ascii=False) + "\n")
-
-    return write
-
-
-def _lines(finding: Finding) -> Iterator[tuple[Any, ...]]:
-    about = finding.about
-    for id_, place in finding.lines():
-        yield about.kind, about.table, finding.problem, id_, place.file, place.row
-
-
 def show_report(report: Report) -> dict[str, Any]:
     """Return a report with the keys that scripts rely on."""
     of_job = {
@@ -121,20 +101,5 @@ def show_report(report: Report) -> dict[str, Any]:
         "customer": report.job["customer"],
         "timestamp": report.job["timestamp"],
     }
-    found = [_show_finding(finding) for finding in report.findings]
+    found = [one["finding"] for one in report.found]
     return {**of_job, "folder": str(report.folder), "rows": report.rows, "findings": found}
-
-
-def _show_finding(finding: Finding) -> dict[str, Any]:
-    about = {"kind": finding.about.kind, "table": finding.about.table, "problem": finding.problem}
-    first = [_show_offender(offender) for offender in finding.first]
-    return {**about, "rows": finding.rows, "ids": finding.ids, "first": first}
-
-
-def _show_offender(offender: Offender) -> dict[str, Any]:
-    places = [_show_place(place) for place in offender.places]
-    return {"id": offender.id, "places": places, "more": offender.more}
-
-
-def _show_place(place: Place) -> dict[str, Any]:
-    return {"file": place.file, "row": place.row}
