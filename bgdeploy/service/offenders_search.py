@@ -41,7 +41,9 @@ def search(
                 lines = [*map(name, finding.first), *([more] if more else [])]
                 found.append({"said": headline(finding), "lines": lines, "finding": _show_finding(finding)})
             if fingerprint(snapshot.path).text != snapshot.fingerprint:
-                raise BadInput(f"{snapshot.path} changed while it was looked through.", kept="Nothing was written.")
+                raise BadInput(
+                    f"{snapshot.path} changed while it was looked through.", kept="Nothing was written."
+                )
     except OSError as error:
         if error.errno is None:
             raise  # Arrow's own, which speaks of a file
