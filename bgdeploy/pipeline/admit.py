@@ -373,6 +373,18 @@ def _about_files(site: Site, job: Row, found: str) -> dict[str, Any]:
     }
 
 
+def find_damage(site: Site, job: Row, found: str) -> BadInput | None:
+    """Return the error for a file of a job's snapshot that cannot be read to its end, by a process of no value."""
+    request = {**_about_files(site, job, found), "op": "read"}
+    try:
+        site.inspectors.wait(site.inspectors.ask(request))
+    except FolderAway:
+        return None
+    except (BadInput, NotReadable) as error:
+        return BadInput(error.what, kept="What is live stays live.", cure=_CURE)
+    return None
+
+
 def _about_manifest(site: Site, job: Row, look: Fingerprint) -> dict[str, Any]:
     """The question whether files and manifest agree; an answer holds for both as they were seen."""
     assert look.manifest is not None

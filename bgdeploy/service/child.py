@@ -28,6 +28,17 @@ from bgdeploy.errors import (
 )
 from bgdeploy.jobs.lease import Process, find_process
 
+
+class Died(TargetError):
+    """A loading process ended without an answer; ``signal`` is what it was killed by, or None."""
+
+    signal: int | None = None
+
+
+class Damaged(BadInput):
+    """A library could not read a file, and did not say which."""
+
+
 _ERRORS: Mapping[str, type[BgdeployError]] = {
     kind.code: kind
     for kind in (
@@ -40,7 +51,7 @@ _ERRORS: Mapping[str, type[BgdeployError]] = {
         TargetFull,
         VerifyFailed,
     )
-} | {"full": TargetFull, "not-readable": BadInput, "refused": TargetAway}
+} | {"full": TargetFull, "not-readable": BadInput, "refused": TargetAway, "damaged": Damaged}
 GONE_WITHIN = 5.0  # seconds a killed process gets to disappear
 
 
@@ -92,17 +103,19 @@ class Child:
         code = self.popen.wait()
         return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
 
-    def died(self) -> TargetError:
+    def died(self) -> Died:
         """Say how it ended without an answer."""
         how, code = self.how(), self.popen.wait()
         self.noise.seek(0)
         last = self.noise.read()[-400:].decode("utf-8", "replace").strip()
         memory = " Probably memory: lower ladybug.buffer_pool_mb or neo4j.batch_rows." if code == -9 else ""
-        return TargetError(
+        error = Died(
             f"The loading process {how}.{memory}",
             kept="Committed groups stay and are not loaded again.",
             cure=f"Its last words: {last}" if last else "",
         )
+        error.signal = -code if code < 0 else None
+        return error
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from bgdeploy.service.loader_process import Line, open_line, told
 MOST_MEMORY = (
     4 << 30
 )  # bytes of address space: 0.2 GiB when it starts; no footer that is right needs the rest
+_ROWS = 65_536  # rows decoded at a time
+_PIECE = 1 << 20  # bytes of a file in memory at a time
 _SIGN = 0.5  # seconds between two signs of life
 _KEPT = "Nothing of the snapshot was loaded."
 _CURE = "Write it anew; the snapshot is looked at again by itself when it has changed."
@@ -57,10 +59,10 @@ def _answer(request: dict[str, Any], line: Line) -> dict[str, Any]:
 
     def looking(file: str) -> None:
         now[0] = file
-        reach(f"inspector.{request['customer']}")
         if request.get("step") or monotonic() - told_at[0] > _SIGN:
             line.tell({"alive": file})
             told_at[0] = monotonic()
+        reach(f"inspector.{request['customer']}")
 
     try:
         done = _TASKS[request["op"]](request, looking)
@@ -122,6 +124,32 @@ def _has_changed(request: dict[str, Any]) -> bool:
         return True
 
 
+def _read(request: dict[str, Any], looking: Callable[[str], None]) -> dict[str, Any]:
+    """Every page of every file, to find the one over which a loading process failed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from bgdeploy.snapshots.layout import read_layout
+
+    path = Path(request["path"])
+    for file in (file for folder in read_layout(path) for file in folder.files):
+        looking(file)
+        try:
+            with pq.ParquetFile(path / file, buffer_size=_PIECE) as parquet:
+                for _ in parquet.iter_batches(_ROWS, use_threads=False):
+                    looking(file)
+        except MemoryError:
+            continue  # an honest file may need more than an inspector may have
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            said = str(error).splitlines()[0] if str(error) else "no reason given"
+            raise BadInput(
+                f"{file} is damaged: {said}", kept="What is live stays live.", cure="Write it again."
+            ) from error
+    return {}
+
+
 def _compare(request: dict[str, Any], looking: Callable[[str], None]) -> dict[str, Any]:
     """What a manifest says otherwise than the files."""
     from bgdeploy.snapshots.manifest import compare_manifest, look_at_manifest
@@ -139,6 +167,7 @@ def _compare(request: dict[str, Any], looking: Callable[[str], None]) -> dict[st
 _TASKS: dict[str, Callable[[dict[str, Any], Callable[[str], None]], dict[str, Any]]] = {
     "open": _open,
     "manifest": _compare,
+    "read": _read,
 }
 
 

@@ -138,7 +138,7 @@ def _kind_of(error: Exception) -> str:
         return "full"
     # Arrow tells of damaged Parquet by its own errors, and by system errors without a number.
     damaged = isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None)
-    return "bad-input" if damaged else "target"
+    return "damaged" if damaged else "target"
 
 
 def open_line() -> Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import sqlalchemy as sa
@@ -100,12 +101,20 @@ def _check_unchanged(run: Run) -> None:
 
 
 def _find_blame(run: Run, error: BgdeployError) -> BgdeployError:
-    """A file that was taken away looks damaged: say first that the snapshot is not what it was, or out of reach."""
-    if type(error) in (BadInput, TargetError):
+    """A file that was taken away looks damaged: say first that the snapshot is not what it was, or out of reach.
+
+    A file over which a process died, or that a library did not name, is looked for.
+    """
+    if type(error) in (BadInput, TargetError, children.Died, children.Damaged):
         try:
             _check_unchanged(run)
         except (SnapshotChanged, FolderAway) as reason:
             return reason
+    nameless = isinstance(error, children.Damaged)
+    if isinstance(error, children.Died):  # 9: by a person, or by the system for want of memory
+        nameless = error.signal not in (None, signal.SIGKILL)
+    if nameless:
+        return admit.find_damage(run.site, run.job, run.job["fingerprint"]) or error
     return error
 
 

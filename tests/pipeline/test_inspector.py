@@ -324,3 +324,25 @@ def test_five_hundred_mutated_files_end_no_service(
     assert {state for state, _ in told.values()} == (
         {"queued"} if pages else {"queued", "discovered", "failed"}
     )
+
+
+def test_a_file_over_which_a_loading_process_dies_or_stumbles_fails_by_name(house: House) -> None:
+    ids = [f"p{number}" for number in range(100)]
+    table = pa.table({"id": ids, "labels": ["Person"] * 100, "x": [number / 7 for number in range(100)]})
+    data, plain = house.folder / "data", {"compression": "none", "use_dictionary": False}
+    for name, old, new in (
+        ("dies", b"\x15\x0a\x19", b"\x15\x02\x19"),  # the chunk of a DOUBLE says that it holds INT32
+        ("stumbles", b"\x02\x00\x00\x00p7", b"\xff\xff\xff\x0fp7"),  # a text longer than its page
+    ):
+        file = write(data / f"{name}/{OLD}", KNOWS, marker=False) / FILE
+        file.parent.mkdir(parents=True)
+        pq.write_table(table, file, **plain)
+        content = file.read_bytes()
+        assert content.count(old) == 1
+        file.write_bytes(content.replace(old, new))
+        (data / f"{name}/{OLD}/_SUCCESS").touch()
+    house.run("run", "--timeout", "80", ok=False)
+    told = {job["customer"]: job for job in house.json("jobs", "list")}
+    assert {job["state"] for job in told.values()} == {"failed"}
+    assert all(job["error"].startswith(f"{FILE} is damaged: ") for job in told.values())
+    assert {job["attempt"] for job in told.values()} <= {0, 1}, "what cannot heal is not tried again"
