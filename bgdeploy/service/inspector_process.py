@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -136,6 +137,7 @@ def _read(request: dict[str, Any], looking: Callable[[str], None]) -> dict[str, 
         looking(file)
         try:
             with pq.ParquetFile(path / file, buffer_size=_PIECE) as parquet:
+                _read_statistics(parquet)
                 for _ in parquet.iter_batches(_ROWS, use_threads=False):
                     looking(file)
         except MemoryError:
@@ -148,6 +150,16 @@ def _read(request: dict[str, Any], looking: Callable[[str], None]) -> dict[str, 
                 f"{file} is damaged: {said}", kept="What is live stays live.", cure="Write it again."
             ) from error
     return {}
+
+
+def _read_statistics(parquet: Any) -> None:
+    """Those of every column: some that do not fit their column end the process."""
+    for number in range(parquet.metadata.num_row_groups):
+        group = parquet.metadata.row_group(number)
+        for column in range(group.num_columns):
+            statistics = group.column(column).statistics
+            with suppress(ValueError, OverflowError):  # bounds that Python does not know, or that are no text
+                _ = statistics is not None and statistics.has_min_max and (statistics.min, statistics.max)
 
 
 def _compare(request: dict[str, Any], looking: Callable[[str], None]) -> dict[str, Any]:
