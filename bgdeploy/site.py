@@ -24,6 +24,7 @@ from bgdeploy.targets import open_target
 from bgdeploy.targets.base import Target
 
 if TYPE_CHECKING:
+    from bgdeploy.service.inspector import Inquiry as Inquiry
     from bgdeploy.service.inspector import Inspectors
 
 Result = TypeVar("Result")

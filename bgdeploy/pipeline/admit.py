@@ -30,7 +30,7 @@ from bgdeploy.snapshots.readiness import Fingerprint, Readiness, fingerprint
 from bgdeploy.snapshots.source import Snapshot
 
 if TYPE_CHECKING:
-    from bgdeploy.service.inspector import Inquiry
+    from bgdeploy.site import Inquiry
 
 _LONG = 5.0  # seconds after which people are told that a snapshot is still being read
 _LONGEST = 1.0  # seconds for which what is known is kept back, so that many are written at once

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -185,4 +184,3 @@ _TASKS: dict[str, Callable[[dict[str, Any], Callable[[str], None]], dict[str, An
 
 if __name__ == "__main__":
     main()
-    sys.exit(0)

@@ -305,8 +305,8 @@ def test_columns_of_many_wide_files_are_joined_in_linear_time() -> None:
     assert time.process_time() - began < 5, "it took 41 s when each was looked for among all the others"
 
 
-@pytest.mark.parametrize("pages", [False, True], ids=["footers", "pages"])
-def test_five_hundred_mutated_files_end_no_service(
+@pytest.mark.parametrize("pages", [False, True], ids=["500 footers", "500 pages"])
+def test_a_thousand_mutated_files_end_no_service(
     make_place: MakePlace, pool: Inspectors, pages: bool
 ) -> None:
     place = make_place()
