@@ -47,6 +47,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     "scan.skipped": (logging.WARNING, "skipped {folder}: {reason}"),
     "scan.removed": (logging.INFO, "nothing of {customer} is loaded: {reason}"),
     "scan.unreadable": (logging.ERROR, "cannot list {folder}: {reason}; no job was changed"),
+    "inspector.ended": (
+        logging.WARNING,
+        "the process that read the files of {place} {how}; another one goes on, and no other snapshot is held up",
+    ),
     "scan.late": (
         logging.ERROR,
         "no scan has succeeded for {seconds:.0f} s, though there should be one every {interval:g} s",

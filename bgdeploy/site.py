@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -22,6 +22,10 @@ from bgdeploy.jobs.states import Actor
 from bgdeploy.jobs.store import Store, open_store
 from bgdeploy.targets import open_target
 from bgdeploy.targets.base import Target
+
+if TYPE_CHECKING:
+    from bgdeploy.service.inspector import Inquiry as Inquiry
+    from bgdeploy.service.inspector import Inspectors
 
 Result = TypeVar("Result")
 
@@ -40,6 +44,13 @@ class Site:
     def terms(self) -> dict[str, Any]:
         """By whom and for how long this process takes a row."""
         return {"owner": self.owner, "seconds": self.settings.orchestrator.lease_seconds}
+
+    @property
+    def inspectors(self) -> Inspectors:
+        """Who reads snapshots' files for this process, which itself never does."""
+        from bgdeploy.service import inspector  # late: most commands read none
+
+        return inspector.shared()
 
     @contextmanager
     def transaction(self, actor: Actor) -> Iterator[Tx]:

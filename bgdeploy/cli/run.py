@@ -125,13 +125,14 @@ def run(
 
 def _run(context: typer.Context, timeout: float, workers: int | None, form: str | None) -> None:
     from bgdeploy.cli.live import live_loads
+    from bgdeploy.pipeline.admit import Pending
+    from bgdeploy.pipeline.scan import scan as scan_all
     from bgdeploy.service.run_once import list_failed
     from bgdeploy.service.run_once import run as run_all
-    from bgdeploy.service.scan_once import scan_once
 
     site, stop = _start(context, workers, None, form)
     before = list_failed(site)
-    unread = scan_once(site).errors
+    unread = scan_all(site, Pending()).errors  # what is still being read is taken up by those that work
     with live_loads(site):
         finished = run_all(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
     failed = [job for key, job in list_failed(site).items() if key not in before]

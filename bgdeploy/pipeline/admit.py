@@ -1,26 +1,41 @@
-"""Admit: a discovered folder is judged, and queued when it is ready; a queued one is judged again."""
+"""Admit: a discovered folder is judged, inspected and queued when it is ready; a queued one is judged again.
+
+What only a snapshot's files can tell, the inspector is asked: the scan goes on meanwhile, and takes its
+answers up at a later look.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import sqlalchemy as sa
+
+from bgdeploy.clock import monotonic
 from bgdeploy.errors import BadInput, FolderAway, LeaseLost, NotReadable
-from bgdeploy.jobs.rows import Row, Tx, age, move, title, write
+from bgdeploy.jobs.rows import Row, Tx, age, jobs, move, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.load import fail, intend_drop
-from bgdeploy.pipeline.notes import Notes, Ready, Wait
+from bgdeploy.pipeline.notes import Notes, Ready, Wait, standing_alone
 from bgdeploy.site import Site
+from bgdeploy.snapshots import readiness
 from bgdeploy.snapshots.files import MANIFEST, MARKER
 from bgdeploy.snapshots.folders import leads_astray, list_names
-from bgdeploy.snapshots.readiness import Fingerprint, Readiness, assess, fingerprint
-from bgdeploy.snapshots.schema import open_snapshot
+from bgdeploy.snapshots.packing import mark, recall, unpack
+from bgdeploy.snapshots.readiness import Fingerprint, Readiness, fingerprint
 from bgdeploy.snapshots.source import Snapshot
 
-GONE = Readiness("gone", "folder gone")
+if TYPE_CHECKING:
+    from bgdeploy.site import Inquiry
+
+_LONG = 5.0  # seconds after which people are told that a snapshot is still being read
+_LONGEST = 1.0  # seconds for which what is known is kept back, so that many are written at once
+_LOOK = 0.2  # seconds between two looks at answers, where somebody waits for them
+_CURE = "Write it anew; the snapshot is looked at again by itself when it has changed."
 
 
 class Judged(NamedTuple):
@@ -29,12 +44,18 @@ class Judged(NamedTuple):
     job: Row
     look: Fingerprint | None
     verdict: Readiness
+    again: bool = False  # it was found earlier, and what is seen now is to be written
 
 
 def admit(
-    site: Site, customer: Row, waiting: Sequence[Row], notes: Notes, judged: Sequence[Judged] = ()
+    site: Site,
+    customer: Row,
+    waiting: Sequence[Row],
+    notes: Notes,
+    pending: Pending,
+    judged: Sequence[Judged] = (),
 ) -> None:
-    """Judge the discovered and queued jobs of one customer, and note which are ready.
+    """Judge the discovered and queued jobs of one customer; those that may be ready become pending.
 
     ``judged`` are those that were looked at when they were found; their rows say what was seen.
     """
@@ -42,17 +63,16 @@ def admit(
     for job in [*waiting, *(one.job for one in judged)]:
         if _is_overtaken(job, floor):
             notes.act(partial(_overtake, job=job, floor=floor))
-    current = [job for job in waiting if not _is_overtaken(job, floor)]
+    current = [job for job in waiting if not _is_overtaken(job, floor) and not pending.holds(job)]
     for job in current:
         if job["state"] == State.QUEUED:
             _look_again(site, job, notes)
-    again = (_judge(site, job, notes) for job in current if job["state"] == State.DISCOVERED)
+    again = (_judge(site, job) for job in current if job["state"] == State.DISCOVERED)
     first = (one for one in judged if not _is_overtaken(one.job, floor))
-    ready = _open_all(site, [*first, *again], notes)
+    asked = [one for one in (*first, *again) if _may_be_ready(one, notes)]
     # Where only the newest count, they go first: a worker must not take an old one in between.
     newest_first = customer["live"] is None or site.settings.orchestrator.backlog == "latest"
-    for one in sorted(ready, key=lambda one: age(one.job), reverse=newest_first):
-        notes.queue(one)
+    pending.add(site, asked, newest_first=newest_first)
 
 
 def _look_again(site: Site, job: Row, notes: Notes) -> None:
@@ -154,7 +174,7 @@ def find_settled(site: Site, job: Row) -> str | None:
     look = look_at(site, job)
     if job["rows_expected"] is None or not is_as_it_was(job, look):
         return None
-    return job["fingerprint"] if judge(site, folder_of(site, job), look, job).state == "ready" else None
+    return job["fingerprint"] if judge_now(site, job, look).state == "ready" else None
 
 
 def _unsettle(tx: Tx, job: Row, look: Fingerprint | None) -> None:
@@ -170,12 +190,9 @@ def _unsettle(tx: Tx, job: Row, look: Fingerprint | None) -> None:
     intend_drop(tx, job, "its snapshot changed before it was loaded")
 
 
-def judge(site: Site, folder: Path, look: Fingerprint | None, seen: Row | None = None) -> Readiness:
+def judge(site: Site, look: Fingerprint | None, seen: Row | None = None) -> Readiness:
     """Return the verdict on one look; ``seen`` is the job as it was written at an earlier one."""
-    if look is None:
-        return GONE
-    return assess(
-        folder,
+    return readiness.judge(
         look,
         now=site.clock(),
         seen=seen["fingerprint"] if seen is not None else None,
@@ -184,18 +201,45 @@ def judge(site: Site, folder: Path, look: Fingerprint | None, seen: Row | None =
     )
 
 
-def _judge(site: Site, job: Row, notes: Notes) -> Judged:
-    """Look at a discovered folder again, and note why it is not ready where it is not."""
-    folder = folder_of(site, job)
-    look = look_into(folder)
-    verdict = judge(site, folder, look, job)
-    if verdict.state not in ("ready", "contradicted"):
+def judge_now(site: Site, job: Row, look: Fingerprint | None) -> Readiness:
+    """The same, where the inspector is waited for when a manifest decides."""
+    if look is not None and look.manifest is not None and not look.manifest.read:
+        inquiry = site.inspectors.ask(_about_manifest(site, job, look))
+        try:
+            look = _with_manifest(look, site.inspectors.wait(inquiry))
+        except NotReadable as error:
+            return Readiness("waiting", error.what)
+    return judge(site, look, job)
+
+
+def _judge(site: Site, job: Row) -> Judged:
+    """Look at a discovered folder again."""
+    look = look_into(folder_of(site, job))
+    return Judged(job, look, judge(site, look, job), again=True)
+
+
+def _may_be_ready(judged: Judged, notes: Notes) -> bool:
+    """Note why a snapshot is not ready, where a look from outside tells."""
+    job, look, verdict, again = judged
+    if look is not None and (verdict.state == "ready" or verdict.unread):
+        return True
+    if look is not None and verdict.state == "contradicted":
+        what = f"The snapshot is not what its manifest says, though {MARKER} is there: {verdict.reason}."
+        cure = f"Write the file or the manifest again, or remove {MANIFEST}; it is looked at again by itself when either has changed."
+        fault = BadInput(what, kept="Nothing of the snapshot was loaded.", cure=cure)
+        notes.report.failed.append((title(job), fault.what))
+        # With the manifest's text: it alone may be mended.
+        notes.act(partial(_refuse, job=job, seen=look.claim, fault=fault))
+        return False
+    if again:
         quiet = verdict.marker or (verdict.state == "settling" and not verdict.first)
         seen: dict[str, Any] = {"fingerprint": look.text if look else None}
         if verdict.first:
-            seen["fingerprint_at"] = site.clock()
+            seen["fingerprint_at"] = notes.site.clock()
         _wait(job, verdict.reason, notes, quiet=quiet, **seen)
-    return Judged(job, look, verdict)
+    notes.report.waiting.append((title(job), verdict.reason))
+    notes.report.look_again |= verdict.marker
+    return False
 
 
 def _wait(job: Row, reason: str, notes: Notes, *, quiet: bool = False, **seen: Any) -> None:
@@ -206,47 +250,179 @@ def _wait(job: Row, reason: str, notes: Notes, *, quiet: bool = False, **seen: A
         notes.wait(Wait(job, after, told=reason != job["reason"] and not quiet))
 
 
-def _open_all(site: Site, judged: Iterable[Judged], notes: Notes) -> list[Ready]:
-    """Open the snapshots that are ready, and report the others."""
-    ready = []
-    for job, look, verdict in judged:
-        if verdict.state == "contradicted" and look is not None:
-            what = f"The snapshot is not what its manifest says, though {MARKER} is there: {verdict.reason}."
-            cure = f"Write the file or the manifest again, or remove {MANIFEST}; it is looked at again by itself when either has changed."
-            fault = BadInput(what, kept="Nothing of the snapshot was loaded.", cure=cure)
-            notes.report.failed.append((title(job), fault.what))
-            # With the manifest's text: it alone may be mended.
-            notes.act(partial(_refuse, job=job, seen=look.claim, fault=fault))
-        elif verdict.state != "ready" or look is None:
-            notes.report.waiting.append((title(job), verdict.reason))
-            notes.report.look_again |= verdict.marker
-        elif (snapshot := _open(site, job, look, verdict, notes)) is not None:
-            ready.append(Ready(job, look, snapshot))
-    return ready
+@dataclass(eq=False)
+class _Entry:
+    """One snapshot that the inspector is asked about: first its manifest, where it has one, then its files."""
+
+    job: Row
+    look: Fingerprint
+    verdict: Readiness
+    inquiry: Inquiry
+    told: bool = False  # that it takes long
 
 
-def _open(site: Site, job: Row, look: Fingerprint, verdict: Readiness, notes: Notes) -> Snapshot | None:
+@dataclass
+class Pending:
+    """What the inspector is asked, by customer, from one look to the next; ``tell`` is called at each answer.
+
+    Of one customer, snapshots are queued in the order in which they are to be loaded.
+    """
+
+    tell: Callable[[], None] | None = None
+    _entries: dict[str, list[_Entry]] = field(default_factory=dict)
+    _jobs: set[int] = field(default_factory=set)
+
+    def holds(self, job: Row) -> bool:
+        """True while the inspector is asked about it."""
+        return job["id"] in self._jobs
+
+    def add(self, site: Site, asked: Sequence[Judged], *, newest_first: bool) -> None:
+        """Ask about snapshots of one customer that may be ready."""
+        for job, look, verdict, _ in sorted(asked, key=lambda one: age(one.job), reverse=newest_first):
+            assert look is not None
+            request = (
+                _about_manifest(site, job, look) if verdict.unread else _about_files(site, job, look.text)
+            )
+            entry = _Entry(job, look, verdict, site.inspectors.ask(request, self.tell))
+            self._entries.setdefault(job["customer"], []).append(entry)
+            self._jobs.add(job["id"])
+        if asked:
+            mine = self._entries[asked[0].job["customer"]]
+            mine.sort(key=lambda entry: age(entry.job), reverse=newest_first)
+
+    def take_up(self, site: Site, notes: Notes) -> None:
+        """Note what was answered since the last time."""
+        for customer, entries in [*self._entries.items()]:
+            left: list[_Entry] = []
+            for entry in entries:
+                over = True  # whatever is wrong with it: it is looked at again
+                with standing_alone(customer, notes.report):
+                    over = self._advance(site, notes, entry, behind=bool(left))
+                if over:
+                    self._jobs.discard(entry.job["id"])
+                else:
+                    left.append(entry)
+            self._entries[customer] = left
+            if not left:
+                del self._entries[customer]
+
+    def finish(self, site: Site, notes: Notes, most: int = 0) -> None:
+        """Wait until no more than so many are left, and write meanwhile what is known."""
+        self.take_up(site, notes)
+        written = monotonic()
+        while len(self._jobs) > most:
+            if monotonic() - written > _LONGEST:
+                notes.write()
+                written = monotonic()
+            now = site.inspectors.open_requests()
+            site.inspectors.wait_for_fewer(now - now // 10, _LOOK)
+            self.take_up(site, notes)
+
+    def _advance(self, site: Site, notes: Notes, entry: _Entry, *, behind: bool) -> bool:
+        """Go on with one where it was answered; True where it is done with, one way or another."""
+        if entry.inquiry.answer is None:
+            if not entry.told and monotonic() - entry.inquiry.since > _LONG:
+                entry.told = True
+                _wait(entry.job, "its files are being read", notes, quiet=True)
+            return False
+        try:
+            found = entry.inquiry.result()
+            if found.get("changed"):
+                return True  # the next look judges it
+            if entry.verdict.unread:
+                return self._go_on(site, notes, entry, found)
+        except FolderAway as error:
+            return _put_off(entry, error, notes)
+        except NotReadable as error:
+            if not entry.verdict.marker:
+                return _put_off(entry, error, notes)
+            _fail(entry, BadInput(error.what, kept=error.kept, cure=_CURE), notes)
+        except BadInput as error:
+            _fail(entry, error, notes)
+        else:
+            if behind:
+                return False
+            columns = site.settings.dataset.columns.model_dump()
+            made_for = mark(entry.look.text, columns, site.target.kind)
+            notes.queue(Ready(entry.job, entry.look, {"mark": made_for, **found}))
+        return True
+
+    def _go_on(self, site: Site, notes: Notes, entry: _Entry, found: Mapping[str, Any]) -> bool:
+        """The manifest was compared: now its files are read, or it waits."""
+        entry.look = _with_manifest(entry.look, found)
+        entry.verdict = judge(site, entry.look, entry.job)
+        if not _may_be_ready(Judged(entry.job, entry.look, entry.verdict, again=True), notes):
+            return True
+        entry.inquiry = site.inspectors.ask(_about_files(site, entry.job, entry.look.text), self.tell)
+        return False
+
+
+def _put_off(entry: _Entry, error: NotReadable, notes: Notes) -> bool:
+    notes.report.waiting.append((title(entry.job), str(error)))
+    _wait(entry.job, str(error), notes)
+    return True
+
+
+def _fail(entry: _Entry, fault: BadInput, notes: Notes) -> None:
+    notes.report.failed.append((title(entry.job), fault.what))
+    notes.act(partial(_refuse, job=entry.job, seen=entry.look.text, fault=fault))
+
+
+def _about_files(site: Site, job: Row, found: str) -> dict[str, Any]:
+    """The question what the files of a job's folder say."""
+    return {
+        "op": "open",
+        "customer": job["customer"],
+        "timestamp": job["timestamp"],
+        "path": str(folder_of(site, job)),
+        "fingerprint": found,
+        "columns": site.settings.dataset.columns.model_dump(),
+        "target": site.target.kind,
+    }
+
+
+def find_damage(site: Site, job: Row, found: str) -> BadInput | None:
+    """Return the error for a file of a job's snapshot that cannot be read to its end, by a process of no value."""
+    request = {**_about_files(site, job, found), "op": "read"}
     try:
-        return open_folder(site, job, look.text)
-    except NotReadable as error:
-        if not verdict.marker:
-            notes.report.waiting.append((title(job), str(error)))
-            _wait(job, str(error), notes)
-            return None
-        cure = "Write it anew; the snapshot is looked at again by itself when it has changed."
-        fault = BadInput(error.what, kept=error.kept, cure=cure)
-    except BadInput as error:
-        fault = error
-    notes.report.failed.append((title(job), fault.what))
-    notes.act(partial(_refuse, job=job, seen=look.text, fault=fault))
+        site.inspectors.wait(site.inspectors.ask(request))
+    except FolderAway:
+        return None
+    except (BadInput, NotReadable) as error:
+        return BadInput(error.what, kept="What is live stays live.", cure=_CURE)
     return None
 
 
+def _about_manifest(site: Site, job: Row, look: Fingerprint) -> dict[str, Any]:
+    """The question whether files and manifest agree; an answer holds for both as they were seen."""
+    assert look.manifest is not None
+    path, seen = str(folder_of(site, job)), {"fingerprint": look.text, "digest": look.manifest.digest}
+    return {"op": "manifest", "customer": job["customer"], "path": path, **seen}
+
+
+def _with_manifest(look: Fingerprint, found: Mapping[str, Any]) -> Fingerprint:
+    assert look.manifest is not None
+    return replace(look, manifest=replace(look.manifest, fault=found["fault"], read=True))
+
+
 def open_folder(site: Site, job: Row, found: str) -> Snapshot:
-    """Read layout and footers of a job's folder."""
-    columns = site.settings.dataset.columns.model_dump()
-    name, timestamp, folder = job["customer"], job["timestamp"], folder_of(site, job)
-    return open_snapshot(name, timestamp, folder, columns, found, site.target.refuses)
+    """Return what is known of a job's snapshot: what was found when it was queued, else the inspector is waited for.
+
+    ``found`` is the fingerprint of its folder as it is. The types of columns are their texts.
+    """
+    wanted = mark(found, site.settings.dataset.columns.model_dump(), site.target.kind)
+    with site.store.read() as connection:
+        kept = connection.execute(
+            sa.select(jobs.c.inspection).where(jobs.c.id == job["id"])
+        ).scalar_one_or_none()
+    snapshot = recall(kept, wanted, types=False)
+    if snapshot is None:
+        told = site.inspectors.wait(site.inspectors.ask(_about_files(site, job, found)))
+        if told.get("changed"):
+            what = f"The snapshot {title(job)} changed while it was read."
+            raise NotReadable(what, kept="Nothing of it was loaded.", cure="It is looked at again by itself.")
+        snapshot = unpack(told["packed"], types=False)
+    return replace(snapshot, path=folder_of(site, job))
 
 
 def _refuse(tx: Tx, job: Row, seen: str, fault: BadInput) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from bgdeploy.jobs.rows import Row, Tx, as_read, move_all, title, write_all
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.site import Site
 from bgdeploy.snapshots.readiness import Fingerprint
-from bgdeploy.snapshots.source import Snapshot, tell_positions
+from bgdeploy.snapshots.source import tell_positions
 
 BATCH = 100  # rows a transaction, so that nobody waits long for the job table
 
@@ -50,11 +50,11 @@ def standing_alone(name: str, report: Report) -> Iterator[None]:
 
 
 class Ready(NamedTuple):
-    """A job whose snapshot is complete, as it was opened."""
+    """A job whose snapshot is complete, and what the inspector found in it."""
 
     job: Row
     look: Fingerprint
-    snapshot: Snapshot
+    found: Mapping[str, Any]
 
 
 class Wait(NamedTuple):
@@ -119,18 +119,17 @@ def _write_waits(tx: Tx, waits: list[Wait]) -> None:
 
 def _queue(tx: Tx, ready: list[Ready]) -> list[Row]:
     moves = []
-    for job, look, snapshot in ready:
-        size = f"{snapshot.size / 1e6:,.1f} MB"
-        fields = {"tables": len(snapshot.tables), "rows": snapshot.rows, "size": size}
-        expected = {"rows_expected": snapshot.rows, "bytes_expected": snapshot.size}
-        found = {"inspection": {"by_position": snapshot.by_position}}
-        changes = {"queued_at": tx.now, "fingerprint": look.text, "reason": None, **expected, **found}
+    for job, look, found in ready:
+        size = f"{found['bytes'] / 1e6:,.1f} MB"
+        fields = {"tables": found["tables"], "rows": found["rows"], "size": size}
+        expected = {"rows_expected": found["rows"], "bytes_expected": found["bytes"], "inspection": found}
+        changes = {"queued_at": tx.now, "fingerprint": look.text, "reason": None, **expected}
         moves.append((job, fields, changes))
     queued = move_all(tx, State.QUEUED, "scan.queued", moves)
     numbers = {job["id"] for job in queued}
-    for job, _, snapshot in ready:
-        if job["id"] in numbers and snapshot.by_position:
-            tx.say("scan.by_position", job, columns=tell_positions(snapshot.by_position))
+    for job, _, found in ready:
+        if job["id"] in numbers and found["by_position"]:
+            tx.say("scan.by_position", job, columns=tell_positions(found["by_position"]))
     return queued
 
 

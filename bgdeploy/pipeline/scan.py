@@ -15,7 +15,7 @@ from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_jobs, move, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.naming import alias_name
-from bgdeploy.pipeline.admit import Judged, admit, is_as_it_was, judge, look_at, look_into
+from bgdeploy.pipeline.admit import Judged, Pending, admit, is_as_it_was, judge, look_at, look_into
 from bgdeploy.pipeline.floor import ask_aliases, inherited
 from bgdeploy.pipeline.known import Known, read_known
 from bgdeploy.pipeline.notes import BATCH, Notes, Report, standing_alone
@@ -23,6 +23,7 @@ from bgdeploy.site import Site
 from bgdeploy.snapshots import folders
 from bgdeploy.snapshots.readiness import Fingerprint, Readiness
 
+_MOST = 2_000  # snapshots that the inspector is asked about at a time
 _WAITING = (State.DISCOVERED, State.QUEUED)
 _DONE = (State.LOADED, State.SWITCHED, State.FAILED)
 
@@ -45,10 +46,11 @@ class Visit:
     there: Set[str]
 
 
-def scan(site: Site) -> Report:
+def scan(site: Site, pending: Pending | None = None) -> Report:
     """Look at every customer's folder once; idempotent, from any number of processes.
 
-    A folder that cannot be listed is an error of this scan and changes no job.
+    Snapshots whose files are still being read at the end are left in ``pending`` to whoever looks next; without
+    it they are waited for. A folder that cannot be listed is an error of this scan and changes no job.
     """
     report = Report()
     try:
@@ -61,19 +63,21 @@ def scan(site: Site) -> Report:
     names = [folder.name for folder in found if not folder.skipped]
     report.customers = len(names)
     report.listed = True
-    scan_customers(site, names, known, report)
+    scan_customers(site, names, known, report, pending)
     expected = {name for name, row in known.customers.items() if not _is_removed(row)}
     for missing in sorted(expected - {folder.name for folder in found}):
         _unlisted(report, missing, NotReadable("its folder is not there"))
     return report
 
 
-def scan_customers(site: Site, names: Iterable[str], known: Known, report: Report) -> None:
+def scan_customers(
+    site: Site, names: Iterable[str], known: Known, report: Report, pending: Pending | None = None
+) -> None:
     """Look at some customers: new folders, those that wait, and those that changed since.
 
     New jobs are written for many customers at once: a transaction for each would be slow.
     """
-    notes = Notes(site, report)
+    notes, asked = Notes(site, report), Pending() if pending is None else pending
     visits: list[Visit] = []
     for name in names:
         if _is_removed(known.customers.get(name)):
@@ -82,9 +86,11 @@ def scan_customers(site: Site, names: Iterable[str], known: Known, report: Repor
             continue
         visits += _visit(site, name, known, report)
         if sum(len(visit.new) for visit in visits) >= BATCH:
-            _settle_in(site, visits, known, notes)
+            _settle_in(site, visits, known, notes, asked)
             visits = []
-    _settle_in(site, visits, known, notes)
+    _settle_in(site, visits, known, notes, asked)
+    if pending is None:
+        asked.finish(site, notes)
     notes.write()
 
 
@@ -104,10 +110,10 @@ def _look_at_new(site: Site, home: Path, timestamp: int) -> Newcomer | None:
     """Nothing where it went away since it was listed."""
     folder = home / str(timestamp)
     look = look_into(folder)
-    return None if look is None else Newcomer(home.name, timestamp, look, judge(site, folder, look))
+    return None if look is None else Newcomer(home.name, timestamp, look, judge(site, look))
 
 
-def _settle_in(site: Site, visits: Sequence[Visit], known: Known, notes: Notes) -> None:
+def _settle_in(site: Site, visits: Sequence[Visit], known: Known, notes: Notes, pending: Pending) -> None:
     """Make jobs of what is new, then judge each customer's jobs."""
     judged = _discover(site, [one for visit in visits for one in visit.new], known, notes.report)
     for visit in visits:
@@ -115,10 +121,11 @@ def _settle_in(site: Site, visits: Sequence[Visit], known: Known, notes: Notes) 
         with standing_alone(name, notes.report):
             if rows or name in judged:
                 waiting = [row for row in rows if row["state"] in _WAITING]
-                admit(site, known.customers[name], waiting, notes, judged.get(name, []))
+                admit(site, known.customers[name], waiting, notes, pending, judged.get(name, []))
             for row in rows:
                 if row["state"] in _DONE and str(row["timestamp"]) in visit.there and not row["changed"]:
                     _compare(site, row, notes)
+    pending.finish(site, notes, most=_MOST)
 
 
 def _is_removed(customer: Row | None) -> bool:

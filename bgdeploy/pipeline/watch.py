@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from bgdeploy.errors import NotReadable
 from bgdeploy.jobs.rows import Row, customers, jobs
-from bgdeploy.pipeline.admit import admit
+from bgdeploy.pipeline.admit import Pending, admit
 from bgdeploy.pipeline.known import read_known
 from bgdeploy.pipeline.notes import Notes, Report, standing_alone
 from bgdeploy.pipeline.scan import scan_customers
@@ -32,8 +32,12 @@ _DISCOVERED = (
 
 @dataclass
 class Watch:
-    """When each folder was last seen to change, and how far the last round came; lives as long as the process."""
+    """When each folder was last seen to change, and how far the last round came; lives as long as the process.
 
+    Snapshots whose files are still being read stay in ``pending`` until the next look; without it a look waits.
+    """
+
+    pending: Pending | None = None
     base: int = 0
     customers: dict[str, int] = field(default_factory=dict)
     behind: tuple[str, int] = ("", 0)
@@ -55,7 +59,7 @@ def look(site: Site, watch: Watch) -> Report:
         return report
     changed = [name for name in watch.customers if _customer_changed(site, watch, name)]
     if changed:
-        scan_customers(site, changed, read_known(site, changed), report)
+        scan_customers(site, changed, read_known(site, changed), report, watch.pending)
     _judge(site, watch, set(changed), report)
     return report
 
@@ -75,11 +79,12 @@ def _changed(modified: int, before: int, now: float) -> bool:
 
 def _judge(site: Site, watch: Watch, done: set[str], report: Report) -> None:
     """Look again at what is not ready, but for customers that were scanned just now."""
-    notes = Notes(site, report)
+    notes, pending = Notes(site, report), watch.pending or Pending()
     for customer, waiting in _read_discovered(site, watch):
         if customer["name"] in watch.customers and customer["name"] not in done:
             with standing_alone(customer["name"], report):
-                admit(site, customer, waiting, notes)
+                admit(site, customer, waiting, notes, pending)
+    pending.take_up(site, notes) if watch.pending else pending.finish(site, notes)
     notes.write()
 
 

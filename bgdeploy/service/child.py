@@ -1,13 +1,15 @@
-"""The parent's end of a loading process: start it, answer it, end it."""
+"""The parent's end of a process that reads files: start it, answer it, end it."""
 
 from __future__ import annotations
 
 import json
+import os
+import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -26,6 +28,17 @@ from bgdeploy.errors import (
 )
 from bgdeploy.jobs.lease import Process, find_process
 
+
+class Died(TargetError):
+    """A loading process ended without an answer; ``signal`` is what it was killed by, or None."""
+
+    signal: int | None = None
+
+
+class Damaged(BadInput):
+    """A library could not read a file, and did not say which."""
+
+
 _ERRORS: Mapping[str, type[BgdeployError]] = {
     kind.code: kind
     for kind in (
@@ -38,19 +51,19 @@ _ERRORS: Mapping[str, type[BgdeployError]] = {
         TargetFull,
         VerifyFailed,
     )
-} | {"full": TargetFull, "not-readable": BadInput, "refused": TargetAway}
+} | {"full": TargetFull, "not-readable": BadInput, "refused": TargetAway, "damaged": Damaged}
 GONE_WITHIN = 5.0  # seconds a killed process gets to disappear
 
 
 @dataclass(frozen=True)
 class Child:
-    """A running loading process; its standard error is kept for the case that it dies."""
+    """A running child process; its standard error is kept for the case that it dies."""
 
     popen: subprocess.Popen[str]
     process: Process
     noise: IO[bytes]
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """Send one line; a dead child shows at the next read instead."""
         assert self.popen.stdin is not None
         try:
@@ -66,30 +79,54 @@ class Child:
             if line.endswith("\n"):
                 yield json.loads(line)
 
+    def messages_within(self, limit: Callable[[], float]) -> Iterator[dict[str, Any]]:
+        """Yield its lines as ``messages`` does; raises TimeoutError after a silence of so many seconds."""
+        assert self.popen.stdout is not None
+        out, rest = self.popen.stdout.fileno(), b""
+        poll = select.poll()
+        poll.register(out, select.POLLIN)
+        while True:
+            if not poll.poll(limit() * 1000):
+                raise TimeoutError
+            piece = os.read(out, 1 << 20)
+            if not piece:
+                return
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from map(json.loads, lines)
+
     def kill(self) -> None:
         """End it now; safe to call from any thread, also when it is gone."""
         self.popen.kill()
 
-    def died(self) -> TargetError:
-        """Say how it ended without an answer."""
+    def how(self) -> str:
+        """How it ended, in words."""
         code = self.popen.wait()
+        return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+
+    def died(self) -> Died:
+        """Say how it ended without an answer."""
+        how, code = self.how(), self.popen.wait()
         self.noise.seek(0)
         last = self.noise.read()[-400:].decode("utf-8", "replace").strip()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         memory = " Probably memory: lower ladybug.buffer_pool_mb or neo4j.batch_rows." if code == -9 else ""
-        return TargetError(
+        error = Died(
             f"The loading process {how}.{memory}",
             kept="Committed groups stay and are not loaded again.",
             cure=f"Its last words: {last}" if last else "",
         )
+        error.signal = -code if code < 0 else None
+        return error
 
 
 @contextmanager
-def started() -> Iterator[Child]:
-    """Start a loading process that waits for its ticket; it is gone when the block ends."""
+def started(module: str = "bgdeploy.service.loader_process") -> Iterator[Child]:
+    """Start a process, by default one that loads, which waits for its ticket; it is gone when the block ends.
+
+    It dies with the thread that started it, which must last as long as it is needed.
+    """
     with tempfile.TemporaryFile() as noise:
         popen = subprocess.Popen(
-            [sys.executable, "-m", "bgdeploy.service.loader_process"],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=noise,
@@ -111,7 +148,8 @@ def _end(popen: subprocess.Popen[str]) -> None:
                 pipe.close()
             except BrokenPipeError:
                 continue
-    popen.wait()
+    with suppress(subprocess.TimeoutExpired):  # one that hangs in the disk goes when the disk answers
+        popen.wait(GONE_WITHIN)
 
 
 def as_error(told: Mapping[str, str]) -> BgdeployError:

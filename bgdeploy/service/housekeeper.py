@@ -17,6 +17,7 @@ from bgdeploy.errors import BgdeployError, StoreLost
 from bgdeploy.jobs.ballast import keep_ballast
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.pipeline import clean, leave, repair, scan, switch, watch
+from bgdeploy.pipeline.admit import Pending
 from bgdeploy.pipeline.expire import expire
 from bgdeploy.pipeline.notes import Report
 from bgdeploy.pipeline.prune import prune
@@ -41,10 +42,15 @@ class House:
     look: threading.Event = field(default_factory=threading.Event)
     sweep: threading.Event = field(default_factory=threading.Event)
     scan_due: threading.Event = field(default_factory=threading.Event)
-    watch: watch.Watch = field(default_factory=watch.Watch)
+    pending: Pending = field(init=False)
+    watch: watch.Watch = field(init=False)
     last_scan: float = field(default_factory=monotonic)
     tidied: float = 0.0
     told: dict[str, str] = field(default_factory=dict)  # what was logged already, so it is said once
+
+    def __post_init__(self) -> None:
+        self.pending = Pending(self.look.set)  # an answer of the inspector is taken up at once
+        self.watch = watch.Watch(self.pending)
 
     def poke(self) -> None:
         """A round is due; called by the scheduler and by workers, never blocks."""
@@ -139,7 +145,7 @@ def _scan(house: House) -> bool:
     if not house.scan_due.is_set():
         return watch.look(house.site, house.watch).look_again
     house.scan_due.clear()
-    report = scan.scan(house.site)
+    report = scan.scan(house.site, house.pending)
     if report.listed:  # one customer's folder that is gone is told of; the others were looked at
         house.last_scan = monotonic()
     _tell(house, report)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from bgdeploy.jobs.rows import Row
 from bgdeploy.jobs.states import State
-from bgdeploy.pipeline.admit import look_at
+from bgdeploy.pipeline.admit import judge_now, look_at
 from bgdeploy.pipeline.claim import peek
 from bgdeploy.service.processes import nobody_works
 from bgdeploy.service.worker import claim_rules
 from bgdeploy.site import Site
-from bgdeploy.snapshots.readiness import judge
 
 IDLE = 5.0  # seconds for which a worker that runs lets no claimable job lie untouched
 
@@ -45,8 +44,7 @@ def _find_late_scan(site: Site, job: Row) -> str | None:
     late = site.clock() - max(job["updated_at"], (job["fingerprint_at"] or 0.0) + settle)
     if late < max(IDLE, site.settings.orchestrator.scan_interval):
         return None
-    seen = {"seen": job["fingerprint"], "seen_at": job["fingerprint_at"], "settle_seconds": settle}
-    if judge(look_at(site, job), now=site.clock(), **seen).state != "ready":
+    if judge_now(site, job, look_at(site, job)).state != "ready":
         return None
     return f"it is complete by now, and nobody has scanned for {late:,.0f} s"
 

@@ -1,4 +1,4 @@
-"""The loading process: builds or verifies one database, and dies with its parent.
+"""The loading process: builds or verifies one database, or looks for offenders, and dies with its parent.
 
 Started with a JSON ticket on standard input (the one that verifies gets another when the load is over);
 speaks JSON lines: ``{"op": ...}`` asks the parent to
@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -108,13 +108,13 @@ class PipeLedger:
 def main() -> int:
     """Run the stage the ticket names; every failure is one line with its kind, never a traceback."""
     put_off()
-    line = _open_line()
+    line = open_line()
     ticket = json.loads(line.replies.get())
     reach("child.started")
     try:
         line.tell({"done": _run(ticket, line)})
     except BgdeployError as error:
-        line.tell({"error": {"code": error.code, "what": error.what, "kept": error.kept, "cure": error.cure}})
+        line.tell({"error": told(error)})
         return 1
     except MemoryError:
         line.tell({"error": {"code": "target", "what": "The loading process ran out of memory."}})
@@ -126,6 +126,11 @@ def main() -> int:
     return 0
 
 
+def told(error: BgdeployError) -> dict[str, str]:
+    """An error as the parent hears of it."""
+    return {"code": error.code, "what": error.what, "kept": error.kept, "cure": error.cure}
+
+
 def _kind_of(error: Exception) -> str:
     import errno
 
@@ -135,10 +140,11 @@ def _kind_of(error: Exception) -> str:
         return "full"
     # Arrow tells of damaged Parquet by its own errors, and by system errors without a number.
     damaged = isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None)
-    return "bad-input" if damaged else "target"
+    return "damaged" if damaged else "target"
 
 
-def _open_line() -> Line:
+def open_line() -> Line:
+    """Take standard input and output as the pipe to the parent; from here on this process dies with it."""
     # Whatever the engine prints must not mix with the lines: standard output moves elsewhere.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -201,6 +207,7 @@ def _group(row: dict[str, Any]) -> Group:
 
 
 def _open_snapshot(ticket: dict[str, Any], target: Target) -> Snapshot:
+    from bgdeploy.snapshots.packing import mark, recall
     from bgdeploy.snapshots.readiness import fingerprint
     from bgdeploy.snapshots.schema import open_snapshot
 
@@ -214,6 +221,9 @@ def _open_snapshot(ticket: dict[str, Any], target: Target) -> Snapshot:
             cure="It is taken up again by itself when the folder has settled.",
         )
     named, columns = (wanted["customer"], wanted["timestamp"], path), ticket["settings"]["columns"]
+    known = recall(ticket["inspection"], mark(found, columns, ticket["target"]), types=True)
+    if known is not None:  # the inspector has read the footers, and nothing has changed since
+        return replace(known, path=path)
     return open_snapshot(*named, columns, found, target.refuses)
 
 

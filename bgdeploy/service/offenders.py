@@ -85,6 +85,7 @@ def _ticket(site: Site, job: Row, found: str, folder: Path, aside: Path | None) 
         "access": site.settings.target_access(),
         "place": "",
         "snapshot": {**snapshot, "fingerprint": found},
+        "inspection": None,  # the files are read once more: what is wrong in them may not be what was found
         "folder": str(folder.absolute()),
         "output": aside and str(aside.absolute()),
         "table": aside is not None and ".csv" in aside.suffixes,
@@ -101,9 +102,7 @@ def _listen(child: children.Child, tell: Callable[[str, int], None]) -> Iterator
             yield _as_finding(message["found"])
         else:
             tell(message["folder"], message["rows"])
-    code = child.popen.wait()
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-    raise BgdeployError(f"The process that reads the snapshot {how}.", kept="Nothing was written.")
+    raise BgdeployError(f"The process that reads the snapshot {child.how()}.", kept="Nothing was written.")
 
 
 def _as_finding(told: Mapping[str, Any]) -> Finding:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
+
+import sqlalchemy as sa
 
 from bgdeploy import log
 from bgdeploy.clock import monotonic
@@ -18,7 +21,7 @@ from bgdeploy.errors import (
 )
 from bgdeploy.jobs import ledger
 from bgdeploy.jobs.lease import Lease
-from bgdeploy.jobs.rows import Row, Tx, rewrite, title, write
+from bgdeploy.jobs.rows import Row, Tx, jobs, rewrite, title, write
 from bgdeploy.pipeline import admit, load
 from bgdeploy.service import child as children
 from bgdeploy.service.heartbeat import Heartbeat
@@ -109,12 +112,20 @@ def _check_unchanged(run: Run) -> None:
 
 
 def _find_blame(run: Run, error: BgdeployError) -> BgdeployError:
-    """A file that was taken away looks damaged: say first that the snapshot is not what it was, or out of reach."""
-    if type(error) in (BadInput, TargetError):
+    """A file that was taken away looks damaged: say first that the snapshot is not what it was, or out of reach.
+
+    A file over which a process died, or that a library did not name, is looked for.
+    """
+    if type(error) in (BadInput, TargetError, children.Died, children.Damaged):
         try:
             _check_unchanged(run)
         except (SnapshotChanged, FolderAway) as reason:
             return reason
+    nameless = isinstance(error, children.Damaged)
+    if isinstance(error, children.Died):  # 9: by a person, or by the system for want of memory
+        nameless = error.signal not in (None, signal.SIGKILL)
+    if nameless:
+        return admit.find_damage(run.site, run.job, run.job["fingerprint"]) or error
     return error
 
 
@@ -154,6 +165,7 @@ def _ticket(run: Run, stage: str) -> dict[str, Any]:
     job, site = run.job, run.site
     with site.store.read() as connection:
         groups = ledger.read(connection, job["id"], job["database"])
+        inspection = connection.execute(sa.select(jobs.c.inspection).where(jobs.c.id == job["id"])).scalar()
     names = ("number", "kind", "name", "source_label", "target_label", "files")
     plan = [{**{name: row[name] for name in names}, "rows": row["rows_expected"]} for row in groups]
     done = [row["number"] for row in groups if row["confirmed_at"] is not None]
@@ -172,6 +184,7 @@ def _ticket(run: Run, stage: str) -> dict[str, Any]:
         "access": site.settings.target_access(),  # for the child's ears only: it is stored nowhere
         "place": _place(site),
         "snapshot": snapshot,
+        "inspection": inspection,  # so that the footers are not read again
         "plan": plan or None,
         "done": done,
     }

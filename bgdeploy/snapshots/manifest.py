@@ -8,19 +8,16 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any, TypeGuard
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from bgdeploy.errors import NotReadable
-from bgdeploy.snapshots.files import MANIFEST, Entry, is_in_table, is_left_out, is_parquet
+from bgdeploy.snapshots.files import MANIFEST, Entry, is_in_table, is_left_out, is_parquet, walk
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+MOST = 64 << 20  # bytes of a manifest; a list of 300,000 files has about as many
+_PIECE = 16 << 20  # bytes of a file between two signs of life
 
 
 @dataclass(frozen=True)
@@ -35,64 +32,68 @@ class Listed:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The manifest of a snapshot, compared with names and sizes only.
+    """The manifest of a snapshot.
 
-    ``fault`` says what does not match, else None. ``contents`` are the files whose rows or
-    checksum the manifest names too, which only reading them can confirm. ``digest`` tells one
-    text of the manifest from another. ``changed_at``: when its file was last written or touched, in
-    seconds since 1970, or None where it could not be read and nothing can be said.
+    ``digest`` tells one version of the file from another. ``fault`` says what in it does not match
+    the files, else None. Where it is not ``read``, only the inspector can tell. ``changed_at``: when it was last
+    written or touched, in seconds since 1970, or None where nothing can be said.
     """
 
     digest: str
-    fault: str | None
-    contents: tuple[Listed, ...] = ()
+    fault: str | None = None
+    read: bool = True
     changed_at: float | None = None
 
 
-def read_manifest(root: str, entries: Sequence[Entry]) -> Manifest | None:
-    """Return the manifest below ``root`` compared with the files found, or None where there is none."""
-    path = os.path.join(root, MANIFEST)
+def look_at_manifest(root: str) -> Manifest | None:
+    """Return what can be said of the manifest below ``root`` without opening it, or None where there is none."""
     try:
-        status = os.stat(path)
-        at = max(status.st_mtime, status.st_ctime)
-        if not stat.S_ISREG(status.st_mode):
-            return Manifest("", f"{MANIFEST} is not a file", changed_at=at)  # a pipe would never end
-        with open(path, "rb") as file:
-            text = file.read()
+        found = os.stat(os.path.join(root, MANIFEST))
     except FileNotFoundError:
         return None
     except OSError as error:
         return Manifest("", f"{MANIFEST} cannot be read: {error.strerror or error}")
-    digest = hashlib.sha256(text).hexdigest()
+    at = max(found.st_mtime, found.st_ctime)
+    digest = f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"
+    if not stat.S_ISREG(found.st_mode):
+        return Manifest(digest, f"{MANIFEST} is not a file", changed_at=at)  # reading a pipe would never end
+    if found.st_size > MOST:
+        size = f"{found.st_size / (1 << 20):,.0f} MiB"
+        fault = f"{MANIFEST} has {size}; at most {MOST >> 20} MiB of it are read"
+        return Manifest(digest, fault, changed_at=at)
+    return Manifest(digest, read=False, changed_at=at)
+
+
+def compare_manifest(root: str, looking: Callable[[str], None]) -> str | None:
+    """Return the first thing in which files and manifest below ``root`` differ, or None when all agree.
+
+    Names and sizes first; then every file is read whose rows or checksum the manifest names. ``looking``
+    hears which file it is, again and again. Raises OSError for a disk that does not answer.
+    """
+    path = os.path.join(root, MANIFEST)
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MOST + 1)
+    except OSError as error:
+        return f"{MANIFEST} cannot be read: {error.strerror or error}"
+    if len(text) > MOST:
+        return f"{MANIFEST} has over {MOST >> 20} MiB, which is the most that is read"
     try:
         listed = _parse(text)
     except _Malformed as error:
-        return Manifest(digest, f"{MANIFEST} is malformed: {error}", changed_at=at)
-    contents = tuple(one for one in listed if one.sha256 is not None or one.rows is not None)
-    return Manifest(digest, _compare(listed, entries), contents, at)
+        return f"{MANIFEST} is malformed: {error}"
+    fault = _compare(listed, walk(root))
+    contents = (one for one in listed if one.sha256 is not None or one.rows is not None)
+    return fault or next(
+        (fault for one in contents if (fault := _differs(root, one, looking)) is not None), None
+    )
 
 
-def compare_contents(root: str, claim: str, contents: tuple[Listed, ...]) -> str | None:
-    """Return the first file whose rows or checksum differ from the manifest, or None when all agree.
+def _differs(root: str, listed: Listed, looking: Callable[[str], None]) -> str | None:
+    import pyarrow as pa  # late: who only looks at a manifest from outside imports no Arrow
 
-    Reads every file once; what came out is remembered for as long as ``claim`` (files and manifest
-    as they were seen) is the same. Raises NotReadable where a disk did not answer, which is asked again.
-    """
-    try:
-        return _compare_once(root, claim, contents)
-    except OSError as error:
-        path = os.path.relpath(error.filename, root) if error.filename else "a file"
-        what = f"{path} cannot be compared with {MANIFEST}: {error.strerror or error}"
-        raise NotReadable(what) from error
-
-
-@lru_cache(maxsize=256)
-def _compare_once(root: str, claim: str, contents: tuple[Listed, ...]) -> str | None:
-    return next((fault for one in contents if (fault := _differs(root, one)) is not None), None)
-
-
-def _differs(root: str, listed: Listed) -> str | None:
     path = os.path.join(root, listed.path)
+    looking(listed.path)
     try:
         if listed.rows is not None and (rows := _count_rows(path)) != listed.rows:
             return f"{MANIFEST} says {listed.rows} rows for {listed.path}, which has {rows}"
@@ -102,18 +103,24 @@ def _differs(root: str, listed: Listed) -> str | None:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk, not what is in the file
         return f"{listed.path} cannot be compared with {MANIFEST}: {error}"
-    if listed.sha256 is not None and _digest(path) != listed.sha256.lower():
+    if listed.sha256 is not None and _digest(path, lambda: looking(listed.path)) != listed.sha256.lower():
         return f"{MANIFEST} has another sha256 for {listed.path}"
     return None
 
 
 def _count_rows(path: str) -> int:
+    import pyarrow.parquet as pq
+
     return int(pq.read_metadata(path).num_rows)
 
 
-def _digest(path: str) -> str:
+def _digest(path: str, alive: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            alive()
+    return digest.hexdigest()
 
 
 class _Malformed(Exception):

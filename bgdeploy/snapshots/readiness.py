@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from bgdeploy.clock import iso
-from bgdeploy.errors import NotReadable
 from bgdeploy.snapshots.files import MARKER, Entry, is_in_table, is_parquet, walk
-from bgdeploy.snapshots.manifest import Manifest, compare_contents, read_manifest
+from bgdeploy.snapshots.manifest import Manifest, look_at_manifest
 
 _SECOND_LOOK = 0.5  # seconds between two looks that must agree: a plain copy writes the marker in any order
 
@@ -48,8 +47,8 @@ class Readiness:
 
     ``marker``: the folder says of itself that it is complete, so a file that does not open is an
     error; while it is not ready, a second look half a second later may settle it. ``first``: this
-    look starts the waiting anew, so its fingerprint and its time are to be stored. ``unread``: only
-    reading the files can confirm what the manifest says. ``contradicted``: the folder says of itself
+    look starts the waiting anew, so its fingerprint and its time are to be stored. ``unread``: the
+    manifest decides, and the inspector has not read it yet. ``contradicted``: the folder says of itself
     that it is complete, its manifest says otherwise, and nothing changes any more.
     """
 
@@ -61,7 +60,7 @@ class Readiness:
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Return what the folder looks like now; no file is opened but the manifest.
+    """Return what the folder looks like now; no file is opened.
 
     Raises FileNotFoundError when the folder is gone.
     """
@@ -73,7 +72,7 @@ def fingerprint(path: Path) -> Fingerprint:
         newest_mtime=newest.mtime_ns,
         files=sum(not e.sign and (is_in_table(e.path) or is_parquet(e.path)) for e in entries),
         marker_mtime=_read_marker(root),
-        manifest=read_manifest(root, entries),
+        manifest=look_at_manifest(root),
         newest=newest.path,
         unreadable=next((entry.path for entry in entries if entry.fault == "cannot be listed"), None),
         unfinished=next((f"{e.path} {e.fault}" for e in entries if e.sign == "unfinished"), None),
@@ -110,32 +109,6 @@ def _read_marker(root: str) -> int | None:
         return None
 
 
-def assess(
-    path: Path,
-    current: Fingerprint,
-    *,
-    now: float,
-    seen: str | None,
-    seen_at: float | None,
-    settle_seconds: float,
-) -> Readiness:
-    """Judge a folder, and read its files where its manifest names rows or checksums.
-
-    That is done once for the same files and manifest in a process, whatever came out.
-    """
-    verdict = judge(current, now=now, seen=seen, seen_at=seen_at, settle_seconds=settle_seconds)
-    if not verdict.unread or current.manifest is None:
-        return verdict
-    try:
-        fault = compare_contents(str(path), current.claim, current.manifest.contents)
-    except NotReadable as error:
-        return Readiness("waiting", error.what)
-    if fault is None:
-        return Readiness("ready", "", marker=True)
-    age = 0.0 if verdict.first or seen_at is None else now - seen_at
-    return _judge_fault(current, current.manifest, fault, now, age, settle_seconds)
-
-
 def judge(
     current: Fingerprint | None,
     *,
@@ -170,13 +143,14 @@ def judge(
 def _judge_manifest(
     current: Fingerprint, manifest: Manifest, first: bool, now: float, age: float, settle: float
 ) -> Readiness:
+    if not manifest.read:
+        return Readiness(
+            "waiting", "the manifest is not compared with the files yet", first=first, unread=True
+        )
     if manifest.fault is not None:
         return _judge_fault(current, manifest, manifest.fault, now, age, settle, first=first)
     if not current.files:
         return Readiness("waiting", "no data files yet", first=first)
-    if manifest.contents:
-        reason = "the manifest's rows and checksums are not compared yet"
-        return Readiness("waiting", reason, first=first, unread=True)
     return Readiness("ready", "", marker=True, first=first)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ def _takes_all(kind: pa.DataType, written_by: str) -> str | None:
     return None
 
 
+def _tells_nobody(file: str) -> None:
+    return None
+
+
 def open_snapshot(
     customer: str,
     timestamp: int,
@@ -38,6 +43,7 @@ def open_snapshot(
     columns: Mapping[str, Any],
     fingerprint: str,
     refuses: Refuses = _takes_all,
+    looking: Callable[[str], None] = _tells_nobody,
 ) -> Snapshot:
     """Return the snapshot in ``path`` with every table, file, row count and column known.
 
@@ -45,21 +51,23 @@ def open_snapshot(
     have; a role that is missing has its usual names. Its ``by_position`` lets the first column of nodes be the id
     whatever the names are. ``refuses`` tells for a type and the program that
     wrote it what to use instead, or None where the target keeps it unharmed. Only footers are read, and a row where a
-    column's place alone must tell what it is. Raises NotReadable, naming the file, for one that
+    column's place alone must tell what it is. ``looking`` hears of each file before it is opened. Raises NotReadable, naming the file, for one that
     does not open; BadInput for what cannot become right by waiting.
     """
     folders = read_layout(path)
     joined: dict[tuple[Kind, str], tuple[Column, ...]] = {}
     files: dict[TableFolder, list[DataFile]] = {}
+    shared: dict[tuple[Column, ...], tuple[Column, ...]] = {}  # like files have the very same columns
     for key in dict.fromkeys((folder.kind, folder.name) for folder in folders):
         same = [folder for folder in folders if (folder.kind, folder.name) == key]
         pairs = {file: some for one in same for file, some in zip(one.files, one.pairs, strict=True)}
         of_folders, constants = type_columns(pairs)
         for folder in same:
-            files[folder] = [
-                read_footer(path, file, folder, columns, refuses, pairs[file], constants[file])
-                for file in folder.files
-            ]
+            files[folder] = []
+            for name in folder.files:
+                looking(name)
+                file = read_footer(path, name, folder, columns, refuses, pairs[name], constants[name])
+                files[folder].append(replace(file, columns=shared.setdefault(file.columns, file.columns)))
         joined[key] = _join(key, files, of_folders)
     tables = tuple(_table(folder, files[folder], joined[folder.kind, folder.name]) for folder in folders)
     snapshot = Snapshot(customer, timestamp, path, tables, fingerprint)

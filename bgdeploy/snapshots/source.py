@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,7 +16,8 @@ Role = Literal["id", "labels", "source", "target", "type", "property"]
 Kind = Literal["node", "relationship"]
 
 
-class Stored(NamedTuple):
+@dataclass(frozen=True)
+class Stored:
     """How a column's values lie in its Parquet file, as the footer says; of a list, what is in it."""
 
     physical: str  # INT64, BYTE_ARRAY, ...
@@ -45,6 +47,11 @@ class Column:
         """The type as text."""
         return str(self.kind)
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it shares with the same column of another file: the role, and for properties the name."""
+        return self.role, self.name if self.role == "property" else ""
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -60,10 +67,13 @@ class DataFile:
     by_position: tuple[Role, ...] = ()  # roles whose columns were found by their place and not by name
 
     def find(self, column: Column) -> Column | None:
-        """Its own column for one of its table's, or None where it lacks it or it is null throughout: roles by role, properties by name."""
-        if column.role != "property":
-            return next((one for one in self.columns if one.role == column.role), None)
-        return next((one for one in self.columns if one.role == "property" and one.name == column.name), None)
+        """Its own column for one of its table's, or None where it lacks it or it is null throughout."""
+        return self._by_key.get(column.key)
+
+    @cached_property
+    def _by_key(self) -> Mapping[tuple[str, str], Column]:
+        """Made once: asking for each of many columns in turn would take the square of their number."""
+        return {column.key: column for column in reversed(self.columns)}
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,11 @@ class Table:
 
     def file(self, path: str) -> DataFile | None:
         """The file with this path, or None for one that was made for the load."""
-        return next((file for file in self.files if file.path == path), None)
+        return self._by_path.get(path)
+
+    @cached_property
+    def _by_path(self) -> Mapping[str, DataFile]:
+        return {file.path: file for file in self.files}
 
     @property
     def properties(self) -> tuple[Column, ...]:

@@ -25,35 +25,41 @@ def join_columns(kind: Kind, name: str, files: Sequence[DataFile]) -> tuple[Colu
     Files without rows say nothing, unless there are no others. Raises BadInput, naming both files,
     for a column that no one type can hold and for one that is an id in one file and not in another.
     """
-    known: list[_Known] = []
+    known: dict[tuple[str, str], _Known] = {}
+    names: dict[str, _Known] = {}  # by the name it had first
+    joined: set[int] = set()  # many files have the very same columns: they are looked at once
     for file in [one for one in files if one.rows] or files[:1]:
-        for own in file.columns:
-            _add(known, kind, name, file, own)
-    return tuple(one.column for one in known)
+        if id(file.columns) not in joined:
+            for own in file.columns:
+                _add(known, names, kind, name, file, own)
+            joined.add(id(file.columns))
+    return tuple(one.column for one in known.values())
 
 
-def _add(known: list[_Known], kind: Kind, table: str, file: DataFile, own: Column) -> None:
-    place = next((number for number, one in enumerate(known) if _same(one.column, own)), None)
-    if place is None:
-        other = next((one for one in known if own.name in (one.own.name, one.column.name)), None)
+def _add(
+    known: dict[tuple[str, str], _Known],
+    names: dict[str, _Known],
+    kind: Kind,
+    table: str,
+    file: DataFile,
+    own: Column,
+) -> None:
+    before = known.get(own.key)
+    if before is None:
+        other = names.get(own.name)
         if other is not None:
             what = f"column {own.name!r} is the {other.column.role} in the first and the {own.role} in the second"
             raise _refuse(kind, table, other.file, file, what.replace("the property", "a property"))
-        known.append(_Known(Column(own.name, simple(own.kind), own.role), own, file))
+        known[own.key] = names[own.name] = _Known(Column(own.name, simple(own.kind), own.role), own, file)
         return
-    before = known[place]
+    if own.kind == before.own.kind:
+        return  # what holds the first of them holds this one
     both = widen(before.column.kind, own.kind)
     if both is None:
         what = f"column {own.name!r} holds {before.column.type} in the first and {own.type} in the second"
         raise _refuse(kind, table, before.file, file, what)
     source = before.file if both == before.column.kind else file
-    known[place] = _Known(Column(before.column.name, both, own.role), before.own, source)
-
-
-def _same(one: Column, other: Column) -> bool:
-    if one.role != "property" or other.role != "property":
-        return one.role == other.role
-    return one.name == other.name
+    known[own.key] = _Known(Column(before.column.name, both, own.role), before.own, source)
 
 
 def _refuse(kind: Kind, table: str, one: DataFile, two: DataFile, difference: str) -> BadInput:

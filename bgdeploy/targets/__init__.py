@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bgdeploy.targets.base import Target
@@ -25,3 +25,16 @@ def open_target_by_kind(kind: str, settings: Mapping[str, Any], access: Mapping[
     from bgdeploy.targets import ladybug
 
     return ladybug.open_target(settings)
+
+
+def refusals_of(kind: str) -> Callable[..., str | None]:
+    """What a target of this kind refuses (``Target.refuses``), for who has no way to reach one and needs none."""
+    if kind == "neo4j":
+        from bgdeploy.targets.neo4j.target import Neo4j
+
+        return Neo4j({}, None).refuses  # type: ignore[arg-type]  # a type is judged without a server
+    if kind == "ladybug":
+        from bgdeploy.targets.ladybug.target import Ladybug
+
+        return Ladybug({"state_dir": "."}).refuses
+    return lambda column, written_by: None

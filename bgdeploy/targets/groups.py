@@ -68,7 +68,12 @@ def _number_shapes(table: Table, parts: Iterable[Part]) -> dict[str, int]:
 
 def _shape(file: DataFile, *, apart: bool) -> object:
     columns = tuple(
-        (column.name, column.role, simple(column.kind), column.stored and column.stored[:2])
+        (
+            column.name,
+            column.role,
+            simple(column.kind),
+            column.stored and (column.stored.physical, column.stored.logical),
+        )
         for column in file.columns
         if column.constant is None or apart
     )

@@ -19,7 +19,7 @@ import pytest
 from bgdeploy.config import load_settings
 from bgdeploy.jobs import store
 from bgdeploy.log import word
-from bgdeploy.pipeline import admit
+from bgdeploy.pipeline import scan
 from bgdeploy.pipeline.watch import Watch, look
 from bgdeploy.service import serve
 from bgdeploy.service.doctor import disk_of_table, disks
@@ -232,16 +232,16 @@ def test_a_surprise_in_one_customers_files_stops_nobody_else(
     for customer in ("acme", "bad", "zebra"):
         write(house.folder / f"data/{customer}/{BASE}", GOOD)
     site = open_site(load_settings(house.folder / "config.yaml"))
-    opened = admit.open_snapshot
+    looked = scan.look_into
 
-    def stumble(customer: str, *rest: Any) -> Any:
-        if customer == "bad":
+    def stumble(folder: Path) -> Any:
+        if folder.parent.name == "bad":
             raise ZeroDivisionError("of a library")
-        return opened(customer, *rest)
+        return looked(folder)
 
-    monkeypatch.setattr(admit, "open_snapshot", stumble)
+    monkeypatch.setattr(scan, "look_into", stumble)
     report = scan_once(site)
-    assert report.queued == [f"acme/{BASE}", f"zebra/{BASE}"]
+    assert sorted(report.queued) == [f"acme/{BASE}", f"zebra/{BASE}"]
     assert report.errors == [("bad", "it cannot be judged (ZeroDivisionError: of a library)")]
     watched = look(site, Watch())
     assert watched.errors == report.errors, "nor the cheap look between two scans"

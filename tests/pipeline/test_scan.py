@@ -55,7 +55,8 @@ def test_a_thousand_new_customers_take_few_transactions(make_place: MakePlace) -
     took = commits(place, lambda: scan_once(place.site))
     assert {row["state"] for row in place.rows()} == {"queued"}
     assert len(place.rows()) == len(place.rows(customer_rows)) == 250
-    assert took <= 2 * (250 // BATCH + 1), "one for each batch of discoveries, and of admissions"
+    most = 2 * (250 // BATCH + 1) + 2  # and one for each second that the inspector takes
+    assert took <= most, "one for each batch of discoveries, and of admissions"
     assert commits(place, lambda: scan_once(place.site)) == 0
 
 

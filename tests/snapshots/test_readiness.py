@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,24 @@ import pyarrow as pa
 import pytest
 
 from bgdeploy.errors import NotReadable
+from bgdeploy.service import inspector_process
+from bgdeploy.snapshots import manifest as manifests
 from bgdeploy.snapshots.layout import read_layout
-from bgdeploy.snapshots.readiness import Readiness, assess, find_rewritten, fingerprint
+from bgdeploy.snapshots.manifest import compare_manifest
+from bgdeploy.snapshots.readiness import Readiness, find_rewritten, fingerprint, judge
 from tests.snapshots.folders import KNOWS, PEOPLE, write
 
 NOW = 1_800_000_000.0
 
 
 def look(folder: Path, *, now: float = NOW, seen: str | None = None, at: float | None = None) -> Readiness:
-    return assess(folder, fingerprint(folder), now=now, seen=seen, seen_at=at, settle_seconds=30)
+    """The verdict on one look, with the manifest compared as an inspector does it."""
+    found = fingerprint(folder)
+    if found.manifest is not None and not found.manifest.read:
+        assert judge(found, now=now, seen=seen, seen_at=at, settle_seconds=30).unread
+        fault = compare_manifest(str(folder), lambda file: None)
+        found = replace(found, manifest=replace(found.manifest, fault=fault, read=True))
+    return judge(found, now=now, seen=seen, seen_at=at, settle_seconds=30)
 
 
 def twice(folder: Path, pause: float) -> Readiness:
@@ -211,17 +221,20 @@ def test_a_file_that_was_written_to_with_its_old_size_and_time_is_told_from_one_
 def test_a_disk_that_did_not_answer_once_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bgdeploy.snapshots import manifest as manifests
-
     def fail(path: str) -> int:
         raise OSError(errno.EIO, "Input/output error", path)
 
     write(tmp_path, PEOPLE, marker=False)
     manifest(tmp_path, rows=2)
+    seen = fingerprint(tmp_path).manifest
+    assert seen is not None
+    request = {"path": str(tmp_path), "digest": seen.digest}
     with monkeypatch.context() as broken:
         broken.setattr(manifests, "_count_rows", fail)
-        assert "Input/output error" in look(tmp_path).reason
-    assert look(tmp_path).state == "ready"
+        answer = inspector_process._compare(request, lambda file: None)
+        assert "Input/output error" in answer["fault"]
+        assert answer["again"], "what a disk could not say is not remembered"
+    assert inspector_process._compare(request, lambda file: None) == {"fault": None, "again": False}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', '{"files": [3]}', "[" * 100_000, "\xff"])
@@ -242,3 +255,15 @@ def test_a_file_that_the_manifest_does_not_know_waits(tmp_path: Path) -> None:
     manifest(tmp_path)
     write(tmp_path, KNOWS)
     assert "relationships/KNOWS/a.parquet is not in manifest.json" in look(tmp_path).reason
+
+
+def test_a_manifest_that_is_huge_is_refused_by_name_and_never_opened(tmp_path: Path) -> None:
+    write(tmp_path, PEOPLE)
+    with open(tmp_path / "manifest.json", "wb") as file:
+        file.truncate(1 << 30)
+    verdict = look(tmp_path)
+    assert (verdict.state, verdict.reason) == (
+        "waiting",
+        "manifest.json has 1,024 MiB; at most 64 MiB of it are read",
+    )
+    assert compare_manifest(str(tmp_path), lambda file: None) is not None

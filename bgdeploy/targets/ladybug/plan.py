@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bgdeploy.snapshots.source import Column, Snapshot, Table
-from bgdeploy.snapshots.unify import simple
-from bgdeploy.targets.groups import Most
+
+if TYPE_CHECKING:
+    from bgdeploy.targets.groups import Most
 
 MIB = 1 << 20
 _BASE = 16 * MIB  # an empty database with its log
@@ -62,6 +63,8 @@ def _of_relationship(table: Table, at_work: float) -> float:
 
 
 def _is_fixed(column: Column) -> bool:
+    from bgdeploy.snapshots.unify import simple  # late: who only asks for room imports no Arrow
+
     try:
         return bool(simple(column.kind).bit_width)
     except ValueError:

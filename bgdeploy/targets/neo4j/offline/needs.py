@@ -12,7 +12,6 @@ from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Need
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.offline.place import find_place
-from bgdeploy.targets.neo4j.offline.sources import id_type
 from bgdeploy.targets.neo4j.room import MIB
 
 BASE = 1024 * MIB  # of the tool itself, as it tells of an import of five rows
@@ -21,7 +20,10 @@ _ID = {"integer": 12, "string": 24}  # bytes a node's id takes while relationshi
 
 def find_needs(server: Server, snapshot: Snapshot) -> Iterator[Need]:
     """Memory outside of Java's heap, against what the configuration allows or the host has free, and disk."""
-    nodes, kind = sum(table.rows for table in snapshot.nodes), id_type(snapshot)
+    nodes = sum(table.rows for table in snapshot.nodes)
+    # By the text of the type: the service, which asks this, imports no Arrow.
+    ids = [column.type for table in snapshot.nodes if (column := table.column("id")) is not None]
+    kind = "string" if any("string" in one for one in ids) else "integer"
     needed = BASE + _ID[kind] * nodes
     limit = server.access.import_memory_mb
     free = psutil.virtual_memory().available if limit is None else limit * MIB
