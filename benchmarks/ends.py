@@ -1,6 +1,6 @@
 """Time finding the labels of ends that only their ids tell, against the engine's bare COPY of the same files.
 
-``python -m benchmarks.ends [rounds]``: the snapshot of ``load.py`` that is looked up, 2 M nodes and 2 M relationships.
+``python benchmarks/ends.py [rounds]``: the snapshot of ``load.py`` that is looked up, 2 M nodes and 2 M relationships.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.load import BARE, write
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import load
 
 FIND = """
 import sys
@@ -40,12 +42,12 @@ def measure(code: str, data: Path, folder: Path) -> tuple[float, float, str]:
 if __name__ == "__main__":
     rounds = int(sys.argv[1]) if sys.argv[1:] else 3
     with tempfile.TemporaryDirectory() as name:
-        data = write(Path(name, "data"), "looked-up")
+        data = load.write(Path(name, "data"), "looked-up")
         found = []
         for number in range(rounds):
             folder = Path(name, str(number))
             folder.mkdir()
-            bare, find = measure(BARE, data, folder), measure(FIND, data, folder)
+            bare, find = measure(load.BARE, data, folder), measure(FIND, data, folder)
             found.append((find[0] / bare[0], find[1] / bare[1]))
             print(
                 f"bare COPY {bare[0]:.2f} s ({bare[1]:.2f} of processors); ends found {find[0]:.2f} s ({find[1]:.2f}), "
