@@ -326,7 +326,8 @@ def test_a_thousand_mutated_files_end_no_service(
     )
 
 
-def test_a_file_over_which_a_loading_process_dies_or_stumbles_fails_by_name(house: House) -> None:
+def test_a_file_over_which_a_loading_process_stumbles_fails_by_name(house: House) -> None:
+    """The other one has a footer over whose bounds Arrow dies; nobody reads them, and its rows are right."""
     ids = [f"p{number}" for number in range(100)]
     table = pa.table({"id": ids, "labels": ["Person"] * 100, "x": [number / 7 for number in range(100)]})
     data, plain = house.folder / "data", {"compression": "none", "use_dictionary": False}
@@ -343,7 +344,8 @@ def test_a_file_over_which_a_loading_process_dies_or_stumbles_fails_by_name(hous
         (data / f"{name}/{OLD}/_SUCCESS").touch()
     house.run("run", "--timeout", "80", ok=False)
     told = {job["customer"]: job for job in house.json("jobs", "list")}
-    assert {job["state"] for job in told.values()} == {"failed"}
-    assert f"{FILE} cannot be read: the process that reads it was killed by signal 6" in told["dies"]["error"]
+    assert {name: job["state"] for name, job in told.items()} == {"dies": "switched", "stumbles": "failed"}
+    found = house.json("query", "dies", "MATCH (n) RETURN n.x AS x ORDER BY x")
+    assert [row["x"] for row in found] == [number / 7 for number in range(100)]
     assert told["stumbles"]["error"].startswith(f"{FILE} is damaged: ")
     assert {job["attempt"] for job in told.values()} <= {0, 1}, "what cannot heal is not tried again"

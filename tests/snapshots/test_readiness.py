@@ -29,7 +29,7 @@ def look(folder: Path, *, now: float = NOW, seen: str | None = None, at: float |
     """The verdict on one look, with the manifest compared as an inspector does it."""
     found = fingerprint(folder)
     if found.manifest is not None and not found.manifest.read:
-        assert judge(found, now=now, seen=seen, seen_at=at, settle_seconds=30).unread
+        assert judge(found, now=now, seen=seen, seen_at=at, settle_seconds=30).unread or found.unfinished
         fault = compare_manifest(str(folder), lambda file: None)
         found = replace(found, manifest=replace(found.manifest, fault=fault, read=True))
     return judge(found, now=now, seen=seen, seen_at=at, settle_seconds=30)
