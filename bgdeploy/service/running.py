@@ -79,12 +79,9 @@ def _rename(run: Run, error: BuildLocked | None = None) -> None:
     """Go on under another name; what is not ours is left alone for good."""
     existing = {found.name for found in run.site.target.databases()}
 
-    def rename(tx: Tx) -> None:
-        why = error.what if error is not None else "a living process holds it"
-        ours = not isinstance(error, NameTaken)
-        run.job = load.rename_build(tx, run.job, existing, why=why, ours=ours)
-
-    persist(run, rename)
+    why = error.what if error is not None else "a living process holds it"
+    ours = not isinstance(error, NameTaken)
+    run.job = persist(run, lambda tx: load.rename_build(tx, run.job, existing, why=why, ours=ours))
 
 
 def _check_unchanged(run: Run) -> None:
@@ -122,7 +119,7 @@ def _converse(run: Run, child: children.Child, ticket: dict[str, Any]) -> dict[s
         if "seen" in message:
             note_seen(run, message)
             continue
-        persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
+        run.job = persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
         child.send({"ok": True})
     _raise_if_ended(run)
     raise child.died()
@@ -171,8 +168,8 @@ def _place(site: Site) -> str:
     return str(bound["place"]) if bound is not None else ""
 
 
-def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
-    """Write to the ledger what the child has done or is about to do."""
+def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> Row:
+    """Write to the ledger what the child has done or is about to do; return the job as it is then."""
     job, database = run.job, run.job["database"]
     match message["op"]:
         case "plan":
@@ -182,22 +179,23 @@ def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
             ledger.restart(tx, job, database, message["reason"])
         case "chosen":
             settings = {**job["settings"], "loader": message["loader"]}
-            run.job = rewrite(tx, job, settings=settings)
             tx.say("load.chosen", job, loader=message["loader"], why=message["why"])
+            return rewrite(tx, job, settings=settings)
         case "started":
             ledger.started(tx, job, database, message["group"])
         case "advanced":
             row = ledger.advanced(tx, job, database, message["group"], message["rows"])
-            tell_progress(run, tx, row)
+            return tell_progress(run, tx, row)
         case "confirmed":
             number, found = message["group"], message["found"]
             row = ledger.confirmed(tx, job, database, number, message["rows"], found=found)
-            tell_progress(run, tx, row)
+            return tell_progress(run, tx, row)
         case "note":
             write(tx, job, step=message["doing"])
             tx.say("load.note", job, doing=message["doing"])
         case "step":
             ledger.step(tx, job, database, message["name"])
+    return job
 
 
 def _raise_if_ended(run: Run) -> None:
