@@ -100,6 +100,10 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.INFO,
         "live: {alias} -> {database}, before: {source} ({kind}, {took:.1f} ms): {why}",
     ),
+    "switch.ahead": (
+        logging.ERROR,
+        "the alias {alias} points at {database}, newer than {live}, live by the job table (an old copy of it?); nothing older follows",
+    ),
     "switch.found": (
         logging.WARNING,
         "{alias} points at {database}, not at {expected}: moved by someone else",

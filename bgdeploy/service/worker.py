@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bgdeploy import log
-from bgdeploy.errors import BadInput, LeaseLost, NotReadable
+from bgdeploy.errors import BadInput, LeaseLost, NotReadable, TargetAway
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import Row, title, write
 from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline import admit
+from bgdeploy.pipeline.alias import settle
 from bgdeploy.pipeline.claim import Rules, claim, peek
 from bgdeploy.pipeline.room import find_needs
 from bgdeploy.service.heartbeat import may_claim
@@ -73,12 +74,13 @@ def _look_for_room(site: Site, job: Row) -> tuple[list[str] | None, str]:
     if health.state != "ok":
         return None, f"the target is not well: {'; '.join(health.reasons)}"
     try:
+        settle(site, job["customer"])  # what the alias leads to may forbid this load: the claim sees it
         if not admit.recheck(site, job):
             return None, ""
         snapshot = admit.open_folder(site, job, job["fingerprint"])
     except LeaseLost:
         return None, ""
-    except NotReadable as error:
+    except (NotReadable, TargetAway) as error:
         return None, str(error)
     except OSError as error:  # a disk that fails under this folder keeps no other from being loaded
         return None, f"{error.filename or admit.folder_of(site, job)}: {error.strerror or error}"
