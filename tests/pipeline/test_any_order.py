@@ -235,7 +235,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def rescue(self) -> None:
-        rescue(self.store, now=self.now, owner=self.site.owner, max_interruptions=50)
+        rescue(self.store, now=self.now, owner=self.site.owner, most=50, base=1.0)
 
     @rule(moment=st.sampled_from(MOMENTS), meanwhile=st.sampled_from(MEANWHILE))
     def switch(self, moment: str | None, meanwhile: str) -> None:
