@@ -27,6 +27,7 @@ from bgdeploy.jobs.rows import (
 )
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.alias import move_alias, settle
+from bgdeploy.pipeline.claim import SKEW
 from bgdeploy.pipeline.clean import find_there
 from bgdeploy.pipeline.floor import leads_ahead
 from bgdeploy.pipeline.moves import Move, find_way_back
@@ -54,7 +55,8 @@ def switch_ready(site: Site) -> int:
 
 
 def _is_due(job: Row, now: float) -> bool:
-    return job["lease_owner"] is None and job["not_before"] <= now
+    set_back = job["updated_at"] > now + SKEW  # it was put off by a clock that was ahead
+    return job["lease_owner"] is None and (job["not_before"] <= now or set_back)
 
 
 def _consider(site: Site, job: Row) -> bool:

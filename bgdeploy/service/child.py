@@ -121,9 +121,12 @@ def as_error(told: Mapping[str, str]) -> BgdeployError:
 
 
 def end_recorded(pid: int | None, born: str | None) -> bool:
-    """Kill the loading process an earlier worker left behind; False when it will not go."""
-    if pid is None or born is None or not Process(pid, born).alive():
+    """Kill the loading process an earlier worker left behind; False when it will not go, or nobody can tell."""
+    if pid is None or born is None:
         return True
+    alive = Process(pid, born).alive()
+    if not alive:
+        return alive is False  # what is hidden may be anybody's, so it is not killed either
     try:
         process = psutil.Process(pid)
         process.kill()

@@ -14,11 +14,13 @@ import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import LeaseLost, StoreError
+from bgdeploy.jobs import lease as leases
 from bgdeploy.jobs.lease import Lease, Process, find_process, known_dead, new_owner, take, this_host
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import events, get_job, jobs, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import LOCK_DEADLINE, Store
+from bgdeploy.service.child import end_recorded
 from bgdeploy.service.heartbeat import Heartbeat
 from bgdeploy.service.shutdown import Stop
 from tests.jobs.tables import OWNER, add_customer, add_job, opened, read_job
@@ -104,6 +106,37 @@ def test_a_living_worker_that_could_not_prolong_its_lease_is_no_interruption(
 def test_a_living_holder_and_one_of_another_host_are_not_taken_for_dead() -> None:
     assert not known_dead(new_owner())
     assert not known_dead(ELSEWHERE)
+
+
+def hide_processes(monkeypatch: pytest.MonkeyPatch, folder: Path, *, me: int) -> None:
+    """A /proc that shows nobody but whom it takes this process for, as with hidepid or of another namespace."""
+    (folder / "self").symlink_to(str(me))
+    shown = folder / str(me)
+    shown.mkdir()
+    (shown / "stat").write_bytes(Path("/proc/1/stat").read_bytes())
+    monkeypatch.setattr(leases, "PROC", folder)
+
+
+@pytest.mark.parametrize("namespace", ["this one", "another"])
+def test_a_living_holder_that_proc_hides_keeps_its_lease_until_it_ends(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, namespace: str
+) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    seen = find_process(child.pid)
+    owner = f"{this_host()}/{seen.pid}/{seen.born}/{'b' * 32}"
+    hide_processes(monkeypatch, tmp_path, me=os.getpid() if namespace == "this one" else child.pid)
+    add_customer(store, "acme")
+    job_id = add_job(store, "acme", 1, State.LOADING, lease_owner=owner, lease_expires=100.0)
+    assert not known_dead(owner)
+    assert seen.alive() is None
+    assert not end_recorded(seen.pid, seen.born), "nobody knows whose process that is"
+    assert child.poll() is None
+    assert run(store, now=99.0) == 0
+    assert run(store, now=100.1) == 1
+    assert read_job(store, job_id)["state"] == State.QUEUED
+    child.communicate()
+    assert known_dead(owner), "what the kernel does not know is gone, whatever /proc shows"
+    assert end_recorded(seen.pid, seen.born)
 
 
 def test_a_reused_pid_is_another_process() -> None:
