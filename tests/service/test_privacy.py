@@ -59,5 +59,7 @@ def test_another_user_cannot_hold_the_lock_of_the_aliases(house: House) -> None:
 
 def opens(path: Path) -> bool:
     """Whether another user may open a file at all: then it could lock it too."""
-    tried = subprocess.run(["/bin/sh", "-c", 'exec 9<"$1"', "sh", str(path)], user=NOBODY, cwd="/", check=False)
+    tried = subprocess.run(
+        ["/bin/sh", "-c", 'exec 9<"$1"', "sh", str(path)], user=NOBODY, cwd="/", check=False
+    )
     return tried.returncode == 0

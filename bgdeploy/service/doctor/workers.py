@@ -14,6 +14,7 @@ from bgdeploy.finding import Check, Finding, error, many, ok, shorten, unknown, 
 from bgdeploy.jobs.lease import known_alive, known_dead, short, this_host
 from bgdeploy.jobs.rows import Row, events, jobs, select_jobs, title
 from bgdeploy.jobs.states import Actor, State
+from bgdeploy.service.idleness import find_absence
 from bgdeploy.service.processes import count_workers, find_open, has_lost, is_bgdeploy
 from bgdeploy.site import Site
 
@@ -39,15 +40,18 @@ def find_processes(site: Site) -> Iterator[Finding]:
         yield _judge_process(one, site.settings.database_path)
     if found:
         yield _sum_up(found, site.settings.orchestrator.num_workers)
-        return
     with site.store.read() as connection:
         waiting = sum(len(select_jobs(connection, jobs.c.state == state)) for state in _MOVING)
-    if waiting:
+    if not found and waiting:
         yield warning(
             f"{many(waiting, 'job')} waiting, and no process of this host that may be seen has the job table open",
             _START,
         )
-    else:
+    elif find_absence(site):
+        yield warning(
+            "no bgdeploy that scans and loads is running here, and nothing moves until one does", _START
+        )
+    elif not found:
         yield ok("no process of this host that may be seen has the job table open, and no job waits for one")
 
 
