@@ -6,8 +6,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -82,6 +83,45 @@ class Child:
             kept="Committed groups stay and are not loaded again.",
             cure=f"Its last words: {last}" if last else "",
         )
+
+
+class Early:
+    """Hears a child's first word while its parent talks to another: bad input ends that other at once.
+
+    A load of hours must not go on for a snapshot that is known to be wrong in its first minute.
+    """
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._other: Child | None = None
+        self._word: dict[str, Any] | None = None
+        self._thread = threading.Thread(target=self._listen, name="early", daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        with suppress(ValueError, OSError):  # its pipe was closed: nobody wants to know any more
+            self._word = next(self._child.messages(), None)
+        if self.fault is not None and self._other is not None:
+            self._other.kill()
+
+    @property
+    def fault(self) -> BadInput | None:
+        """The bad input it told of, if it did so already."""
+        error = as_error(self._word["error"]) if self._word and "error" in self._word else None
+        return error if isinstance(error, BadInput) else None
+
+    def ends(self, other: Child) -> None:
+        """Name the child that its bad input ends, from now on."""
+        self._other = other
+        if self.fault is not None:
+            other.kill()
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """All that it says, the first word too."""
+        self._thread.join()
+        if self._word is not None:
+            yield self._word
+            yield from self._child.messages()
 
 
 @contextmanager

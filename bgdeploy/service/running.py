@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from bgdeploy import log
@@ -50,29 +51,36 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
 def _build(run: Run) -> dict[str, Any]:
     """Build, then verify and publish in a fresh process; return the counts it found.
 
-    The one that verifies is started first: it reads what to expect from the files meanwhile.
+    The one that verifies is started first: it reads what to expect from the files meanwhile, and bad input
+    that it finds there ends the load at once.
     """
     if not children.end_recorded(run.job["child_pid"], run.job["child_born"]):
         _rename(run)
     with children.started() as verifier:
         run.heart.adopt(verifier)
         verifier.send(_ticket(run, "verify"))
+        early = children.Early(verifier)
         try:
-            _load(run)
+            _load(run, early)
         except BuildLocked as error:
             _rename(run, error)
-            _load(run)
-        counts: dict[str, Any] = _converse(run, verifier, _ticket(run, "verify"))["counts"]
+            _load(run, early)
+        ticket = _ticket(run, "verify")
+        counts: dict[str, Any] = _converse(run, verifier, ticket, early.messages())["counts"]
         return counts
 
 
-def _load(run: Run) -> None:
+def _load(run: Run, early: children.Early) -> None:
     with children.started() as child:
         run.heart.adopt(child)
+        early.ends(child)
         ticket = _ticket(run, "load")
         if ticket["done"]:
             _tell_resume(run, ticket)
-        _converse(run, child, ticket)
+        try:
+            _converse(run, child, ticket, child.messages())
+        except (TargetError, BadInput) as error:
+            raise early.fault or error from None
 
 
 def _rename(run: Run, error: BuildLocked | None = None) -> None:
@@ -104,12 +112,14 @@ def _find_blame(run: Run, error: BgdeployError) -> BgdeployError:
     return error
 
 
-def _converse(run: Run, child: children.Child, ticket: dict[str, Any]) -> dict[str, Any]:
+def _converse(
+    run: Run, child: children.Child, ticket: dict[str, Any], messages: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
     """Hand a process its ticket, do what it asks, and return what it reports."""
     recorded = {"child_pid": child.process.pid, "child_born": child.process.born}
     persist(run, lambda tx: write(tx, run.job, **recorded))
     child.send(ticket)
-    for message in child.messages():
+    for message in messages:
         run.heart.hear()
         if "done" in message:
             return dict(message["done"])
