@@ -106,8 +106,9 @@ class Early:
 
     @property
     def fault(self) -> BadInput | None:
-        """The bad input it told of, if it did so already."""
-        error = as_error(self._word["error"]) if self._word and "error" in self._word else None
+        """The bad input it told of, if it did so already and knows what it is: the load may say more of the rest."""
+        word = self._word or {}
+        error = as_error(word["error"]) if "error" in word and "unforeseen" not in word else None
         return error if isinstance(error, BadInput) else None
 
     def ends(self, other: Child) -> None:
