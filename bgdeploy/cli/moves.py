@@ -155,7 +155,7 @@ def rollback(
         bool, typer.Option("--pause", help="Let nothing newer go live until: bgdeploy resume")
     ] = False,
 ) -> None:
-    """Go back at once to what was live before, and mark what it leaves as bad.
+    """Go back to what was live before; mark what it leaves as bad.
 
     Where that is bad or gone, it goes to the standby. Where something newer goes live at this very moment, it is
     refused: nobody has called that bad. The bad one is kept for a look until something newer is live. It never comes back by itself: `switch --to`
