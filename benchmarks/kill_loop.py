@@ -25,7 +25,7 @@ from pathlib import Path
 CONFIG = """\
 state_dir: state
 dataset: {base_path: data, settle_seconds: 0.5}
-orchestrator: {max_interruptions: 100, max_retries: 100, retry_backoff_base: 1, drop_grace_seconds: 1,
+orchestrator: {max_service_deaths: 100, max_retries: 100, retry_backoff_base: 1, drop_grace_seconds: 1,
                scan_interval: 2, watch_interval: 0.2, lease_seconds: 10}
 """
 PATIENCE = 180.0

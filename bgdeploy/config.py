@@ -35,7 +35,7 @@ from bgdeploy.config_sections import (
 from bgdeploy.errors import ConfigError
 
 # Accepted because files have them; read by no code of this version.
-UNUSED = ("web.",)
+UNUSED = ("web.", "orchestrator.max_interruptions")
 
 
 class Settings(Section):

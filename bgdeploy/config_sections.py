@@ -229,7 +229,8 @@ class Orchestrator(Section):
     health_check_retry_delay: Wait = 60
     max_retries: Tries = 3
     retry_backoff_base: Annotated[float, Field(ge=1, le=60)] = 2
-    max_interruptions: Tries = 3
+    max_service_deaths: Tries = 20
+    max_interruptions: Annotated[Tries | None, Nothing] = None
     lease_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
     shutdown_timeout: Delay = 300
 

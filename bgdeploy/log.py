@@ -59,7 +59,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     # load
     "load.claimed": (
         logging.INFO,
-        "loading {job} into {database} (run {fence}; runs that failed without progress: {attempt}, that were cut off: {interruptions})",
+        "loading {job} into {database} (run {fence}; runs that failed without progress: {attempt}, that the service died under: {service_deaths})",
     ),
     "load.chosen": (logging.INFO, "{job} is loaded by {loader}: {why}"),
     "load.planned": (logging.INFO, "{job}: {rows:,} rows to load, in {groups} group(s) of files"),
@@ -93,7 +93,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "load.renamed": (logging.WARNING, "{job}: building {new} instead of {old}: {why}"),
     "rescue.returned": (
         logging.WARNING,
-        "rescued {job}: {holder} is gone; it resumes (interruption {interruptions} of {limit})",
+        "rescued {job}: {holder} is gone; it resumes in {rest:.0f} s (death {deaths} of {limit} in a row without progress)",
     ),
     "rescue.late": (
         logging.WARNING,
@@ -101,7 +101,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     "rescue.failed": (
         logging.ERROR,
-        "{job} failed: its worker died {limit} times in a row without progress (last step: {step})",
+        "{job} failed: the service died {limit} times in a row while it was loaded, without progress (last step: {step})",
     ),
     "rescue.released": (logging.WARNING, "{job} is free again: {holder}, which held it, is gone"),
     "health.fine": (logging.INFO, "looked at before {job}: the target is well and has room; {reason}"),
@@ -110,6 +110,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     "switch.moved": (
         logging.INFO,
         "live: {alias} -> {database}, before: {source} ({kind}, {took:.1f} ms): {why}",
+    ),
+    "switch.ahead": (
+        logging.ERROR,
+        "the alias {alias} points at {database}, newer than {live}, live by the job table (an old copy of it?); nothing older follows",
     ),
     "switch.found": (
         logging.WARNING,

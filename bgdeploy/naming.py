@@ -7,7 +7,7 @@ import re
 
 LONGEST_ALIAS = 40  # leaves room for "-<timestamp>-r<build>-f<fence>" in Neo4j's 63 characters
 _LEGAL = re.compile(r"[a-z][a-z0-9-]{1,38}[a-z0-9]")
-_DATABASE = re.compile(r"([1-9][0-9]{0,18})(-r[0-9]+)?(-f[0-9]+)?")
+_DATABASE = re.compile(r"([1-9][0-9]{0,18})(?:-r([0-9]{1,9}))?(-f[0-9]+)?")
 
 
 def alias_name(customer: str) -> str:
@@ -33,7 +33,7 @@ def database_name(alias: str, timestamp: int, build: int = 1, fence: int | None 
     return name if fence is None else f"{name}-f{fence}"
 
 
-def read_timestamp(alias: str, database: str) -> int | None:
-    """Return the timestamp in a name that ``database_name`` could have given, else None; it proves no ownership."""
+def read_age(alias: str, database: str) -> tuple[int, int] | None:
+    """Return (timestamp, build) of a name that ``database_name`` could have given, else None; it proves no ownership."""
     found = _DATABASE.fullmatch(database.removeprefix(f"{alias}-"))
-    return int(found[1]) if found and database.startswith(f"{alias}-") else None
+    return (int(found[1]), int(found[2] or 1)) if found and database.startswith(f"{alias}-") else None

@@ -28,7 +28,7 @@ from bgdeploy.targets.base import Target
 # Short times, and as many tries as a slow machine may need: a test that counts them says so itself.
 ORCHESTRATOR: dict[str, Any] = {
     "scan_interval": 0.5, "watch_interval": 0.1, "lease_seconds": 2, "drop_grace_seconds": 0,
-    "retry_backoff_base": 1, "health_check_retry_delay": 1, "max_retries": 100, "max_interruptions": 100,
+    "retry_backoff_base": 1, "health_check_retry_delay": 1, "max_retries": 100, "max_service_deaths": 100,
 }  # fmt: skip
 PATIENCE = 90.0
 STARTED: list[subprocess.Popen[bytes]] = []  # every service of the test at hand

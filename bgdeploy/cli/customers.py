@@ -81,6 +81,7 @@ def _customers(context: typer.Context, states: list[str], text: str, asked: Aske
     warning = capacity_warning(site)
     if warning:
         typer.echo(f"warning: {warning}", err=True)
+    listing.tell_absence(site)
 
     def look() -> listing.Lines:
         return pick_customers(list_customers(site), states=states, text=text, sort=by)

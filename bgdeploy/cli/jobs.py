@@ -111,6 +111,7 @@ def _list(context: typer.Context, wanted: dict[str, Any], asked: Asked) -> None:
         options.one_of(wanted["error"], CODES, "--error")
     page, site = asked.page(JOB_ORDERS), context.obj.site()
     listing.check_customer(site, wanted["customer"], asked)
+    listing.tell_absence(site)
     picky = any(wanted.values()) or asked.picky
     empty = "All there are: bgdeploy jobs list" if picky else "Find snapshots with: bgdeploy scan --once"
     listing.show(

@@ -82,6 +82,14 @@ def check_customer(site: Site, customer: str | None, asked: Asked) -> None:
         check(site, customer)
 
 
+def tell_absence(site: Site) -> None:
+    """Say on stderr that nobody works, which no listing would show: all in it stands still."""
+    from bgdeploy.service.idleness import find_absence
+
+    if said := find_absence(site):
+        typer.echo(f"warning: {said}", err=True)
+
+
 def follow(last: int, look: Callable[[int], Lines], tell: Callable[[Lines], None], every: float) -> None:
     """Tell whatever ``look`` finds after the id that was told last, until Ctrl+C."""
     while True:

@@ -113,7 +113,7 @@ def switch(
 
 def _switch(context: typer.Context, customer: str, to: str | None, reason: str) -> None:
     from bgdeploy.pipeline.switch import switch_by_hand
-    from bgdeploy.service.customers import is_live
+    from bgdeploy.service.customers import is_live, way_back
 
     site = context.obj.urgent_site()
     with _naming_choices(site, customer, to):
@@ -122,7 +122,12 @@ def _switch(context: typer.Context, customer: str, to: str | None, reason: str) 
             return
         wish = switch_by_hand(site, customer, to=to, why=reason, by=whoami())
     print(f"{customer} -> {wish.database}")
-    print(f'the way back: bgdeploy rollback {customer} --reason "..."')
+    back = way_back(site, customer)
+    if back is None:
+        print("there is no way back: nothing else of it that was live is still there")
+        return
+    print(f"the way back: bgdeploy switch {customer} --to {back}")
+    print(f'or, to mark {wish.database} as bad as well: bgdeploy rollback {customer} --reason "..."')
 
 
 @contextmanager
@@ -150,9 +155,10 @@ def rollback(
         bool, typer.Option("--pause", help="Let nothing newer go live until: bgdeploy resume")
     ] = False,
 ) -> None:
-    """Go back to the standby at once, and mark what it leaves as bad.
+    """Go back to what was live before; mark what it leaves as bad.
 
-    The bad one is kept for a look until something newer is live. It never comes back by itself: `switch --to`
+    Where that is bad or gone, it goes to the standby. Where something newer goes live at this very moment, it is
+    refused: nobody has called that bad. The bad one is kept for a look until something newer is live. It never comes back by itself: `switch --to`
     or `rollback --to` brings it back, and takes the mark away.
     """
     output.guarded(lambda: _rollback(context, customer, to, reason, pause))
@@ -170,4 +176,5 @@ def _rollback(context: typer.Context, customer: str, to: str | None, reason: str
         if pause
         else "the next newer snapshot will go live"
     )
-    print(newer + (f"; to undo: bgdeploy switch {customer} --to {left}" if left else ""))
+    undo = f"; to undo, and to take the mark of {left} away: bgdeploy switch {customer} --to {left}"
+    print(newer + (undo if left else ""))

@@ -35,6 +35,8 @@ from bgdeploy.jobs.store import Store
 
 STOP_CLAIMING, KILL_CHILD = 0.5, 0.8  # shares of the lease since the last renewal
 RENEW_EVERY = 1 / 6
+PROC = Path("/proc")
+UNKNOWN = "unknown"
 _RENEW = update_where(jobs, "id", "fence", "lease_owner")
 _TAKE = update_where(jobs, "id", "state", "fence").where(jobs.c.lease_owner.is_(None))
 
@@ -44,31 +46,46 @@ class Process:
     """A process that cannot be mistaken for a later one with the same number.
 
     ``born`` is the tick since the boot at which it started, and which boot that was: unlike a time
-    of day it stays the same when somebody sets the clock.
+    of day it stays the same when somebody sets the clock. It is ``unknown`` where /proc does not tell.
     """
 
     pid: int
     born: str
 
-    def alive(self) -> bool:
-        """True while exactly this process exists."""
-        return _read_birth(self.pid) == self.born
+    def alive(self) -> bool | None:
+        """True while exactly this process exists, False once it is gone; None where nobody here can tell."""
+        found = _read_birth(self.pid)
+        if found == "gone" or UNKNOWN in (found, self.born):
+            return False if found == "gone" else None
+        return found == self.born
 
 
 def find_process(pid: int) -> Process:
     """The process with this number, as it is now; one that has ended is never alive."""
-    return Process(pid, _read_birth(pid) or "gone")
+    return Process(pid, _read_birth(pid))
 
 
-def _read_birth(pid: int) -> str | None:
-    """Nothing for a process that has ended, whether or not its parent knows yet."""
+def _read_birth(pid: int) -> str:
+    """When a process was born; ``gone`` for one that has ended, whether or not its parent knows yet.
+
+    A process that /proc does not show may live all the same: it can be hidden from this user (hidepid), or
+    /proc may be that of another process namespace. Only the kernel's own answer says that it is gone.
+    """
     try:
-        told = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = told.rpartition(b")")[2].decode().split()  # behind its name, which may hold anything
-    state, started = fields[0], fields[19]  # fields 3 and 22 of proc(5)
-    return None if state in "ZX" else f"{started}-{_boot()}"
+        if int(os.readlink(PROC / "self")) == os.getpid():
+            told = (PROC / str(pid) / "stat").read_bytes()
+            fields = told.rpartition(b")")[2].decode().split()  # behind its name, which may hold anything
+            state, started = fields[0], fields[19]  # fields 3 and 22 of proc(5)
+            return "gone" if state in "ZX" else f"{started}-{_boot()}"
+    except (OSError, ValueError):
+        pass  # it is hidden, or gone
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return "gone"
+    except OSError:
+        return UNKNOWN  # somebody else's
+    return UNKNOWN
 
 
 @cache
@@ -107,7 +124,7 @@ def short(owner: str | None) -> str:
 
 
 def known_dead(owner: str) -> bool:
-    """True when the holder ran on this host and its process is gone."""
+    """True when the holder ran on this host and its process is seen to be gone; unknown is not dead."""
     return _lives(owner) is False
 
 
@@ -117,7 +134,7 @@ def known_alive(owner: str) -> bool:
 
 
 def _lives(owner: str) -> bool | None:
-    """None for the holders of other hosts: nobody here can tell."""
+    """None for the holders of other hosts, and for processes that are hidden: nobody here can tell."""
     host, pid, born, _ = owner.split("/")
     return Process(int(pid), born).alive() if host == this_host() else None
 

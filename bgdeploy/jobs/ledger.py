@@ -11,7 +11,7 @@ from bgdeploy.errors import LeaseLost
 from bgdeploy.jobs.rows import Row, Tx, jobs, load_tables, write
 
 # Progress clears both counters: they count only runs in a row that got nowhere.
-PROGRESS = {"attempt": 0, "interruptions": 0}
+PROGRESS = {"attempt": 0, "service_deaths": 0}
 _STEPS = {"closed": 1, "verified": 2, "published": 3}  # in the order a build goes through them
 _FURTHEST = sa.select(jobs.c.furthest).where(jobs.c.id == sa.bindparam("id"))
 _PLANNED = ("number", "kind", "name", "source_label", "target_label", "files", "rows_expected")

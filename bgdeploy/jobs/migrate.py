@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bgdeploy import log
-from bgdeploy.durable import sync
+from bgdeploy.durable import keep_private, make_private, sync
 from bgdeploy.errors import StoreError
 from bgdeploy.jobs.look import connect
 from bgdeploy.jobs.store import RESTORE, disk_full, is_full, shut, translated
@@ -45,8 +45,10 @@ def current(path: Path, patience: float = 30.0) -> str | None:
 def ensure(path: Path) -> bool:
     """Upgrade where the file is older, do nothing where it is right, refuse where it is newer.
 
-    True where there was no job table, so that this one is empty.
+    True where there was no job table, so that this one is empty. Nobody but its owner may read it afterwards.
     """
+    for part in files(path):
+        keep_private(part)
     found = current(path)
     if found == HEAD:
         return False
@@ -56,6 +58,11 @@ def ensure(path: Path) -> bool:
         if found != HEAD:
             upgrade(path, found)
     return found is None
+
+
+def files(path: Path) -> tuple[Path, ...]:
+    """The job table and what lies beside it while it is used; SQLite gives them the rights of the table."""
+    return tuple(path.with_name(path.name + more) for more in ("", "-wal", "-shm", ".migrate.lock"))
 
 
 def upgrade(path: Path, found: str | None) -> None:
@@ -69,6 +76,7 @@ def upgrade(path: Path, found: str | None) -> None:
         raise newer(path, found)
     if found is None:
         _refuse_foreign(path)
+    make_private(path)
     with translated(path):
         backup = _back_up(path, found) if found is not None else None
         command.upgrade(_alembic(path), "head")
@@ -130,6 +138,7 @@ def _back_up(path: Path, found: str) -> Path:
     # What is cut off must not look like a copy to put back.
     aside = path.with_name(f"{path.name}.backup.part")
     aside.unlink(missing_ok=True)
+    make_private(aside)
     try:
         with closing(sqlite3.connect(path, timeout=30)) as source, closing(sqlite3.connect(aside)) as copy:
             # Nothing may lie beside it that a later copy could be rolled back by.
@@ -147,7 +156,9 @@ def _back_up(path: Path, found: str) -> Path:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     # A file of its own: closing a descriptor of the job table itself would drop SQLite's locks.
-    with open(path.with_name(f"{path.name}.migrate.lock"), "w") as lock:
+    place = path.with_name(f"{path.name}.migrate.lock")
+    make_private(place)
+    with open(place, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -1,9 +1,15 @@
-"""Rescue: rows whose holder is gone go back to where anybody may claim them."""
+"""Rescue: rows whose holder is gone go back to where anybody may claim them.
+
+Who kills services (a deployment, a spot node, a reboot) does not mean the job, so the deaths of a whole
+service count apart from what a load does by itself: many of them in a row without progress, each after a
+longer rest, end a job at last, since it may be its memory that takes the whole container along.
+"""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
+from bgdeploy.jobs.backoff import delay
 from bgdeploy.jobs.cancel import end_cancelled, is_asked
 from bgdeploy.jobs.lease import known_alive, known_dead, short
 from bgdeploy.jobs.rows import Row, Tx, jobs, move, transaction, write
@@ -11,14 +17,19 @@ from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import Store
 
 FREED = {"lease_owner": None, "lease_expires": None}
+LONGEST_REST = 60.0  # seconds; twenty deaths are over in less than half an hour
 
 
-def rescue(store: Store, *, now: float, owner: str, max_interruptions: int) -> int:
-    """Take back every expired lease, and those of dead processes of this host; return how many."""
+def rescue(store: Store, *, now: float, owner: str, most: int, base: float) -> int:
+    """Take back every expired lease, and those of dead processes of this host; return how many.
+
+    A job under which the whole service died ``most`` times in a row without progress fails; from the second
+    time on it rests before it is claimed again, by powers of ``base``.
+    """
     rescued = 0
     for row in _lost(store, now):
         with transaction(store, now=now, actor=Actor.RESCUE, owner=owner) as tx:
-            rescued += _take_back(tx, row, max_interruptions)
+            rescued += _take_back(tx, row, most, base)
     return rescued
 
 
@@ -34,7 +45,7 @@ def is_free(row: Row, now: float) -> bool:
     return owner is None or row["lease_expires"] < now or known_dead(owner)
 
 
-def _take_back(tx: Tx, row: Row, max_interruptions: int) -> bool:
+def _take_back(tx: Tx, row: Row, most: int, base: float) -> bool:
     if not _still_lost(tx, row):
         return False
     if row["state"] != State.LOADING:
@@ -43,8 +54,9 @@ def _take_back(tx: Tx, row: Row, max_interruptions: int) -> bool:
         end_cancelled(tx, row)  # else it would be loaded again, against what a person said
     elif known_alive(row["lease_owner"]):
         _return_late(tx, row)
-    elif (count := row["interruptions"] + 1) < max_interruptions:
-        _return(tx, row, count, max_interruptions)
+    elif (count := row["service_deaths"] + 1) < most:
+        rest = min(LONGEST_REST, delay(count - 1, base)) if count > 1 else 0.0
+        _return(tx, row, count, most, rest)
     else:
         _give_up(tx, row, count)
     return True
@@ -66,10 +78,17 @@ def _return_late(tx: Tx, row: Row) -> None:
     move(tx, row, State.QUEUED, "rescue.late", fields={"holder": holder}, reason=reason, **FREED)
 
 
-def _return(tx: Tx, row: Row, count: int, limit: int) -> None:
+def _return(tx: Tx, row: Row, count: int, most: int, rest: float) -> None:
     holder = short(row["lease_owner"])
-    fields = {"holder": holder, "interruptions": count, "limit": limit}
-    changes = {"interruptions": count, "reason": f"resumes after {holder} was lost"}
+    fields = {"holder": holder, "deaths": count, "limit": most, "rest": rest}
+    reason = f"resumes after {holder} was lost"
+    # The code keeps its place before newer ones while it rests: most of it may be loaded already.
+    changes = {
+        "service_deaths": count,
+        "not_before": tx.now + rest,
+        "reason": reason,
+        "error_code": "interrupted",
+    }
     move(tx, row, State.QUEUED, "rescue.returned", fields=fields, **changes, **FREED)
 
 
@@ -83,12 +102,12 @@ def _still_lost(tx: Tx, row: Row) -> bool:
 def _give_up(tx: Tx, row: Row, count: int) -> None:
     step = row["step"] or "none"
     error = (
-        f"Its worker died {count} times in a row without progress (last step: {step}). "
+        f"The service died {count} times in a row while it loaded this, without progress (last step: {step}). "
         f"Probably memory or the machine: see bgdeploy jobs log {row['id']}, then bgdeploy retry {row['id']}."
     )
     fields = {"limit": count, "step": step}
     changes = {
-        "interruptions": count,
+        "service_deaths": count,
         "error": error,
         "error_code": "interrupted",
         "reason": None,

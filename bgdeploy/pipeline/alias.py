@@ -18,7 +18,7 @@ from bgdeploy.jobs import lease
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_database, title
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor
-from bgdeploy.pipeline.floor import raise_floor
+from bgdeploy.pipeline.floor import is_whole, leads_ahead, raise_floor
 from bgdeploy.pipeline.moves import NO_INTENT, Move, check, switches, write_move
 from bgdeploy.site import Site
 
@@ -92,10 +92,10 @@ def settle(site: Site, name: str) -> str:
     if customer["intent"] is not None and found == customer["intent"]:
         _finish(site, customer)
         return str(customer["alias"])
-    foreign = customer["intent"] is None and found != customer["live"] and _is_whole(site, name, found)
+    foreign = customer["intent"] is None and found != customer["live"] and is_whole(site, name, found)
     if foreign and not _is_void(site, customer):
         _accept(site, customer, str(found))
-    elif customer["live"] is None:
+    elif found != customer["live"] and (customer["live"] is None or leads_ahead(site, customer, found)):
         raise_floor(site, customer, found)
     return str(customer["alias"])
 
@@ -149,17 +149,6 @@ def _accept(site: Site, customer: Row, found: str) -> None:
 
 def _is_undisturbed(customer: Row, generation: int) -> bool:
     return customer["generation"] == generation and customer["intent"] is None
-
-
-def _is_whole(site: Site, customer: str, name: str | None) -> bool:
-    query = sa.select(databases.c.name).where(
-        databases.c.name == name,
-        databases.c.customer == customer,
-        databases.c.verified_at.is_not(None),
-        databases.c.dropped_at.is_(None),
-    )
-    with site.store.read() as connection:
-        return connection.execute(query).first() is not None
 
 
 def intend(site: Site, wish: Move, *, seen: int | None = None, leased: Row | None = None) -> int:

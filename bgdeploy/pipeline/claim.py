@@ -16,6 +16,7 @@ from bgdeploy.jobs.store import Store
 from bgdeploy.naming import database_name
 
 NO_LIMIT = 2**31
+SKEW = 60.0  # seconds by which clocks of hosts may differ; what was written later than that was written before the clock was set back
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,12 @@ ORDER BY c.served_at,
 """)
 # A customer's queued jobs go oldest first, one at a time. Only the newest ones count where a backlog is not wanted ("window"), and none that
 # is older than a database which waits to go live: it would be dropped as soon as it was verified.
-# What a person asked for (retry, reload) is held back by none of these.
+# What a person asked for (retry, reload) is held back by none of these. An older one that is put off holds newer ones up only where it
+# waits for what they need too; one that finds no room, or whose own folder is out of reach, may wait for ever. What was put off
+# by a clock that was set back since is due.
 _NEXT = """
 SELECT j.id FROM jobs AS j JOIN customers AS c ON c.name = j.customer
-WHERE {of} AND j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NULL
+WHERE {of} AND j.state = 'queued' AND (j.not_before <= :now OR j.updated_at > :later) AND c.paused_at IS NULL
   AND (SELECT count(*) FROM jobs AS l WHERE l.state = 'loading') < :slots
   AND NOT EXISTS (SELECT 1 FROM jobs AS l WHERE l.state = 'loading' AND l.customer = j.customer)
   AND (j.requested = 1 OR (
@@ -60,6 +63,7 @@ WHERE {of} AND j.state = 'queued' AND j.not_before <= :now AND c.paused_at IS NU
     AND NOT EXISTS (
       SELECT 1 FROM jobs AS o WHERE o.state = 'queued' AND o.customer = j.customer
         AND o.timestamp < j.timestamp AND o.requested = 0 AND (o.timestamp, o.build) > (c.floor_timestamp, c.floor_build)
+        AND NOT (o.not_before > :now AND coalesce(o.error_code, '') IN ('target-full', 'folder-away', 'not-readable'))
         AND NOT EXISTS (
           SELECT 1 FROM jobs AS w WHERE w.state = 'loaded' AND w.customer = j.customer
             AND w.timestamp > o.timestamp)
@@ -130,7 +134,7 @@ def claim(
         tx.connection.execute(update_where(customers, "name"), served)
         database = _database_of(tx, job) or own_database(tx, job, existing)
         job = rewrite(tx, job, database=database, settings=job["settings"] or settings)
-        fields = {key: job[key] for key in ("fence", "attempt", "interruptions")}
+        fields = {key: job[key] for key in ("fence", "attempt", "service_deaths")}
         tx.say("load.claimed", job, edge=(State.QUEUED, State.LOADING), database=database, **fields)
         return job
 
@@ -162,6 +166,7 @@ def _is_taken(tx: Tx, name: str) -> bool:
 def _binds(rules: Rules, now: float) -> dict[str, object]:
     return {
         "now": now,
+        "later": now + SKEW,
         "slots": NO_LIMIT if rules.max_concurrent_loads is None else rules.max_concurrent_loads,
         "settling_since": now - rules.settle_seconds,
         "keep": rules.keep_databases,

@@ -66,7 +66,7 @@ def end_badly(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base:
     if is_asked(tx, job):
         cancel(tx, job)
     elif isinstance(error, TargetFull | TargetAway | FolderAway | ConfigError | StoreError):
-        changes = {"reason": str(error), "not_before": tx.now + wait, **IDLE}
+        changes = {"reason": str(error), "error_code": error.code, "not_before": tx.now + wait, **IDLE}
         move(tx, job, State.QUEUED, "load.waits", fields={"reason": str(error)}, **changes)
     elif isinstance(error, BadInput) or attempt >= max_retries:
         fail(tx, job, error)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
+
 from bgdeploy.errors import Refused
+from bgdeploy.jobs import lineage
 from bgdeploy.jobs.models import switches as switches
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import Row, Tx, age, customers, databases, get_database, get_job, move
@@ -18,7 +22,10 @@ NO_INTENT = dict.fromkeys(_INTENT)
 
 @dataclass(frozen=True)
 class Move:
-    """One wish to move an alias; ``kind`` is deploy, switch or rollback."""
+    """One wish to move an alias; ``kind`` is deploy, switch, rollback or repair.
+
+    ``leaves`` is what a person saw live who wants to leave just that; empty where that was nothing.
+    """
 
     customer: str
     database: str
@@ -26,6 +33,7 @@ class Move:
     why: str
     by: str  # the person, or "bgdeploy"
     pause: bool = False
+    leaves: str | None = None
 
     @property
     def actor(self) -> Actor:
@@ -64,6 +72,12 @@ def check(tx: Tx, customer: Row, wish: Move) -> None:
         raise Refused(
             f"{wish.database} is live already.", kept="Nothing was changed.", cure="See: bgdeploy customers"
         )
+    if wish.leaves is not None and (customer["live"] or "") != wish.leaves:
+        raise Refused(
+            f"{customer['live']} went live in place of {wish.leaves or 'nothing'} at this very moment.",
+            kept="Nothing was changed, and nothing is marked bad.",
+            cure=f"Look at it, then ask again if it is wrong too: bgdeploy {wish.kind} {wish.customer}",
+        )
     if wish.kind != "deploy":
         return
     if customer["paused_at"] is not None:
@@ -80,8 +94,10 @@ def write_move(tx: Tx, customer: Row, wish: Move, generation: int, took: float |
     database = get_database(tx.connection, wish.database)
     floor = max(age(database), (customer["floor_timestamp"], customer["floor_build"]))
     live = {"live": wish.database, "live_timestamp": database["timestamp"], "live_build": database["build"]}
+    # Putting back what was live all the time is no news: what waits is judged by when something newer came.
+    since = customer["live_since"] if customer["live"] == wish.database else tx.now
     changes = {
-        "live_since": tx.now,
+        "live_since": since,
         "floor_timestamp": floor[0],
         "floor_build": floor[1],
         **live,
@@ -100,6 +116,27 @@ def write_move(tx: Tx, customer: Row, wish: Move, generation: int, took: float |
     tx.connection.execute(switches.insert(), {"job_id": database["job_id"], **row})
     fields = {"alias": customer["alias"], "database": wish.database, "source": customer["live"] or "nothing"}
     _tell(tx, database["job_id"], {"kind": wish.kind, "why": wish.why, "took": took or 0.0, **fields})
+
+
+def find_way_back(
+    connection: sa.Connection,
+    customer: Row,
+    kept: Sequence[Row],
+    there: Collection[str] | None,
+) -> Row | None:
+    """Where a rollback goes: to what was live before, where that is whole and not bad, else to the standby."""
+    latest = switches.c.id.desc()
+    came = (switches.c.customer == customer["name"], switches.c.target == customer["live"])
+    from_another = switches.c.source.is_distinct_from(switches.c.target)
+    moves = connection.execute(
+        sa.select(switches.c.source).where(*came, from_another).order_by(latest).limit(1)
+    )
+    before = moves.scalars().first()
+    for row in kept:
+        is_good = row["verified_at"] is not None and row["bad_at"] is None and row["drop_at"] is None
+        if row["name"] == before and is_good and (there is None or before in there):
+            return row
+    return lineage.standby(customer, kept, there)
 
 
 def _mark_databases(tx: Tx, customer: Row, wish: Move, database: Row) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
 from bgdeploy import log
 from bgdeploy.errors import BgdeployError, Refused, TargetAway
+from bgdeploy.jobs import lineage
 from bgdeploy.jobs.lease import known_dead
-from bgdeploy.jobs.rows import Row, customers, databases, get_customer
+from bgdeploy.jobs.rows import Row, customers, databases, get_customer, get_database
 from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline.alias import carry_out, forget_intent, intend, move_alias, settle
 from bgdeploy.pipeline.clean import find_there
-from bgdeploy.pipeline.moves import Move
+from bgdeploy.pipeline.floor import leads_ahead
+from bgdeploy.pipeline.moves import Move, find_way_back
 from bgdeploy.site import Site
 
 _INTENDED = sa.select(customers).where(customers.c.intent.is_not(None))
@@ -49,18 +53,30 @@ def find_unreadable(site: Site) -> list[tuple[str, str]]:
 
     A disk that was not mounted must cost no database its owner.
     """
-    there = find_there(site)
+    there, pointing = find_there(site), site.target.aliases()
     with site.store.read() as connection:
         owners = connection.execute(LIVE).mappings().all()
     found = []
     for owner in owners:
         live = owner["live"]
+        if pointing.get(owner["alias"], live) != live:
+            continue  # readers have something else, which is told apart
         what = site.target.outdated(live) if live in there else f"{live} is gone"
         if what is not None:
-            back = f"bgdeploy rollback {owner['name']} --reason '...'"
-            cure = f"Go back: {back}, or load it again: bgdeploy retry {owner['job_id']} --reload"
-            found.append((owner["alias"], f"{what}. {cure}"))
+            found.append((owner["alias"], f"{what}. {cure_of(site, owner['name'], there)}"))
     return found
+
+
+def cure_of(site: Site, name: str, there: Collection[str]) -> str:
+    """What helps where a customer's live database cannot be read: where it could go back to, and a reload."""
+    with site.store.read() as connection:
+        customer, kept = get_customer(connection, name), lineage.kept_databases(connection, name)
+        back = find_way_back(connection, customer, kept, there)
+        job = get_database(connection, customer["live"])["job_id"]
+    again = f"oad it again: bgdeploy retry {job} --reload"
+    if back is None:
+        return f"There is nothing to go back to. L{again}"
+    return f"Go back to {back['name']}: bgdeploy rollback {name} --reason '...', or l{again}"
 
 
 def _put_back(site: Site, name: str) -> None:
@@ -69,8 +85,21 @@ def _put_back(site: Site, name: str) -> None:
     found = site.target.alias(customer["alias"])
     if customer["intent"] is not None or customer["live"] is None or found == customer["live"]:
         return
+    if leads_ahead(site, customer, found):
+        raise led_ahead(customer, found)
     back = Move(name, customer["live"], "repair", f"it pointed at {found or 'nothing'}", "bgdeploy")
     carry_out(site, customer["alias"], back, intend(site, back, seen=customer["generation"]))
+
+
+def led_ahead(customer: Row, found: str | None) -> Refused:
+    """The error where readers have more than the job table knows, as after an old copy of it was put back."""
+    name, live = customer["name"], customer["live"]
+    return Refused(
+        f"The alias {customer['alias']} points at {found}, which no job here owns and which is newer than {live}, "
+        "live by the job table.",
+        kept="It stays there; nothing older goes live by itself, and its snapshot is loaded again if it is there.",
+        cure=f"Was an old copy of the job table put back? To go back all the same: bgdeploy switch {name} --to {live}",
+    )
 
 
 def repeat_cut_off_moves(site: Site) -> None:
@@ -97,6 +126,8 @@ def _repeat(site: Site, customer: Row) -> None:
     why = fresh["intent_why"] or "repeated after a crash"
     wish = Move(fresh["name"], fresh["intent"], fresh["intent_kind"], why, fresh["intent_who"])
     try:
+        if _came_further(site, fresh):
+            raise Refused(f"{fresh['alias']} was moved since, by a newer job table than this one.")
         move_alias(site, wish)
     except Refused as error:  # what breaks a promise by now would do so at every round
         _give_up(site, fresh, error)
@@ -116,5 +147,10 @@ def _void(site: Site, customer: Row) -> None:
     """Take another process's intent back; raising the generation at the target shuts a frozen mover out."""
     forget_intent(site, customer)
     found = site.target.alias(customer["alias"])
-    if found is not None:
+    if found is not None and not _came_further(site, customer):
         site.target.switch(customer["alias"], found, customer["generation"] + 1)
+
+
+def _came_further(site: Site, customer: Row) -> bool:
+    """The alias was moved since by a generation that this job table never gave: it is an old copy."""
+    return (site.target.generation(customer["alias"]) or 0) > int(customer["generation"])

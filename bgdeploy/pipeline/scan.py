@@ -16,7 +16,7 @@ from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_jobs, move,
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.naming import alias_name
 from bgdeploy.pipeline.admit import Judged, Pending, admit, is_as_it_was, judge, look_at, look_into
-from bgdeploy.pipeline.floor import ask_aliases, inherited
+from bgdeploy.pipeline.floor import ask_aliases, inherited, mind_aliases
 from bgdeploy.pipeline.known import Known, read_known
 from bgdeploy.pipeline.notes import BATCH, Notes, Report, standing_alone
 from bgdeploy.site import Site
@@ -58,6 +58,7 @@ def scan(site: Site, pending: Pending | None = None) -> Report:
     except NotReadable as error:
         _unlisted(report, str(site.settings.dataset.base_path), error)
         return report
+    mind_aliases(site)
     known = read_known(site)
     report.skipped.extend((folder.name, folder.skipped) for folder in found if folder.skipped)
     names = [folder.name for folder in found if not folder.skipped]

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from bgdeploy.clock import iso
 from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
+from bgdeploy.failpoints import reach
 from bgdeploy.finding import many
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.rescue import FREED
@@ -26,9 +27,11 @@ from bgdeploy.jobs.rows import (
 )
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.alias import move_alias, settle
+from bgdeploy.pipeline.claim import SKEW
 from bgdeploy.pipeline.clean import find_there
-from bgdeploy.pipeline.moves import Move
-from bgdeploy.pipeline.repair import repeat_cut_off_moves
+from bgdeploy.pipeline.floor import leads_ahead
+from bgdeploy.pipeline.moves import Move, find_way_back
+from bgdeploy.pipeline.repair import led_ahead, repeat_cut_off_moves
 from bgdeploy.site import Site
 
 STAYS = {"removed_at": None, "removed_by": None, "removed_why": None}
@@ -52,7 +55,8 @@ def switch_ready(site: Site) -> int:
 
 
 def _is_due(job: Row, now: float) -> bool:
-    return job["lease_owner"] is None and job["not_before"] <= now
+    set_back = job["updated_at"] > now + SKEW  # it was put off by a clock that was ahead
+    return job["lease_owner"] is None and (job["not_before"] <= now or set_back)
 
 
 def _consider(site: Site, job: Row) -> bool:
@@ -171,25 +175,30 @@ def _waiting(site: Site, name: str) -> Row:
 def roll_back(
     site: Site, name: str, *, to: str | None, why: str, by: str, pause: bool
 ) -> tuple[Move, str | None]:
-    """Go back to the standby (or to ``to``), with or without workers; return the move and what it left.
+    """Go back to what was live before (or to ``to``), with or without workers; return the move and what it left.
 
-    The database it leaves is marked bad; the floor stays, so only something newer comes by itself.
+    The database it leaves is marked bad; the floor stays, so only something newer comes by itself. Raises
+    Refused where something else went live since it looked: nobody has called that bad.
     """
     settle(site, name)
     with site.store.read() as connection:
         customer = get_customer(connection, name)
         kept = lineage.kept_databases(connection, name)
-    way_back = None if to else lineage.standby(customer, kept, find_there(site))
+        way_back = None if to else find_way_back(connection, customer, kept, find_there(site))
+    live, found = customer["live"], site.target.alias(customer["alias"])
+    if customer["intent"] is None and live is not None and leads_ahead(site, customer, found):
+        raise led_ahead(customer, found)
     goal = to or (way_back["name"] if way_back is not None else None)
-    if goal is None or goal == customer["live"]:
+    if goal is None or goal == live:
         raise Refused(
             f"{name} has nothing to go back to" + (f": {goal} is live already." if goal else "."),
-            kept=f"{customer['live']} stays live." if customer["live"] else "Nothing is live yet.",
+            kept=f"{live} stays live." if live else "Nothing is live yet.",
             cure="See: bgdeploy customers",
         )
-    wish = Move(name, goal, "rollback", why, by, pause=pause)
+    reach("rollback.decided")
+    wish = Move(name, goal, "rollback", why, by, pause=pause, leaves=live or "")
     move_alias(site, wish)
-    return wish, customer["live"]
+    return wish, live
 
 
 def pause(site: Site, name: str, *, why: str) -> None:

@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -118,6 +119,46 @@ class Child:
         return error
 
 
+class Early:
+    """Hears a child's first word while its parent talks to another: bad input ends that other at once.
+
+    A load of hours must not go on for a snapshot that is known to be wrong in its first minute.
+    """
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._other: Child | None = None
+        self._word: dict[str, Any] | None = None
+        self._thread = threading.Thread(target=self._listen, name="early", daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        with suppress(ValueError, OSError):  # its pipe was closed: nobody wants to know any more
+            self._word = next(self._child.messages(), None)
+        if self.fault is not None and self._other is not None:
+            self._other.kill()
+
+    @property
+    def fault(self) -> BadInput | None:
+        """The bad input it told of, if it did so already and knows what it is: the load may say more of the rest."""
+        word = self._word or {}
+        error = as_error(word["error"]) if "error" in word and "unforeseen" not in word else None
+        return error if isinstance(error, BadInput) else None
+
+    def ends(self, other: Child) -> None:
+        """Name the child that its bad input ends, from now on."""
+        self._other = other
+        if self.fault is not None:
+            other.kill()
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """All that it says, the first word too."""
+        self._thread.join()
+        if self._word is not None:
+            yield self._word
+            yield from self._child.messages()
+
+
 @contextmanager
 def started(module: str = "bgdeploy.service.loader_process") -> Iterator[Child]:
     """Start a process, by default one that loads, which waits for its ticket; it is gone when the block ends.
@@ -159,9 +200,12 @@ def as_error(told: Mapping[str, str]) -> BgdeployError:
 
 
 def end_recorded(pid: int | None, born: str | None) -> bool:
-    """Kill the loading process an earlier worker left behind; False when it will not go."""
-    if pid is None or born is None or not Process(pid, born).alive():
+    """Kill the loading process an earlier worker left behind; False when it will not go, or nobody can tell."""
+    if pid is None or born is None:
         return True
+    alive = Process(pid, born).alive()
+    if not alive:
+        return alive is False  # what is hidden may be anybody's, so it is not killed either
     try:
         process = psutil.Process(pid)
         process.kill()

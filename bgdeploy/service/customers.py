@@ -15,6 +15,7 @@ from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.rows import Row, customers, get_customer, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.alias import settle
+from bgdeploy.pipeline.moves import find_way_back
 from bgdeploy.site import Site
 
 View = dict[str, Any]
@@ -127,6 +128,15 @@ def is_live(site: Site, name: str, database: str) -> bool:
     return is_meant and site.target.alias(owner["alias"]) == database
 
 
+def way_back(site: Site, name: str) -> str | None:
+    """Return the database that a rollback would go to now, or None where there is none."""
+    look = _look_at_target(site)
+    with site.store.read() as connection:
+        owner, kept = get_customer(connection, name), lineage.kept_databases(connection, name)
+        there = look.online if look.unknown is None else None
+        return _name(find_way_back(connection, owner, kept, there))
+
+
 def choices(site: Site, name: str) -> list[tuple[str, str]]:
     """Return the databases a customer's alias may be moved to by hand, newest first, each with what it is."""
     with site.store.read() as connection:
@@ -137,19 +147,19 @@ def choices(site: Site, name: str) -> list[tuple[str, str]]:
         return []
     look = _look_at_target(site)
     there = look.online if look.unknown is None else {row["name"] for row in kept}
-    way_back = _name(lineage.standby(owner, kept, there))
+    standby = _name(lineage.standby(owner, kept, there))
     whole = [
         row
         for row in kept
         if row["verified_at"] is not None and row["drop_at"] is None and row["name"] in there
     ]
-    return [(row["name"], _role(row, way_back)) for row in whole if row["name"] != owner["live"]]
+    return [(row["name"], _role(row, standby)) for row in whole if row["name"] != owner["live"]]
 
 
-def _role(row: Row, way_back: str | None) -> str:
+def _role(row: Row, standby: str | None) -> str:
     if row["bad_at"] is not None:
         return f"marked bad: {row['bad_why']}"
-    if row["name"] == way_back:
+    if row["name"] == standby:
         return "the standby"
     return "waits to go live" if row["state"] == State.LOADED else "was live before"
 

@@ -76,12 +76,13 @@ def keep_scanning(house: House) -> None:
 def keep_house(house: House) -> None:
     """Rescue and switch until the stop is asked for; what fails is tried again at the next poke."""
     site = house.site
-    limit = site.settings.orchestrator.max_interruptions
+    orchestrator = site.settings.orchestrator
+    most, base = orchestrator.max_service_deaths, orchestrator.retry_backoff_base
     while not house.stop.asked.is_set():
         _duty(
             house,
             "rescue",
-            lambda: rescue(site.store, now=site.clock(), owner=site.owner, max_interruptions=limit),
+            lambda: rescue(site.store, now=site.clock(), owner=site.owner, most=most, base=base),
         )
         _duty(house, "switch", lambda: switch.switch_ready(site))
         house.sweep.set()

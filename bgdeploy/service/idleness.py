@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bgdeploy.jobs.rows import Row
+import sqlalchemy as sa
+
+from bgdeploy.jobs.rescue import is_free
+from bgdeploy.jobs.rows import Row, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.admit import judge_now, look_at
 from bgdeploy.pipeline.claim import peek
@@ -51,7 +54,9 @@ def _find_late_scan(site: Site, job: Row) -> str | None:
 
 def find_absence(site: Site) -> str:
     """Say so when nobody is there who would scan and load; nothing where somebody is, or may be."""
-    if not nobody_works(site.settings.database_path):
+    with site.store.read() as connection:
+        held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None))).mappings().all()
+    if any(not is_free(row, site.clock()) for row in held) or not nobody_works(site.settings.database_path):
         return ""
     return (
         "no bgdeploy that scans and loads is running here, and nothing moves until one does. "

@@ -121,7 +121,7 @@ def main() -> int:
         return 1
     except Exception as error:  # the process's edge: whatever it is, the parent must hear of it
         what = f"The loading process met an unexpected {type(error).__name__}: {error}"
-        line.tell({"error": {"code": _kind_of(error), "what": what}})
+        line.tell({"error": {"code": _kind_of(error), "what": what}, "unforeseen": True})
         return 1
     return 0
 

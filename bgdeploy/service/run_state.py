@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bgdeploy import log
 from bgdeploy.errors import LeaseLost, StoreError, StoreFull, StoreLost
@@ -15,10 +16,12 @@ from bgdeploy.service.heartbeat import Heartbeat
 from bgdeploy.site import Site
 from bgdeploy.snapshots.readiness import Fingerprint
 
+Result = TypeVar("Result")
+
 
 @dataclass
 class Run:
-    """One claimed job in this worker's hands; ``job`` is the row as last written."""
+    """One claimed job in this worker's hands; ``job`` is the row as last committed."""
 
     site: Site
     job: Row
@@ -28,17 +31,17 @@ class Run:
     seen: Fingerprint | None = None  # what the folder looked like when this run began
 
 
-def persist(run: Run, act: Callable[[Tx], None], *, ends: bool = False) -> None:
+def persist(run: Run, act: Callable[[Tx], Result], *, ends: bool = False) -> Result:
     """Write with patience: a locked or full job table is waited for until the lease runs out.
 
-    Only the write that ``ends`` a load gives the reserve up: all that a load notes on its way would
+    ``act`` may be called several times, since a commit may fail: it changes nothing but the job table, and
+    the caller takes over what it returns. Only the write that ``ends`` a load gives the reserve up: all that a load notes on its way would
     soon use it up, and a rollback lives on it.
     """
     while True:
         try:
             with run.site.transaction(Actor.WORKER) as tx:
-                act(tx)
-            return
+                return act(tx)
         except StoreLost:
             raise  # waiting brings nothing back
         except StoreError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,40 +60,44 @@ def run_job(site: Site, job: Row, stop: Stop) -> None:
 def _build(run: Run) -> dict[str, Any]:
     """Build, then verify and publish in a fresh process; return the counts and the proof.
 
-    The one that verifies is started first: it reads what to expect from the files meanwhile.
+    The one that verifies is started first: it reads what to expect from the files meanwhile, and bad input
+    that it finds there ends the load at once.
     """
     if not children.end_recorded(run.job["child_pid"], run.job["child_born"]):
         _rename(run)
     with children.started() as verifier:
         run.heart.adopt(verifier)
         verifier.send(_ticket(run, "verify"))
+        early = children.Early(verifier)
         try:
-            _load(run)
+            _load(run, early)
         except BuildLocked as error:
             _rename(run, error)
-            _load(run)
-        return _converse(run, verifier, _ticket(run, "verify"))
+            _load(run, early)
+        ticket = _ticket(run, "verify")
+        return _converse(run, verifier, ticket, early.messages())
 
 
-def _load(run: Run) -> None:
+def _load(run: Run, early: children.Early) -> None:
     with children.started() as child:
         run.heart.adopt(child)
+        early.ends(child)
         ticket = _ticket(run, "load")
         if ticket["done"]:
             _tell_resume(run, ticket)
-        _converse(run, child, ticket)
+        try:
+            _converse(run, child, ticket, child.messages())
+        except (TargetError, BadInput) as error:
+            raise early.fault or error from None
 
 
 def _rename(run: Run, error: BuildLocked | None = None) -> None:
     """Go on under another name; what is not ours is left alone for good."""
     existing = {found.name for found in run.site.target.databases()}
 
-    def rename(tx: Tx) -> None:
-        why = error.what if error is not None else "a living process holds it"
-        ours = not isinstance(error, NameTaken)
-        run.job = load.rename_build(tx, run.job, existing, why=why, ours=ours)
-
-    persist(run, rename)
+    why = error.what if error is not None else "a living process holds it"
+    ours = not isinstance(error, NameTaken)
+    run.job = persist(run, lambda tx: load.rename_build(tx, run.job, existing, why=why, ours=ours))
 
 
 def _check_unchanged(run: Run) -> None:
@@ -129,12 +134,14 @@ def _find_blame(run: Run, error: BgdeployError) -> BgdeployError:
     return error
 
 
-def _converse(run: Run, child: children.Child, ticket: dict[str, Any]) -> dict[str, Any]:
+def _converse(
+    run: Run, child: children.Child, ticket: dict[str, Any], messages: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
     """Hand a process its ticket, do what it asks, and return what it reports."""
     recorded = {"child_pid": child.process.pid, "child_born": child.process.born}
     persist(run, lambda tx: write(tx, run.job, **recorded))
     child.send(ticket)
-    for message in child.messages():
+    for message in messages:
         run.heart.hear()
         if "done" in message:
             return dict(message["done"])
@@ -144,7 +151,7 @@ def _converse(run: Run, child: children.Child, ticket: dict[str, Any]) -> dict[s
         if "seen" in message:
             note_seen(run, message)
             continue
-        persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
+        run.job = persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
         child.send({"ok": True})
     _raise_if_ended(run)
     raise child.died()
@@ -195,8 +202,8 @@ def _place(site: Site) -> str:
     return str(bound["place"]) if bound is not None else ""
 
 
-def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
-    """Write to the ledger what the child has done or is about to do."""
+def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> Row:
+    """Write to the ledger what the child has done or is about to do; return the job as it is then."""
     job, database = run.job, run.job["database"]
     match message["op"]:
         case "plan":
@@ -206,22 +213,23 @@ def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> None:
             ledger.restart(tx, job, database, message["reason"])
         case "chosen":
             settings = {**job["settings"], "loader": message["loader"]}
-            run.job = rewrite(tx, job, settings=settings)
             tx.say("load.chosen", job, loader=message["loader"], why=message["why"])
+            return rewrite(tx, job, settings=settings)
         case "started":
             ledger.started(tx, job, database, message["group"])
         case "advanced":
             row = ledger.advanced(tx, job, database, message["group"], message["rows"])
-            tell_progress(run, tx, row)
+            return tell_progress(run, tx, row)
         case "confirmed":
             number, found = message["group"], message["found"]
             row = ledger.confirmed(tx, job, database, number, message["rows"], found=found)
-            tell_progress(run, tx, row)
+            return tell_progress(run, tx, row)
         case "note":
             write(tx, job, step=message["doing"])
             tx.say("load.note", job, doing=message["doing"])
         case "step":
             ledger.step(tx, job, database, message["name"])
+    return job
 
 
 def _raise_if_ended(run: Run) -> None:

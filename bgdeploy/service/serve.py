@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 
 from bgdeploy import log
-from bgdeploy.clock import monotonic
+from bgdeploy.clock import monotonic, wall
 from bgdeploy.errors import BgdeployError, ExitCode, StoreError, StoreLost
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import jobs
@@ -31,6 +33,21 @@ from bgdeploy.site import Site
 
 IDLE = 0.5  # seconds between two looks for work when there is none
 LAST_WAIT = 10.0  # seconds a thread gets after everything was told to end
+JUMP = 1.0  # seconds by which a clock that was set has moved
+
+
+class Every(BaseTrigger):  # type: ignore[misc]
+    """Fires so many seconds after it was looked at last.
+
+    The library's own interval counts every run between then and now, one by one, after a clock jumped ahead.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.span = timedelta(seconds=seconds)
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        """Reckoned from now, whatever was missed."""
+        return now + self.span
 
 
 def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
@@ -52,8 +69,13 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
     if scans:
         threads += [_thread("scanner", keep_scanning, house), _thread("history", keep_history, house)]
     threads += [_thread(f"worker-{number + 1}", work, house) for number in range(workers)]
+    ahead = wall() - monotonic()
     while not stop.asked.wait(1.0):
         complain_when_late(house)
+        if scheduler is not None and abs(wall() - monotonic() - ahead) > JUMP:
+            ahead = wall() - monotonic()
+            for job in scheduler.get_jobs():  # set back, it would sleep until the old time comes again
+                job.reschedule(job.trigger)
     _end(house, scheduler, threads)
 
 
@@ -98,8 +120,8 @@ def _schedule(house: House) -> BackgroundScheduler:
         executors={"default": ThreadPoolExecutor(1)}, job_defaults=rules, timezone="UTC"
     )
     orchestrator = house.site.settings.orchestrator
-    scheduler.add_job(house.poke_scan, "interval", seconds=orchestrator.scan_interval)
-    scheduler.add_job(house.poke, "interval", seconds=orchestrator.watch_interval)
+    scheduler.add_job(house.poke_scan, Every(orchestrator.scan_interval))
+    scheduler.add_job(house.poke, Every(orchestrator.watch_interval))
     scheduler.start()
     return scheduler
 

@@ -24,32 +24,37 @@ def note_seen(run: Run, message: dict[str, Any]) -> None:
     try:
         with run.site.transaction(Actor.WORKER) as tx:
             row = ledger.seen(tx, run.job, run.job["database"], message["group"], message["seen"])
-            tell_progress(run, tx, row)
+            job = tell_progress(run, tx, row)
+        run.job = job
     except StoreLost:
         raise
     except StoreError:
         return  # full or locked: the next write that counts waits for it
 
 
-def tell_progress(run: Run, tx: Tx, group: Row) -> None:
-    """Log every few seconds how far the load is, and when its last group is in: small tables must not fill the log."""
-    run.job = get_job(tx.connection, run.job["id"])
-    last = run.job["rows_confirmed"] == run.job["rows_expected"]
+def tell_progress(run: Run, tx: Tx, group: Row) -> Row:
+    """Log every few seconds how far the load is, and when its last group is in; return the job as it is now.
+
+    Small tables must not fill the log.
+    """
+    job = get_job(tx.connection, run.job["id"])
+    last = job["rows_confirmed"] == job["rows_expected"]
     if not last and monotonic() - run.told_at < LOG_EVERY:
-        return
+        return job
     run.told_at = monotonic()
-    groups = ledger.read(tx.connection, run.job["id"], run.job["database"])
-    whole = of_load(groups, run.job["fence"], tx.now)
-    table = next(one for one in of_tables(groups, run.job["fence"], tx.now) if one.name == group["name"])
-    tx.said.append(("load.progress", _progress(run, whole, table)))
+    groups = ledger.read(tx.connection, job["id"], job["database"])
+    whole = of_load(groups, job["fence"], tx.now)
+    table = next(one for one in of_tables(groups, job["fence"], tx.now) if one.name == group["name"])
+    tx.said.append(("load.progress", _progress(job, whole, table)))
+    return job
 
 
-def _progress(run: Run, whole: Progress, table: Progress) -> dict[str, Any]:
+def _progress(job: Row, whole: Progress, table: Progress) -> dict[str, Any]:
     rate = f"{whole.rate:,.0f} rows/s" if whole.rate else "rate unknown"
     left = "all in" if whole.rows == whole.expected else _left(whole.left)
     shown = {"rows": whole.rows, "expected": whole.expected, "share": whole.share, "rate": rate, "left": left}
     of_table = {"table": table.name, "table_rows": table.rows, "table_expected": table.expected}
-    return {"job": title(run.job), **shown, **of_table}
+    return {"job": title(job), **shown, **of_table}
 
 
 def _left(seconds: float | None) -> str:

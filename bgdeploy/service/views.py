@@ -29,7 +29,6 @@ _PLAIN = [
     "state",
     "database",
     "attempt",
-    "interruptions",
     "rows_expected",
     "rows_confirmed",
     "bytes_expected",
@@ -49,7 +48,14 @@ def show_job(row: Row) -> View:
     """Return a job with the keys that scripts rely on; times are ISO 8601 in UTC."""
     lease = {"lease_owner": short(row["lease_owner"]) if row["lease_owner"] else None}
     times = {key: iso(row[key]) for key in _TIMES}
-    return {**{key: row[key] for key in _PLAIN}, **lease, "lease_expires": iso(row["lease_expires"]), **times}
+    tries = {"interruptions": row["service_deaths"]}
+    return {
+        **{key: row[key] for key in _PLAIN},
+        **tries,
+        **lease,
+        "lease_expires": iso(row["lease_expires"]),
+        **times,
+    }
 
 
 def list_jobs(

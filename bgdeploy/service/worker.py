@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bgdeploy import log
-from bgdeploy.errors import BadInput, LeaseLost, NotReadable
+from bgdeploy.errors import BadInput, FolderAway, LeaseLost, NotReadable, TargetAway, TargetFull
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import Row, title, write
 from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline import admit
+from bgdeploy.pipeline.alias import settle
 from bgdeploy.pipeline.claim import Rules, claim, peek
 from bgdeploy.pipeline.room import find_needs
 from bgdeploy.service.heartbeat import may_claim
@@ -20,7 +21,8 @@ from bgdeploy.site import Site
 def work_once(site: Site, stop: Stop) -> bool:
     """Rescue, claim and load one job; False when there is nothing to do now."""
     orchestrator = site.settings.orchestrator
-    rescue(site.store, now=site.clock(), owner=site.owner, max_interruptions=orchestrator.max_interruptions)
+    most, base = orchestrator.max_service_deaths, orchestrator.retry_backoff_base
+    rescue(site.store, now=site.clock(), owner=site.owner, most=most, base=base)
     if not may_claim():
         return False
     rules = claim_rules(site)
@@ -61,42 +63,46 @@ def claim_rules(site: Site) -> Rules:
 
 def _may_start(site: Site, job: Row) -> list[str] | None:
     """Return what was found to be enough, or None: the row then says what is missing."""
-    needs, missing = _look_for_room(site, job)
+    needs, missing, code = _look_for_room(site, job)
     if missing:
-        _wait(site, job, missing)
+        _wait(site, job, missing, code)
     return needs
 
 
-def _look_for_room(site: Site, job: Row) -> tuple[list[str] | None, str]:
-    """The target is well, the folder is as it was, and there is room: every figure; else why not, in words."""
+def _look_for_room(site: Site, job: Row) -> tuple[list[str] | None, str, str]:
+    """The target is well, the folder is as it was, and there is room: every figure; else why not, in words and as a code."""
     health = site.target.health()
     if health.state != "ok":
-        return None, f"the target is not well: {'; '.join(health.reasons)}"
+        return None, f"the target is not well: {'; '.join(health.reasons)}", TargetAway.code
     try:
+        settle(site, job["customer"])  # what the alias leads to may forbid this load: the claim sees it
         if not admit.recheck(site, job):
-            return None, ""
+            return None, "", ""
         snapshot = admit.open_folder(site, job, job["fingerprint"])
     except LeaseLost:
-        return None, ""
-    except NotReadable as error:
-        return None, str(error)
+        return None, "", ""
+    except (NotReadable, TargetAway) as error:
+        return None, str(error), error.code
     except OSError as error:  # a disk that fails under this folder keeps no other from being loaded
-        return None, f"{error.filename or admit.folder_of(site, job)}: {error.strerror or error}"
+        why = f"{error.filename or admit.folder_of(site, job)}: {error.strerror or error}"
+        return None, why, FolderAway.code
     except BadInput as error:  # as it was when it was queued, and not acceptable any more
         admit.refuse(site, job, error)
-        return None, ""
+        return None, "", ""
     needs = find_needs(site, job, snapshot)
     shown = [need.sum for need in needs]
     short = [need.sum for need in needs if not need.met]
-    return (None, f"waits for room: {'; '.join(short)}") if short else ([*health.figures, *shown], "")
+    if short:
+        return None, f"waits for room: {'; '.join(short)}", TargetFull.code
+    return [*health.figures, *shown], "", ""
 
 
-def _wait(site: Site, job: Row, reason: str) -> None:
+def _wait(site: Site, job: Row, reason: str, code: str) -> None:
     """Put a queued job off without using an attempt; visible in the row and in the log."""
     pause = min(10.0, site.settings.orchestrator.health_check_retry_delay)
     try:
         with site.transaction(Actor.WORKER) as tx:
-            write(tx, job, reason=reason, not_before=tx.now + pause)
+            write(tx, job, reason=reason, error_code=code, not_before=tx.now + pause)
             if reason != job["reason"]:
                 tx.say_seldom("load.waits", job, reason=reason)
     except LeaseLost:

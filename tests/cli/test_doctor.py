@@ -52,7 +52,7 @@ def test_what_is_wrong_comes_first_and_what_is_well_takes_a_line_for_each_area(l
     )
     areas = [line for line in lines if line.startswith(("  ok  ", "  -  "))]
     assert len(areas) == 10 and lines[-len(areas) - 1 : -1] == areas, "last, and none in between"
-    assert any("state folder: 4 ok; see above: 1 warning" in line for line in areas)
+    assert any("state folder: 5 ok; see above: 1 warning" in line for line in areas)
     assert len(lines) < 25
     assert lines[-1].endswith("all of it: bgdeploy doctor --verbose")
 

@@ -78,8 +78,8 @@ def test_without_a_cancel_each_end_is_what_it_was(store: Store, loading: int, en
 
 def test_a_rescuer_cancels_instead_of_queueing_again(store: Store, loading: int) -> None:
     ask(store)
-    assert rescue(store, now=99.0, owner=OWNER, max_interruptions=3) == 0, "its lease has not expired"
-    assert rescue(store, now=101.0, owner=OWNER, max_interruptions=3) == 1
+    assert rescue(store, now=99.0, owner=OWNER, most=3, base=2.0) == 0, "its lease has not expired"
+    assert rescue(store, now=101.0, owner=OWNER, most=3, base=2.0) == 1
     check_cancelled(store, loading, Actor.RESCUE)
 
 
@@ -96,5 +96,5 @@ def test_a_cancel_between_a_rescuers_look_and_its_write_is_seen(
         return found
 
     monkeypatch.setattr(module, "_lost", look_then_ask)
-    rescue(store, now=101.0, owner=OWNER, max_interruptions=3)
+    rescue(store, now=101.0, owner=OWNER, most=3, base=2.0)
     check_cancelled(store, loading, Actor.RESCUE)

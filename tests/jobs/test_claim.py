@@ -190,3 +190,29 @@ def test_eight_processes_claim_from_one_file_and_each_job_has_one_winner(store: 
         )
         loading = connection.execute(sa.select(jobs.c.fence).where(jobs.c.state == "loading")).scalars().all()
     assert sorted(claimed) == list(range(1, 61)) and set(loading) == {1}
+
+
+@pytest.mark.parametrize("code", ["target-full", "folder-away", "not-readable"])
+def test_one_that_waits_for_what_it_alone_lacks_holds_up_no_newer_one(store: Store, code: str) -> None:
+    add_customer(store, "acme", live="acme-0")
+    add_job(store, "acme", 1, not_before=NOW + 10, error_code=code)
+    add_job(store, "acme", 2)
+    assert take(store) == 2
+
+
+@pytest.mark.parametrize("code", ["target-away", "target", "interrupted", "config"])
+def test_one_that_waits_for_what_all_need_keeps_its_place(store: Store, code: str) -> None:
+    add_customer(store, "acme", live="acme-0")
+    add_job(store, "acme", 1, not_before=NOW + 10, error_code=code)
+    add_job(store, "acme", 2)
+    assert take(store) is None
+    assert take(store, now=NOW + 11) == 1
+
+
+def test_what_was_put_off_by_a_clock_that_was_set_back_is_due(store: Store) -> None:
+    add_customer(store, "acme", live="acme-0")
+    first = add_job(store, "acme", 1, not_before=NOW + 3610)
+    assert take(store) is None
+    with store.write() as connection:
+        connection.execute(jobs.update().where(jobs.c.id == first).values(updated_at=NOW + 3600))
+    assert take(store) == 1

@@ -14,11 +14,13 @@ import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import LeaseLost, StoreError
+from bgdeploy.jobs import lease as leases
 from bgdeploy.jobs.lease import Lease, Process, find_process, known_dead, new_owner, take, this_host
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import events, get_job, jobs, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import LOCK_DEADLINE, Store
+from bgdeploy.service.child import end_recorded
 from bgdeploy.service.heartbeat import Heartbeat
 from bgdeploy.service.shutdown import Stop
 from tests.jobs.tables import OWNER, add_customer, add_job, opened, read_job
@@ -34,14 +36,14 @@ def loading(store: Store) -> int:
 
 
 def run(store: Store, now: float) -> int:
-    return rescue(store, now=now, owner=OWNER, max_interruptions=3)
+    return rescue(store, now=now, owner=OWNER, most=3, base=2.0)
 
 
 def test_a_lease_is_left_alone_until_it_expires(store: Store, loading: int) -> None:
     assert run(store, now=99.9) == 0
     assert run(store, now=100.1) == 1
     job = read_job(store, loading)
-    assert (job["state"], job["interruptions"], job["attempt"], job["lease_owner"]) == (
+    assert (job["state"], job["service_deaths"], job["attempt"], job["lease_owner"]) == (
         State.QUEUED,
         1,
         0,
@@ -50,13 +52,29 @@ def test_a_lease_is_left_alone_until_it_expires(store: Store, loading: int) -> N
     assert job["fence"] == 3  # only a claim raises it
 
 
-def test_the_third_interruption_in_a_row_fails_the_job_and_names_the_step(store: Store, loading: int) -> None:
+def test_the_last_death_in_a_row_fails_the_job_and_names_the_step(store: Store, loading: int) -> None:
     with store.write() as connection:
-        connection.execute(jobs.update().values(interruptions=2, step="group 4"))
+        connection.execute(jobs.update().values(service_deaths=2, step="group 4"))
     run(store, now=200.0)
     job = read_job(store, loading)
     assert job["state"] == State.FAILED and job["error_code"] == "interrupted"
     assert "group 4" in job["error"] and f"bgdeploy retry {loading}" in job["error"]
+
+
+def test_deaths_of_the_service_count_apart_and_each_rests_longer(store: Store, loading: int) -> None:
+    rests = []
+    for death in range(1, 20):
+        with store.write() as connection:
+            held = {"state": State.LOADING, "lease_owner": ELSEWHERE, "lease_expires": 100.0}
+            connection.execute(jobs.update().values(**held))
+        assert rescue(store, now=200.0, owner=OWNER, most=20, base=2.0) == 1
+        job = read_job(store, loading)
+        assert (job["state"], job["service_deaths"]) == (State.QUEUED, death)
+        assert (job["attempt"], job["interruptions"]) == (0, 0)
+        rests.append(job["not_before"] - 200.0)
+    assert rests[0] == 0, "who is killed once goes on at once"
+    assert all(1 <= rest <= 60 for rest in rests[1:])
+    assert min(rests[10:]) >= 30, "a load that takes its container along is not tried again and again at once"
 
 
 def test_a_holder_on_this_host_whose_process_is_gone_is_rescued_at_once(store: Store) -> None:
@@ -75,12 +93,12 @@ def test_a_living_worker_that_could_not_prolong_its_lease_is_no_interruption(
     store: Store, state: State
 ) -> None:
     add_customer(store, "acme")
-    held = {"lease_owner": new_owner(), "lease_expires": 100.0, "interruptions": 2}
+    held = {"lease_owner": new_owner(), "lease_expires": 100.0, "service_deaths": 2}
     job_id = add_job(store, "acme", 1, state, **held)
     assert run(store, now=100.1) == 1
     job = read_job(store, job_id)
     assert job["state"] == (State.QUEUED if state == State.LOADING else state)
-    assert (job["interruptions"], job["lease_owner"]) == (2, None)
+    assert (job["service_deaths"], job["lease_owner"]) == (2, None)
     with store.read() as connection:
         assert connection.execute(sa.select(events.c.kind)).scalars().all() == ["rescue.late"]
 
@@ -88,6 +106,37 @@ def test_a_living_worker_that_could_not_prolong_its_lease_is_no_interruption(
 def test_a_living_holder_and_one_of_another_host_are_not_taken_for_dead() -> None:
     assert not known_dead(new_owner())
     assert not known_dead(ELSEWHERE)
+
+
+def hide_processes(monkeypatch: pytest.MonkeyPatch, folder: Path, *, me: int) -> None:
+    """A /proc that shows nobody but whom it takes this process for, as with hidepid or of another namespace."""
+    (folder / "self").symlink_to(str(me))
+    shown = folder / str(me)
+    shown.mkdir()
+    (shown / "stat").write_bytes(Path("/proc/1/stat").read_bytes())
+    monkeypatch.setattr(leases, "PROC", folder)
+
+
+@pytest.mark.parametrize("namespace", ["this one", "another"])
+def test_a_living_holder_that_proc_hides_keeps_its_lease_until_it_ends(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, namespace: str
+) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    seen = find_process(child.pid)
+    owner = f"{this_host()}/{seen.pid}/{seen.born}/{'b' * 32}"
+    hide_processes(monkeypatch, tmp_path, me=os.getpid() if namespace == "this one" else child.pid)
+    add_customer(store, "acme")
+    job_id = add_job(store, "acme", 1, State.LOADING, lease_owner=owner, lease_expires=100.0)
+    assert not known_dead(owner)
+    assert seen.alive() is None
+    assert not end_recorded(seen.pid, seen.born), "nobody knows whose process that is"
+    assert child.poll() is None
+    assert run(store, now=99.0) == 0
+    assert run(store, now=100.1) == 1
+    assert read_job(store, job_id)["state"] == State.QUEUED
+    child.communicate()
+    assert known_dead(owner), "what the kernel does not know is gone, whatever /proc shows"
+    assert end_recorded(seen.pid, seen.born)
 
 
 def test_a_reused_pid_is_another_process() -> None:
@@ -129,7 +178,7 @@ def test_a_row_held_for_a_switch_is_only_released(store: Store) -> None:
     job_id = add_job(store, "acme", 1, State.LOADED, lease_owner=ELSEWHERE, lease_expires=1.0)
     assert run(store, now=2.0) == 1
     job = read_job(store, job_id)
-    assert (job["state"], job["lease_owner"], job["interruptions"]) == (State.LOADED, None, 0)
+    assert (job["state"], job["lease_owner"], job["service_deaths"]) == (State.LOADED, None, 0)
 
 
 def test_renewing_fails_once_another_claim_has_the_row(store: Store, loading: int) -> None:
@@ -237,14 +286,14 @@ def test_a_confirmed_group_clears_both_counters(store: Store, loading: int) -> N
     from bgdeploy.jobs import ledger
 
     with store.write() as connection:
-        connection.execute(jobs.update().values(attempt=2, interruptions=2))
+        connection.execute(jobs.update().values(attempt=2, service_deaths=2))
     job = read_job(store, loading)
     group = {"number": 0, "kind": "node", "name": "A", "source_label": None, "target_label": None}
     with opened(store, Actor.WORKER) as tx:
         ledger.store_plan(tx, job, "acme-1", [{**group, "files": ["a"], "rows_expected": 3}])
         ledger.confirmed(tx, job, "acme-1", 0, 3, found=True)
         after = get_job(tx.connection, loading)
-    assert (after["attempt"], after["interruptions"], after["rows_confirmed"]) == (0, 0, 3)
+    assert (after["attempt"], after["service_deaths"], after["rows_confirmed"]) == (0, 0, 3)
 
 
 def test_a_free_row_is_taken_once(store: Store) -> None:

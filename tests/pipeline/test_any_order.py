@@ -62,7 +62,7 @@ PERSON: dict[str, Any] = {"why": "a test", "by": "a person"}
 
 def set_reach(reach: Callable[[str], None]) -> None:
     """Put this in place of the failpoints of the stages that act on the target."""
-    for stage in (alias, clean):
+    for stage in (alias, clean, switch):
         stage.reach = reach  # type: ignore[attr-defined]
 
 
@@ -235,7 +235,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def rescue(self) -> None:
-        rescue(self.store, now=self.now, owner=self.site.owner, max_interruptions=50)
+        rescue(self.store, now=self.now, owner=self.site.owner, most=50, base=1.0)
 
     @rule(moment=st.sampled_from(MOMENTS), meanwhile=st.sampled_from(MEANWHILE))
     def switch(self, moment: str | None, meanwhile: str) -> None:
@@ -252,12 +252,18 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(
         customer=st.sampled_from(CUSTOMERS),
         pause=st.booleans(),
-        moment=st.sampled_from(MOMENTS),
+        moment=st.sampled_from((*MOMENTS, "rollback.decided", "rollback.decided")),
         meanwhile=st.sampled_from(MEANWHILE),
     )
     def roll_back(self, customer: str, pause: bool, moment: str | None, meanwhile: str) -> None:
         wish: dict[str, Any] = {"to": None, "pause": pause, **PERSON}
-        self.run(lambda site: switch.roll_back(site, customer, **wish), moment, meanwhile)
+
+        def roll_back(site: Site) -> None:
+            _, left = switch.roll_back(site, customer, **wish)
+            mine = (moves.switches.c.customer == customer, moves.switches.c.kind == "rollback")
+            assert self.rows(moves.switches, *mine)[-1]["source"] == left, "it left what a person saw live"
+
+        self.run(roll_back, moment, meanwhile)
 
     @rule(data=st.data(), moment=st.sampled_from(MOMENTS), meanwhile=st.sampled_from(MEANWHILE))
     def switch_to(self, data: st.DataObject, moment: str | None, meanwhile: str) -> None:
@@ -355,6 +361,13 @@ class AnyOrder(RuleBasedStateMachine):
             age = ages[row["target"]]
             assert row["kind"] != "deploy" or age > floor[row["customer"]]
             floor[row["customer"]] = max(age, floor[row["customer"]])
+
+    @invariant()
+    def what_is_live_is_so_since_another_was_left_for_it(self) -> None:
+        for owner in self.rows(customers, customers.c.live.is_not(None)):
+            moved = [row for row in self.rows(moves.switches) if row["customer"] == owner["name"]]
+            last = [row["at"] for row in moved if row["source"] != row["target"]][-1]
+            assert owner["live_since"] == last
 
     @invariant()
     def the_way_back_is_there(self) -> None:

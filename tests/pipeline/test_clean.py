@@ -49,7 +49,7 @@ def test_a_job_is_retired_also_where_its_lease_ran_out_while_its_database_was_dr
     def slow(database: str, fence: int) -> None:
         drop(database, fence)
         clock[0] += 1000
-        assert rescue(store, now=clock[0], owner="host~1/2/2.00/" + "1" * 32, max_interruptions=3) == 1
+        assert rescue(store, now=clock[0], owner="host~1/2/2.00/" + "1" * 32, most=3, base=2.0) == 1
 
     target.drop = slow  # type: ignore[method-assign]
     assert clean(site) == 1

@@ -8,7 +8,7 @@ import pytest
 
 from bgdeploy.errors import TargetAway
 from bgdeploy.jobs.models import switches
-from bgdeploy.naming import database_name, read_timestamp
+from bgdeploy.naming import database_name, read_age
 from bgdeploy.pipeline import scan, switch
 from tests.pipeline.place import DAY, OLD, START, Place, customers, jobs
 
@@ -68,5 +68,5 @@ def test_where_the_target_could_not_be_asked_a_first_move_asks_again(make_place:
 @pytest.mark.parametrize(("build", "fence"), [(1, None), (1, 4), (2, None), (3, 5)])
 def test_every_name_that_is_given_can_be_read(build: int, fence: int | None) -> None:
     name = database_name("acme", OLD, build, fence)
-    assert read_timestamp("acme", name) == OLD
-    assert read_timestamp("acme-eu", name) is None
+    assert read_age("acme", name) == (OLD, build)
+    assert read_age("acme-eu", name) is None

@@ -56,7 +56,7 @@ def test_a_build_that_never_holds_what_it_should_is_not_built_for_ever(
     assert place.rows()[0]["state"] == "failed"
 
 
-def test_a_worker_that_always_dies_in_the_verification_uses_its_interruptions_up(
+def test_a_worker_that_always_dies_in_the_verification_fails_at_the_limit_of_its_own(
     make_place: Callable[..., Place],
 ) -> None:
     place = make_place()
@@ -68,8 +68,25 @@ def test_a_worker_that_always_dies_in_the_verification_uses_its_interruptions_up
     for _ in range(3):
         build(place, take(place), until="closed")
         place.now += DAY
-        rescue(place.site.store, now=place.now, owner=place.site.owner, max_interruptions=3)
+        rescue(place.site.store, now=place.now, owner=place.site.owner, most=3, base=2.0)
     assert (place.rows()[0]["state"], place.rows()[0]["error_code"]) == ("failed", "interrupted")
+
+
+def test_three_kills_in_a_row_before_any_progress_do_not_fail_a_job(make_place: Callable[..., Place]) -> None:
+    place = make_place()
+    most = place.site.settings.orchestrator.max_service_deaths
+    assert most == 20
+    place.site = replace(place.site, owner="elsewhere~1/7/1.00/" + "a" * 32)
+    place.drop("acme", OLD)
+    scan.scan(place.site)
+    for deaths in (1, 2, 3):
+        take(place)
+        place.now += DAY
+        rescue(place.site.store, now=place.now, owner=place.site.owner, most=most, base=2.0)
+        assert (place.rows()[0]["state"], place.rows()[0]["service_deaths"]) == ("queued", deaths)
+    job = take(place)
+    build(place, job, until="verified")
+    assert place.rows()[0]["service_deaths"] == 0, "progress clears it"
 
 
 def test_a_run_that_comes_further_starts_the_count_anew(make_place: Callable[..., Place]) -> None:

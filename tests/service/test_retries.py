@@ -45,7 +45,7 @@ def test_a_loading_process_that_dies_after_progress_never_uses_up_its_tries(hous
 
 
 def test_a_job_that_always_kills_its_worker_fails_with_its_last_step(tmp_path: Path) -> None:
-    house = make_house(tmp_path, max_interruptions=2)
+    house = make_house(tmp_path, max_service_deaths=2)
     house.drop("acme", FIRST)
     for _ in range(2):
         service = house.start("serve", failpoint="claim.done:1:kill")

@@ -13,7 +13,8 @@ from bgdeploy.jobs import lineage
 from bgdeploy.jobs.lease import known_dead
 from bgdeploy.jobs.rows import Row, customers
 from bgdeploy.pipeline.clean import orphans
-from bgdeploy.pipeline.repair import INTENT_TRUST, LIVE
+from bgdeploy.pipeline.floor import leads_ahead
+from bgdeploy.pipeline.repair import INTENT_TRUST, LIVE, cure_of, led_ahead
 from bgdeploy.service.doctor.job_table import REBIND
 from bgdeploy.site import Site, read_identity
 
@@ -72,7 +73,7 @@ def _judge(
     if owner["intent"] is not None:
         return _judge_intent(owner, site.clock())
     if found == owner["live"]:
-        return None if found is None else _judge_live(owner, there.get(found))
+        return None if found is None else _judge_live(site, owner, there)
     if owner["live"] is None:
         what = f"the alias {owner['alias']} points at {found}, though the job table knows of nothing live"
         return warning(what, f"It stays until something of {owner['name']} goes live: bgdeploy customers")
@@ -85,6 +86,9 @@ def _judge(
         return warning(
             f"{what}: moved by someone else's hand", f"It is taken as it is at the next scan. To undo: {back}"
         )
+    if leads_ahead(site, owner, found):
+        told = led_ahead(owner, found)
+        return error(told.what.removesuffix("."), told.cure)
     return error(f"{what}, and that is no database of {owner['name']}", f"{_SCAN} at once: {back}")
 
 
@@ -96,11 +100,16 @@ def _judge_intent(owner: Row, now: float) -> Finding | None:
     return warning(what, "The next worker finishes it: bgdeploy serve")
 
 
-def _judge_live(owner: Row, status: str | None) -> Finding | None:
+def _judge_live(site: Site, owner: Row, there: Mapping[str, str]) -> Finding | None:
+    status = there.get(owner["live"])
     if status == "online":
         return None
     what = f"{owner['live']}, which the alias {owner['alias']} points at, is {status or 'gone'}"
-    return error(what, f"Go back: bgdeploy rollback {owner['name']} --reason '{status or 'gone'}'")
+    return error(what, cure_of(site, owner["name"], _online(there)))
+
+
+def _online(there: Mapping[str, str]) -> list[str]:
+    return [name for name, status in there.items() if status == "online"]
 
 
 def find_unfit(site: Site) -> Iterator[Finding]:
@@ -111,8 +120,7 @@ def find_unfit(site: Site) -> Iterator[Finding]:
     found = [
         error(
             f"{unfit}; the alias {owner['alias']} points at it",
-            f"Go back: bgdeploy rollback {owner['name']} --reason damaged. "
-            f"Load it again: bgdeploy retry {owner['job_id']} --reload",
+            cure_of(site, owner["name"], _online(there)),
         )
         for owner in live
         if there.get(owner["live"]) == "online" and (unfit := site.target.outdated(owner["live"]))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bgdeploy.config import Settings, find_file, load_settings
+from bgdeploy.config import Settings, find_file, is_unused, load_settings
 from bgdeploy.errors import ConfigError
 from bgdeploy.finding import Check, Finding, error, ok, warning
 
@@ -48,7 +48,7 @@ def checks(settings: Settings) -> list[Check]:
 
 def _find_useless(settings: Settings) -> Iterator[Finding]:
     for key, origin in settings.useless():
-        cure = f"Remove it, or change target, which is {settings.target}."
+        cure = "Remove it." if is_unused(key) else f"Remove it, or change target, which is {settings.target}."
         yield warning(f"{key} is set ({origin}), and nothing reads it", cure)
     if settings.orchestrator.keep_databases == 1:
         cure = "Set orchestrator.keep_databases to 2 or more."

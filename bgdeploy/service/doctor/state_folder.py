@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import pwd
 import re
@@ -10,8 +11,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from bgdeploy.durable import is_open_to_others
 from bgdeploy.finding import SCRATCH, Check, Finding, error, ok, shorten, warning
 from bgdeploy.jobs.ballast import PLENTY, SIZE
+from bgdeploy.jobs.migrate import files
 from bgdeploy.service.doctor import disks
 from bgdeploy.site import Site
 
@@ -28,6 +31,7 @@ def checks(site: Site) -> list[Check]:
     folder, table = site.settings.state_dir, site.settings.database_path
     return [
         Check(SUBJECT, "rights", partial(find_rights, folder, table)),
+        Check(SUBJECT, "privacy", partial(find_open_files, folder, table)),
         Check(SUBJECT, "room", partial(find_room, folder, table.parent)),
         Check(SUBJECT, "file system", partial(find_kind, folder)),
         Check(SUBJECT, "what does not belong there", partial(find_strangers, folder, table)),
@@ -46,6 +50,20 @@ def find_rights(folder: Path, table: Path) -> Iterator[Finding]:
         yield error(f"the user {_whoami()} may not write to {', '.join(closed)}", cure)
     else:
         yield ok(f"the user {_whoami()} may write to {folder}")
+
+
+def find_open_files(folder: Path, table: Path) -> Iterator[Finding]:
+    """Nobody else may read the job table and its copies, or lock them or the aliases; each start closes what is ours."""
+    copies = sorted(table.parent.glob(f"{glob.escape(table.name)}.backup-*"))
+    places = [*files(table), *copies, folder / "aliases" / ".lock"]
+    found = [
+        warning(f"{place} may be opened by other users, who can lock or read it", f"chmod 600 {place}")
+        for place in places
+        if is_open_to_others(place)
+    ]
+    yield from found
+    if not found:
+        yield ok("nobody else may read or lock the job table, or lock the aliases")
 
 
 def _is_open(place: Path) -> bool:

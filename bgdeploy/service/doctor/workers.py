@@ -11,9 +11,10 @@ import sqlalchemy as sa
 
 from bgdeploy.clock import iso, since
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, unknown, warning
-from bgdeploy.jobs.lease import known_dead, short, this_host
+from bgdeploy.jobs.lease import known_alive, known_dead, short, this_host
 from bgdeploy.jobs.rows import Row, events, jobs, select_jobs, title
 from bgdeploy.jobs.states import Actor, State
+from bgdeploy.service.idleness import find_absence
 from bgdeploy.service.processes import count_workers, find_open, has_lost, is_bgdeploy
 from bgdeploy.site import Site
 
@@ -39,15 +40,18 @@ def find_processes(site: Site) -> Iterator[Finding]:
         yield _judge_process(one, site.settings.database_path)
     if found:
         yield _sum_up(found, site.settings.orchestrator.num_workers)
-        return
     with site.store.read() as connection:
         waiting = sum(len(select_jobs(connection, jobs.c.state == state)) for state in _MOVING)
-    if waiting:
+    if not found and waiting:
         yield warning(
             f"{many(waiting, 'job')} waiting, and no process of this host that may be seen has the job table open",
             _START,
         )
-    else:
+    elif find_absence(site):
+        yield warning(
+            "no bgdeploy that scans and loads is running here, and nothing moves until one does", _START
+        )
+    elif not found:
         yield ok("no process of this host that may be seen has the job table open, and no job waits for one")
 
 
@@ -92,16 +96,19 @@ def judge_lease(row: Row, now: float) -> Finding:
         return warning(
             f"{what}, and that process is gone", f"The next worker takes it back at once. {_START}"
         )
-    if left < 0 and owner.startswith(f"{this_host()}/"):
+    if left < 0 and known_alive(owner):
         pid = owner.split("/")[1]
         cure = f"It hangs or was stopped. End it: kill -9 {pid}; the next worker goes on with the job."
         return error(f"{what}; it is over for {-left:,.0f} s, though that process lives", cure)
     if left < 0:
         return warning(f"{what}; it is over for {-left:,.0f} s", f"The next worker takes it back. {_START}")
-    if not owner.startswith(f"{this_host()}/"):
-        return unknown(
-            f"{what}, on another host or in another container", "Look there whether that process lives."
+    if not known_alive(owner):
+        where = (
+            "hidden from this user"
+            if owner.startswith(f"{this_host()}/")
+            else "on another host or in another container"
         )
+        return unknown(f"{what}, {where}", "Look there whether that process lives.")
     return ok(f"{what}, and that process lives")
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bgdeploy.durable import PRIVATE, keep_private
 from bgdeploy.errors import BuildLocked
 
 GRAPH = "graph.lbug"
@@ -82,7 +83,8 @@ def locked(path: Path, patience: float) -> Iterator[int]:
 def _take(path: Path, patience: float) -> int:
     deadline = time.monotonic() + patience
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        keep_private(path)  # whoever may read it could hold it for ever
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_still(path, handle):
