@@ -166,7 +166,7 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 
 def _compare(listed: Sequence[Listed], entries: Sequence[Entry]) -> str | None:
-    found = {entry.path: entry for entry in entries}
+    found = {entry.path: entry for entry in entries if entry.sign is None}
     for one in listed:
         entry = found.get(one.path)
         if entry is None:

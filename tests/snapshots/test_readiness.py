@@ -250,6 +250,12 @@ def test_a_manifest_that_is_a_pipe_or_a_folder_never_blocks(tmp_path: Path) -> N
     assert look(tmp_path).reason == "manifest.json is not a file"
 
 
+def test_a_log_of_another_format_is_for_the_layout_to_refuse_and_not_for_the_manifest(tmp_path: Path) -> None:
+    write(tmp_path, {**PEOPLE, "nodes/Person/_delta_log/0.json": b"{}"})
+    manifest(tmp_path)
+    assert look(tmp_path).state == "ready"
+
+
 def test_a_file_that_the_manifest_does_not_know_waits(tmp_path: Path) -> None:
     write(tmp_path, PEOPLE)
     manifest(tmp_path)
