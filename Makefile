@@ -43,6 +43,8 @@ bench: $(VENV)/user     ## speeds as ratios, written to the screen
 	$(BIN)/python benchmarks/switches.py
 	$(BIN)/python -m benchmarks.jobs
 	$(BIN)/python benchmarks/scan.py
+	$(BIN)/python -m benchmarks.wide
+	$(BIN)/python -m benchmarks.fuzz
 	$(BIN)/python -m benchmarks.heartbeat
 	$(BIN)/python benchmarks/commands.py
 	$(BIN)/python benchmarks/neo4j_load.py

@@ -91,7 +91,7 @@ class Inspectors:
         self._open: dict[str, Inquiry] = {}
         self._known: OrderedDict[str, tuple[float, Answer]] = OrderedDict()  # until when, and what
         self._keepers: list[_Keeper] = []
-        self._closed = False
+        self.closed = False
 
     def ask(self, request: Request, tell: Callable[[], None] | None = None) -> Inquiry:
         """Ask, without waiting; ``tell`` is called from another thread when the answer is there.
@@ -116,13 +116,15 @@ class Inspectors:
     def wait(self, inquiry: Inquiry) -> Answer:
         """Return the result when it is there; raises as ``Inquiry.result`` does."""
         with self._lock:
-            self._answered.wait_for(lambda: inquiry.answer is not None or self._closed)
+            self._answered.wait_for(lambda: inquiry.answer is not None or self.closed)
+        if inquiry.answer is None:
+            raise FolderAway(f"{inquiry.request['path']} was not read, since bgdeploy ends.")
         return inquiry.result()
 
     def wait_for_fewer(self, count: int, seconds: float) -> None:
         """Return when fewer requests than this have no answer yet, or after so many seconds at most."""
         with self._lock:
-            self._answered.wait_for(lambda: len(self._open) < count or self._closed, seconds)
+            self._answered.wait_for(lambda: len(self._open) < count or self.closed, seconds)
 
     def open_requests(self) -> int:
         """How many have no answer yet."""
@@ -137,7 +139,7 @@ class Inspectors:
     def close(self) -> None:
         """End all of them; whoever waits gets an error."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             keepers = [*self._keepers]
             for inquiry in self._open.values():
                 inquiry.answer = _told("folder-away", "bgdeploy ends.")
@@ -153,7 +155,7 @@ class Inspectors:
         self._work.notify()
         starting = sum(not keeper.ready for keeper in self._keepers)
         idle = any(keeper.idle for keeper in self._keepers)
-        if self._closed or idle or len(self._keepers) >= self._size or len(self._open) <= _FEW * starting:
+        if self.closed or idle or len(self._keepers) >= self._size or len(self._open) <= _FEW * starting:
             return
         self._keepers.append(_Keeper(self))
 
@@ -164,11 +166,11 @@ class Inspectors:
         """
         with self._lock:
             keeper.customer, keeper.idle, keeper.ready = None, True, True
-            while not self._work.wait_for(lambda: self._closed or self._next() is not None, _IDLE):
+            while not self._work.wait_for(lambda: self.closed or self._next() is not None, _IDLE):
                 if len(self._keepers) > 1:
                     break
             keeper.idle = False
-            if self._closed or self._next() is None:
+            if self.closed or self._next() is None:
                 self._keepers.remove(keeper)
                 return None
             taken: list[Inquiry] = []
@@ -282,6 +284,8 @@ class _Keeper:
 
     def _blame(self, inquiry: Inquiry, file: str, how: str) -> None:
         """It is asked once more, file by file; what ends a process then is the file that was looked at."""
+        if self._pool.closed:
+            return
         where = inquiry.request["path"]
         log.emit("inspector.ended", how=how, place=where)
         if not inquiry.step and how != _HANGS:

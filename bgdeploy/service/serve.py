@@ -58,7 +58,8 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
     orchestrator = site.settings.orchestrator
     house = House(site, stop, scans=scans)
     house.scan_due.set()
-    site.inspectors.warm()
+    if scans:
+        site.inspectors.warm()
     where = site.settings.state_dir if site.target.kind == "ladybug" else site.settings.neo4j.address()
     place = f"{site.settings.dataset.base_path} -> {site.target.kind} in {where}"
     started = {"version": version("bgdeploy"), "workers": workers, "interval": orchestrator.scan_interval}
