@@ -123,11 +123,13 @@ def _as_variable(parts: Iterable[str]) -> str:
 
 
 def nearest(parts: tuple[str, ...], section: Schema, schema: Schema) -> tuple[str, ...] | None:
-    """Return the nearest valid key: in the same section first, then one of that name in any section."""
+    """Return the nearest valid key: of just that name in any section, else the nearest of the same section, or of any."""
     name = re.sub(r"[^a-z0-9]+", "_", parts[-1].lower())
+    everywhere = {leaf[-1]: leaf for leaf in reversed(leaves(schema))}
+    if name in everywhere and name not in section:
+        return everywhere[name]
     if near := difflib.get_close_matches(name, section, n=1):
         return (*parts[:-1], near[0])
-    everywhere = {leaf[-1]: leaf for leaf in reversed(leaves(schema))}
     if near := difflib.get_close_matches(name, everywhere, n=1, cutoff=0.8):
         return everywhere[near[0]]
     return None

@@ -18,6 +18,11 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.INFO,
         "bgdeploy {version} is up: {workers} load(s) at a time, a whole scan every {interval:g} s, {place}",
     ),
+    "service.target": (
+        logging.INFO,
+        "the target is {target}, since {setting} names a server and no target is written down; to keep the "
+        "embedded database: target: ladybug",
+    ),
     "service.stopping": (
         logging.INFO,
         "stopping: nothing new is begun; {running} running load(s) may take up to {timeout:g} s (a second signal ends them at once)",

@@ -56,6 +56,8 @@ def _start(
     }
     settings = given.settings(**named)
     log.configure(settings.log_format)
+    if settings.target_follows:
+        log.emit("service.target", target=settings.target, setting=settings.target_follows)
     stop = Stop(timeout=settings.orchestrator.shutdown_timeout)
     listen(stop)
     return given.site(makes=True, **named), stop
