@@ -91,7 +91,7 @@ def test_config_says_what_each_old_key_became(file: Path, monkeypatch: pytest.Mo
     house = House(file.parent)
     said = house.run("config").stdout
     assert "worker.concurrency                        streams of loader arrow" in said
-    assert f"target" in said and f"follows neo4j.host ({file}:2)" in said
+    assert "target" in said and f"follows neo4j.host ({file}:2)" in said
     assert "secret" not in said
     shown = {one["key"]: one["became"] for one in house.json("config")}
     written = [line.strip().partition(":")[0] for line in ORIGINAL.splitlines() if line.startswith("  ")]
