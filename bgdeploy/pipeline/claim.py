@@ -74,6 +74,9 @@ _ALL = ", ".join(f'"{column.name}"' for column in jobs.c)
 _NEXT_OF = sa.text(
     f"SELECT {_ALL} FROM jobs WHERE id = ({_NEXT.format(of='j.customer = :customer')})"
 ).columns(*jobs.c)
+_NEXT_ONE = sa.text(f"SELECT {_ALL} FROM jobs WHERE id = ({_NEXT.format(of='j.id = :only')})").columns(
+    *jobs.c
+)
 _CLAIM = sa.text(f"""
 UPDATE jobs SET state = 'loading', fence = fence + 1, lease_owner = :owner, lease_expires = :until,
   loading_at = coalesce(loading_at, :now), updated_at = :now, reason = NULL, blocked = 0, error = NULL,
@@ -92,10 +95,12 @@ _TAKEN = sa.union_all(
 )
 
 
-def peek(store: Store, rules: Rules, *, now: float) -> Row | None:
-    """Return the job that would be claimed next, or None."""
+def peek(store: Store, rules: Rules, *, now: float, only: int | None = None) -> Row | None:
+    """Return the job that would be claimed next, or None; with ``only`` that job, where it may be claimed now."""
     with store.read() as connection:
         binds = _binds(rules, now)
+        if only is not None:
+            return connection.execute(_NEXT_ONE, {**binds, "only": only}).mappings().one_or_none()
         for name in connection.execute(_TURNS, {"slots": binds["slots"]}).scalars().all():
             found = connection.execute(_NEXT_OF, {**binds, "customer": name}).mappings().one_or_none()
             if found is not None:
