@@ -123,16 +123,18 @@ def _as_variable(parts: Iterable[str]) -> str:
 
 
 def nearest(parts: tuple[str, ...], section: Schema, schema: Schema) -> tuple[str, ...] | None:
-    """Return the nearest valid key: of just that name in any section, else the nearest of the same section, or of any."""
+    """Return the nearest valid key: of the same section, unless one in another section is nearer by its name."""
     name = re.sub(r"[^a-z0-9]+", "_", parts[-1].lower())
     everywhere = {leaf[-1]: leaf for leaf in reversed(leaves(schema))}
-    if name in everywhere and name not in section:
-        return everywhere[name]
-    if near := difflib.get_close_matches(name, section, n=1):
-        return (*parts[:-1], near[0])
-    if near := difflib.get_close_matches(name, everywhere, n=1, cutoff=0.8):
-        return everywhere[near[0]]
-    return None
+    here = difflib.get_close_matches(name, section, n=1)
+    there = difflib.get_close_matches(name, everywhere, n=1, cutoff=0.8)
+    if here and (not there or _likeness(name, here[0]) >= _likeness(name, there[0])):
+        return (*parts[:-1], here[0])
+    return everywhere[there[0]] if there else None
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, one).ratio()
 
 
 def leaves(schema: Schema, above: tuple[str, ...] = ()) -> Sequence[tuple[str, ...]]:

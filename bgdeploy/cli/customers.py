@@ -121,6 +121,7 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     labels = ", ".join(f"{name} {rows:,}" for name, rows in sorted(counts.get("labels", {}).items())[:4])
     rows = f"{labels}; {relationships:,} relationships" if counts else ""
     notes = [f"TROUBLE: {one['trouble']}"] if one["trouble"] else []
+    notes += [f"alias: {one['alias']}"] if one["alias"] != one["customer"] else []
     notes += ["removed"] if one["removed"] else ["paused"] if one["paused"] else []
     undecided = one["undecided"]
     notes += [f"waits for a decision: bgdeploy jobs show {undecided}"] if undecided is not None else []

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, jobs, rewrite, transaction
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, jobs, rewrite, transaction
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor, State, find
 from bgdeploy.jobs.store import Store
@@ -149,9 +149,8 @@ def _database_of(tx: Tx, job: Row) -> str | None:
 
 def own_database(tx: Tx, job: Row, existing: Collection[str]) -> str:
     """Record ownership of a new name for this job's database and return it; no name is used twice."""
-    alias = get_customer(tx.connection, job["customer"])["alias"]
     marks = chain([None], count(job["fence"]))
-    names = (database_name(alias, job["timestamp"], job["build"], mark) for mark in marks)
+    names = (database_name(job["customer"], job["timestamp"], job["build"], mark) for mark in marks)
     name = next(name for name in names if name not in existing and not _is_taken(tx, name))
     owned = {key: job[key] for key in ("customer", "timestamp", "build")}
     tx.connection.execute(

@@ -24,18 +24,18 @@ def ask_aliases(site: Site) -> Mapping[str, str]:
         return {}
 
 
-def inherited(alias: str, database: str | None, *, now: float) -> int:
+def inherited(customer: str, database: str | None, *, now: float) -> int:
     """Return the ``floor_timestamp`` of a customer whose alias leads there; 0 where the name says nothing.
 
     With build 0 it lies just below that snapshot, which is loaded anew; all that is older never follows.
     """
-    timestamp = read_timestamp(alias, database or "")
+    timestamp = read_timestamp(customer, database or "")
     return 0 if timestamp is None or why_skipped(timestamp, now=now) else timestamp
 
 
 def raise_floor(site: Site, customer: Row, found: str | None) -> None:
     """Give a customer that never had anything live the floor of what its alias leads to."""
-    timestamp = inherited(customer["alias"], found, now=site.clock())
+    timestamp = inherited(customer["name"], found, now=site.clock())
     if timestamp <= customer["floor_timestamp"]:
         return
     with site.transaction(Actor.WORKER) as tx:

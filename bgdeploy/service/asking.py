@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from bgdeploy.config import Settings
 from bgdeploy.errors import BgdeployError, NotFound, TargetError
 from bgdeploy.jobs.rows import customers, databases
-from bgdeploy.naming import alias_name
+from bgdeploy.naming import known_alias
 from bgdeploy.site import Site
 from bgdeploy.targets import open_target
 from bgdeploy.targets.base import Rows
@@ -47,10 +48,11 @@ def ask(site: Site, customer: str, cypher: str) -> Rows:
 
 def ask_without_table(settings: Settings, customer: str, cypher: str) -> Rows | None:
     """Return the rows where files alone are needed and something is live; None where the job table is."""
-    alias = alias_name(customer)
-    if settings.target != "ladybug" or (target := open_target(settings)).alias(alias) is None:
+    if settings.target != "ladybug":
         return None
-    return target.query(alias, cypher)
+    target = open_target(settings)
+    alias = known_alias(customer, settings.target, target.aliases())
+    return None if target.alias(alias) is None else target.query(alias, cypher)
 
 
 def _mended(site: Site, customer: str, alias: str, error: BgdeployError) -> BgdeployError:
@@ -58,6 +60,9 @@ def _mended(site: Site, customer: str, alias: str, error: BgdeployError) -> Bgde
     found = Asked(customer, live.get("counts") or {})
     cure = next((cure(found) for words, cure in _CURES if re.search(words, error.what, re.IGNORECASE)), None)
     kept = error.kept or "Nothing was changed."
+    error.cure = error.cure.replace(
+        f"bgdeploy rollback {alias} ", f"bgdeploy rollback {shlex.quote(customer)} "
+    )
     if cure is None:
         return type(error)(
             error.what, kept=kept, cure=error.cure.replace("<id>", str(live.get("job_id", "<id>")))
@@ -125,9 +130,8 @@ _CURES: tuple[tuple[str, Callable[[Asked], str]], ...] = (
 def alias_of(site: Site, customer: str) -> str:
     """Return the alias of a customer, or raise NotFound naming the customers there are."""
     with site.store.read() as connection:
-        found = sa.select(customers.c.alias).where(
-            sa.or_(customers.c.name == customer, customers.c.alias == customer)
-        )
+        either = sa.or_(customers.c.name == customer, customers.c.alias == customer)
+        found = sa.select(customers.c.alias).where(either).order_by(customers.c.name != customer)
         alias = connection.execute(found).scalars().first()
         if alias is None:
             raise _no_customer(connection, customer)
