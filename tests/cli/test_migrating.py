@@ -28,15 +28,16 @@ def test_every_command_runs_as_printed(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("BGDEPLOY_CONFIG", raising=False)
     (tmp_path / "config.yaml").write_text(ORIGINAL)
     (tmp_path / "data").mkdir()
-    house, said = House(tmp_path), {}
+    house, log, said = House(tmp_path), tmp_path / "log", dict[str, str]()
     for command in dict.fromkeys(COMMANDS):
         words = shlex.split(command)
         for timestamp in map(int, re.findall(r"\b1\d{9}\b", command)):
             if not (tmp_path / f"data/acme/{timestamp}").exists():
                 house.drop("acme", timestamp, rows=60)
         if words[0] == "serve":
+            log.unlink(missing_ok=True)
             service = house.start(*words)
-            house.await_("it is up", lambda: "is up: 3 load(s)" in (tmp_path / "log").read_text())
+            house.await_("it is up", lambda: "is up: 3 load(s)" in log.read_text())
             assert stop(service) == 0
         elif words[0] == "run":
             said[command] = house.run(*words).stdout
