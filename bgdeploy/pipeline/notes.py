@@ -121,7 +121,12 @@ def _queue(tx: Tx, ready: list[Ready]) -> list[Row]:
     moves = []
     for job, look, snapshot in ready:
         size = f"{snapshot.size / 1e6:,.1f} MB"
-        fields = {"tables": len(snapshot.tables), "rows": snapshot.rows, "size": size}
+        fields = {
+            "tables": len(snapshot.tables),
+            "rows": snapshot.rows,
+            "bytes": snapshot.size,
+            "_size": size,
+        }
         expected = {"rows_expected": snapshot.rows, "bytes_expected": snapshot.size}
         changes = {"queued_at": tx.now, "fingerprint": look.text, "reason": None, **expected}
         moves.append((job, fields, changes))
