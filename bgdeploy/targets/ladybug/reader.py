@@ -14,7 +14,7 @@ from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
 from bgdeploy.targets.ladybug.facts import tell_outdated
 from bgdeploy.targets.ladybug.links import read_link
 from bgdeploy.targets.ladybug.paths import GRAPH, Paths
-from bgdeploy.targets.ladybug.reads import refuse_others
+from bgdeploy.targets.ladybug.reads import in_one_line, refuse_others
 
 _POOL_MB = 256  # at most, unless the configuration gives loads less
 _TRIES = 10  # a database may be switched away and dropped between looking and opening
@@ -44,7 +44,10 @@ class Reader:
     def query(self, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
         """Return the rows of one statement that reads, keyed by column name; raises QueryFailed."""
         refuse_others(cypher)
-        return self._engine.rows(cypher, params)
+        try:
+            return self._engine.rows(cypher, params)
+        except QueryFailed as error:
+            raise QueryFailed(in_one_line(error.what)) from error
 
     def stale(self) -> bool:
         """True when the alias points at another database by now."""
