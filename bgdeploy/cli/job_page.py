@@ -20,8 +20,8 @@ _APART = ("tables", "events", "timeline", "progress")
 def print_job(job: dict[str, Any]) -> None:
     """Print a job and the command that may come next."""
     for key, value in job.items():
-        if key not in _APART and value not in (None, False):
-            print(f"{key:<16} {value}")
+        if key not in _APART and value not in (None, False, []):
+            print(f"{key:<16} {', '.join(value) if isinstance(value, list) else value}")
     print()
     _print_timeline(job["timeline"])
     if State(job["state"]) == State.LOADING:

@@ -8,7 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.clock import iso, since
-from bgdeploy.jobs import ledger
+from bgdeploy.jobs import ledger, lineage
+from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.lease import short
 from bgdeploy.jobs.progress import Progress, of_tables
 from bgdeploy.jobs.rows import Row, customers, events, get_job, jobs
@@ -72,7 +73,45 @@ def list_jobs(
     with site.store.read() as connection:
         rows = select_page(connection, jobs, page, *where, time=jobs.c.updated_at, orders=JOB_ORDERS)
         paused = _pauses(connection)
-    return [{**show_job(row), **_held_back(row, paused)} for row in rows]
+        marks = _find_marks(connection, rows)
+    return [{**show_job(row), **_held_back(row, paused), **marks[row["id"]]} for row in rows]
+
+
+def _find_marks(connection: sa.Connection, rows: Sequence[Row]) -> dict[int, View]:
+    """What each job's snapshot is by now: when it is from, and live, standby, bad, pinned or cancelled.
+
+    As the job table has it: no target is asked.
+    """
+    names = {row["customer"] for row in rows}
+    owners = {
+        one["name"]: one
+        for one in connection.execute(sa.select(customers)).mappings()
+        if one["name"] in names
+    }
+    kept: dict[str, list[Row]] = {}
+    for one in lineage.kept_databases(connection, next(iter(names)) if len(names) == 1 else None):
+        kept.setdefault(one["customer"], []).append(one)
+    standbys = {name: lineage.standby(owner, kept.get(name, [])) for name, owner in owners.items()}
+    by_name = {one["name"]: one for some in kept.values() for one in some}
+    found = {}
+    for row in rows:
+        database, owner, way_back = (
+            by_name.get(row["database"]),
+            owners.get(row["customer"]),
+            standbys.get(row["customer"]),
+        )
+        marks = {
+            "live": database is not None and owner is not None and owner["live"] == database["name"],
+            "standby": database is not None and way_back is not None and way_back["name"] == database["name"],
+            "bad": database is not None and database["bad_at"] is not None,
+            "pinned": database is not None and database["pinned_at"] is not None,
+            "cancelled": row["state"] == State.FAILED and row["error_code"] == CODE,
+        }
+        found[row["id"]] = {
+            "snapshot_at": iso(row["timestamp"]),
+            "marks": [name for name, true in marks.items() if true],
+        }
+    return found
 
 
 def find_pause(site: Site, job_id: int) -> str | None:
@@ -101,10 +140,12 @@ def find_job(site: Site, job_id: int) -> View:
         moves = sa.select(events).where(events.c.job_id == job_id).order_by(events.c.id)
         stretches = spans(connection.execute(moves).mappings().all())
         paused = _pauses(connection)
+        marks = _find_marks(connection, [row])
     now = site.clock()
     return {
         **show_job(row),
         **_held_back(row, paused),
+        **marks[job_id],
         "progress": [_show_progress(one) for one in of_tables(groups, row["fence"], now)],
         "tables": [_show_group(group) for group in groups],
         "timeline": [_show_span(span, now) for span in stretches],
