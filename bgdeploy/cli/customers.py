@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,7 +109,7 @@ def _hints(found: listing.Lines) -> list[str]:
     ]
     failed = [f"why it failed: bgdeploy jobs show {one['failed']['job']}" for one in found if one["failed"]]
     waiting = [
-        f"what waits, and why: bgdeploy jobs list --customer {one['customer']}"
+        f"what waits, and why: bgdeploy jobs list --customer {shlex.quote(one['customer'])}"
         for one in found
         if one["candidate"]
     ]
@@ -167,9 +168,9 @@ def _remove(context: typer.Context, customer: str, reason: str, yes: bool) -> No
         print(
             f"its databases are dropped after {grace:g} s by a running bgdeploy serve or work, or by: bgdeploy run"
         )
-        print(f"to take it back once they are gone: bgdeploy resume {customer}")
+        print(f"to take it back once they are gone: bgdeploy resume {shlex.quote(customer)}")
     else:
-        print(f"nothing was done; to do it: bgdeploy customers remove {customer} --yes")
+        print(f"nothing was done; to do it: bgdeploy customers remove {shlex.quote(customer)} --yes")
 
 
 def query(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -84,9 +85,9 @@ def _next_command(job: dict[str, Any]) -> str:
         case State.DISCOVERED | State.QUEUED | State.LOADING:
             return f"to stop it: bgdeploy jobs cancel {number}"
         case State.LOADED:
-            return f"to use it: bgdeploy switch {name} --to {database}; to give it up: bgdeploy jobs cancel {number}"
+            return f"to use it: bgdeploy switch {shlex.quote(name)} --to {database}; to give it up: bgdeploy jobs cancel {number}"
         case State.SWITCHED:
-            return f"what is live: bgdeploy customers; to keep it for good: bgdeploy pin {name} --database {database}"
+            return f"what is live: bgdeploy customers; to keep it for good: bgdeploy pin {shlex.quote(name)} --database {database}"
         case State.FAILED:
             return after_failure(job)
         case State.CLEANED:

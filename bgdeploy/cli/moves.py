@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,7 +123,7 @@ def _switch(context: typer.Context, customer: str, to: str | None, reason: str) 
             return
         wish = switch_by_hand(site, customer, to=to, why=reason, by=whoami())
     print(f"{customer} -> {wish.database}")
-    print(f'the way back: bgdeploy rollback {customer} --reason "..."')
+    print(f'the way back: bgdeploy rollback {shlex.quote(customer)} --reason "..."')
 
 
 @contextmanager
@@ -136,7 +137,9 @@ def _naming_choices(site: Site, customer: str, to: str | None) -> Iterator[None]
         found = [(name, what) for name, what in choices(site, customer) if name != to]
         if not found or error.cure != LOOK:
             raise
-        lines = [f"bgdeploy switch {customer} --to {name}  ({what})" for name, what in found[:CHOICES]]
+        lines = [
+            f"bgdeploy switch {shlex.quote(customer)} --to {name}  ({what})" for name, what in found[:CHOICES]
+        ]
         cure = "\n    ".join(["By hand it can be moved to:", *lines])
         raise type(error)(error.what, kept=error.kept, cure=cure) from error
 
@@ -166,8 +169,8 @@ def _rollback(context: typer.Context, customer: str, to: str | None, reason: str
         wish, left = roll_back(site, customer, to=to, why=reason, by=whoami(), pause=pause)
     print(f"{customer} -> {wish.database}")
     newer = (
-        f"nothing goes live until: bgdeploy resume {customer}"
+        f"nothing goes live until: bgdeploy resume {shlex.quote(customer)}"
         if pause
         else "the next newer snapshot will go live"
     )
-    print(newer + (f"; to undo: bgdeploy switch {customer} --to {left}" if left else ""))
+    print(newer + (f"; to undo: bgdeploy switch {shlex.quote(customer)} --to {left}" if left else ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -138,7 +139,9 @@ def _simulate(context: typer.Context, customer: str, rows: int, seed: int, times
     base = context.obj.settings().dataset.base_path
     path = write_snapshot(base, customer, timestamp or int(wall()), rows=rows, seed=seed)
     print(f"wrote {path}")
-    print(f"next: bgdeploy run, or with bgdeploy serve running: bgdeploy wait {customer} {path.name}")
+    print(
+        f"next: bgdeploy run, or with bgdeploy serve running: bgdeploy wait {shlex.quote(customer)} {path.name}"
+    )
 
 
 def demo(

@@ -69,7 +69,7 @@ def _mended(site: Site, customer: str, alias: str, error: BgdeployError, cypher:
     cure = next((cure(found) for words, cure in _CURES if re.search(words, error.what, re.IGNORECASE)), None)
     kept = error.kept or "Nothing was changed."
     error.cure = error.cure.replace(
-        f"bgdeploy rollback {alias} ", f"bgdeploy rollback {shlex.quote(customer)} "
+        f"bgdeploy rollback {shlex.quote(alias)} ", f"bgdeploy rollback {shlex.quote(customer)} "
     )
     if cure is None:
         return type(error)(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -247,7 +248,7 @@ def _outcome(site: Site, name: str, timestamp: int, *, switches: bool) -> Outcom
     """How it ended, or None while it can go on without a person."""
     customer, job = _newest_build(site, name, timestamp)
     kept = f"{customer['live']} stays live." if customer["live"] else "Nothing is live yet."
-    by_hand = f"To use it: bgdeploy switch {name} --to {job['database']}"
+    by_hand = f"To use it: bgdeploy switch {shlex.quote(name)} --to {job['database']}"
     match State(job["state"]):
         case State.SWITCHED if job["database"] == customer["live"]:
             return Outcome(True, f"{job['database']} is live")
@@ -256,7 +257,7 @@ def _outcome(site: Site, name: str, timestamp: int, *, switches: bool) -> Outcom
         case State.LOADED if not switches and job["blocked"]:
             return Outcome(
                 True,
-                f"{job['database']} is loaded and not live; to use it: bgdeploy switch {name} --to {job['database']}",
+                f"{job['database']} is loaded and not live; to use it: bgdeploy switch {shlex.quote(name)} --to {job['database']}",
             )
         case State.LOADED if job["blocked"]:
             said = f"{title(job)} is loaded and does not go live: {job['reason']}"

@@ -100,3 +100,26 @@ def test_connect_says_the_same(asked: House) -> None:
         pytest.raises(QueryFailed, match=r"^Binder exception: SUM does not take \(STRING\)$"),
     ):
         reader.query("MATCH (n:Person) RETURN sum(n.name)")
+
+
+def test_commands_that_are_printed_about_a_name_with_a_space_run_as_printed(asked: House) -> None:
+    def run(words: list[str]) -> str:
+        before = ["--config", str(asked.folder / "config.yaml")]
+        done = CliRunner().invoke(app, [*before, *words], prog_name="bgdeploy")
+        assert done.exit_code == 0, (words, done.stderr)
+        return done.stdout
+
+    printed = [
+        (["pin", "two words"], "unpin"),
+        (["pause", "two words"], "resume"),
+        (["jobs", "show", "1"], "pin"),
+        (["customers", "remove", "two words"], None),
+        (["unpin", "two words"], None),
+    ]
+    for words, verb in printed:
+        said = run(words)
+        for command in re.findall(rf"bgdeploy ({verb} .+?)(?:;|$)", said, re.MULTILINE) if verb else []:
+            typed = shlex.split(command)
+            assert typed[1] == "two words", command
+            run(typed)
+    assert "customers remove 'two words' --yes" in run(["customers", "remove", "two words"])

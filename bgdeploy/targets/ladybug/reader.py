@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -86,5 +87,5 @@ def _unreadable(alias: str, folder: Path, error: Exception) -> TargetError:
     return TargetError(
         f"{folder.name}, which the alias {alias} points at, cannot be opened: {error}",
         kept="Nothing was changed.",
-        cure=f'Go back: bgdeploy rollback {alias} --reason "...", or load its snapshot again: bgdeploy retry <id> --reload',
+        cure=f'Go back: bgdeploy rollback {shlex.quote(alias)} --reason "...", or load its snapshot again: bgdeploy retry <id> --reload',
     )
