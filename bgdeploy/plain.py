@@ -49,10 +49,26 @@ def plain(value: Any) -> Any:
         case timedelta():
             return _span(value)
         case Mapping():
-            return {_key(name): plain(one) for name, one in value.items()}
+            return {**_nature(value), **{_key(name): plain(one) for name, one in value.items()}}
         case list() | tuple() | set() | frozenset():
             return [plain(one) for one in value]
+    if hasattr(value, "nodes") and hasattr(value, "relationships"):  # a path of Neo4j's driver
+        return {"_NODES": plain(value.nodes), "_RELS": plain(value.relationships)}
     return str(value)
+
+
+def _nature(value: Mapping[Any, Any]) -> dict[str, Any]:
+    """What a node or a relationship of Neo4j's driver is, beside its properties, in the embedded engine's manner."""
+    if isinstance(value, dict):
+        return {}
+    labels, kind = getattr(value, "labels", None), getattr(value, "type", None)
+    return (
+        {"_LABELS": sorted(labels)}
+        if labels is not None
+        else {"_LABEL": kind}
+        if isinstance(kind, str)
+        else {}
+    )
 
 
 def _key(name: Any) -> str:

@@ -143,3 +143,17 @@ def test_no_line_of_the_log_steers_anything(form: str) -> None:
         ]
         assert lines[2]["seconds"] == "NaN"
         assert lines[2]["interval"] == 2.0
+
+
+def test_nodes_relationships_and_paths_of_neo4js_driver_are_json_too() -> None:
+    from neo4j.graph import Graph, Node, Path, Relationship
+
+    graph = Graph()
+    one, other = (Node(graph, f"4:x:{number}", number, ["B", "A"], {"id": number}) for number in (1, 2))
+    joins = Relationship(graph, "5:x:1", 1, {"since": date(2026, 1, 31)})
+    joins._start_node, joins._end_node = one, other
+    joins.__class__ = type("JOINS", (Relationship,), {})
+    shown = {"_LABELS": ["A", "B"], "id": 1}
+    assert plain(one) == shown
+    assert plain(joins) == {"_LABEL": "JOINS", "since": "2026-01-31"}
+    assert plain([Path(one, joins)])[0]["_NODES"] == [shown, {**shown, "id": 2}]

@@ -15,6 +15,7 @@ from bgdeploy.jobs.progress import Progress, of_tables
 from bgdeploy.jobs.rows import Row, customers, events, get_job, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
+from bgdeploy.plain import tidy
 from bgdeploy.service.hints import pause_of
 from bgdeploy.service.picking import JOB_ORDERS, SWITCH_ORDERS, Page, select_page
 from bgdeploy.service.timeline import Span, spans
@@ -50,7 +51,9 @@ def show_job(row: Row) -> View:
     """Return a job with the keys that scripts rely on; times are ISO 8601 in UTC."""
     lease = {"lease_owner": short(row["lease_owner"]) if row["lease_owner"] else None}
     times = {key: iso(row[key]) for key in _TIMES}
-    return {**{key: row[key] for key in _PLAIN}, **lease, "lease_expires": iso(row["lease_expires"]), **times}
+    # An earlier version may have kept what steers a terminal.
+    named = {key: tidy(row[key]) if isinstance(row[key], str) else row[key] for key in _PLAIN}
+    return {**named, **lease, "lease_expires": iso(row["lease_expires"]), **times}
 
 
 def list_jobs(
@@ -216,7 +219,7 @@ def _show_event(row: Row) -> View:
         key: row[key]
         for key in ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence", "message")
     }
-    return {**plain, "at": iso(row["at"]), "by": short(row["owner"])}
+    return {**plain, "message": tidy(row["message"]), "at": iso(row["at"]), "by": short(row["owner"])}
 
 
 def list_switches(site: Site, customer: str | None = None, *, page: Page | None = None) -> list[View]:

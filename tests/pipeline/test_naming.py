@@ -125,3 +125,15 @@ def test_connect_says_that_there_is_no_configuration_here(
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(NotFound, match="Nothing is live under the alias 'acme'"):
         bgdeploy.connect("acme")
+
+
+def test_a_live_customer_keeps_the_alias_that_its_row_has_over_an_upgrade(make_place: MakePlace) -> None:
+    place, earlier = make_place(), fold("Acme_Corp")
+    place.drop("Acme_Corp", OLD)
+    scan.scan(place.site)
+    with place.site.store.write() as connection:
+        connection.execute(customers.update().values(alias=earlier))
+    place.run()
+    place.drop("Acme_Corp", OLD + 1)
+    place.run()
+    assert place.target.pointing == {earlier: f"{earlier}-{OLD + 1}"}
