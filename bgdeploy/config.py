@@ -273,7 +273,9 @@ def _follow_server(entries: dict[str, Entry]) -> str:
     """Make Neo4j the target where a server is named and no target is; return the setting that names it, or nothing."""
     for key in ("neo4j.uri", "neo4j.host"):
         entry = entries.get(key)
-        if entry is None or "target" in entries or not isinstance(to_none(entry.value), str):
+        if entry is None or "target" in entries:
+            continue
+        if not entry.problem and not isinstance(to_none(entry.value), str):
             continue
         named = f"{key} ({entry.origin})"
         entries["target"] = replace(entry, key="target", value="neo4j", origin=f"follows {named}", problem="")

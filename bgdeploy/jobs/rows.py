@@ -152,9 +152,13 @@ def _lost(job: Row) -> LeaseLost:
 
 
 def _guarded(tx: Tx, job: Row, changes: Mapping[str, Any]) -> dict[str, Any]:
-    texts = {name: changes[name] for name in ("reason", "error") if isinstance(changes.get(name), str)}
-    fit = {name: tidy(text, LONGEST) for name, text in texts.items()}
-    return {**{f"of_{name}": job[name] for name in _GUARD}, "updated_at": tx.now, **changes, **fit}
+    return {**{f"of_{name}": job[name] for name in _GUARD}, "updated_at": tx.now, **_fit(changes)}
+
+
+def _fit(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with reason and error as they may be kept, logged and listed."""
+    texts = {name: values[name] for name in ("reason", "error") if isinstance(values.get(name), str)}
+    return {**values, **{name: tidy(text, LONGEST) for name, text in texts.items()}}
 
 
 def as_read(tx: Tx, rows: Sequence[Row]) -> set[int]:
@@ -177,7 +181,7 @@ def insert_jobs(
     if not new:
         return []
     born = {"build": 1, "state": state, "created_at": tx.now, "updated_at": tx.now}
-    rows = [{**born, **values} for values, _ in new]
+    rows = [{**born, **_fit(values)} for values, _ in new]
     inserted = tx.connection.execute(_INSERTED, rows).mappings().all()
     fields = {_key(row): said for row, (_, said) in zip(rows, new, strict=True)}
     for row in inserted:

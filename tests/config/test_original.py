@@ -86,6 +86,14 @@ def test_without_its_password_the_file_is_refused_and_not_taken_for_the_embedded
         load_settings(file, None, {})
 
 
+def test_a_host_whose_variable_is_not_set_is_a_fault_and_no_reason_to_take_the_embedded_target(
+    file: Path,
+) -> None:
+    file.write_text("neo4j: {host: '${GRAPH_HOST}', password: x}")
+    with pytest.raises(ConfigError, match="GRAPH_HOST is not set"):
+        load_settings(file, None, {})
+
+
 def test_config_says_what_each_old_key_became(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEO4J_PASSWORD", "secret")
     house = House(file.parent)
