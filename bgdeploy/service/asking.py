@@ -68,14 +68,13 @@ def _mended(site: Site, customer: str, alias: str, error: BgdeployError, cypher:
     found = Asked(customer, live.get("counts") or {}, cypher, error.what)
     cure = next((cure(found) for words, cure in _CURES if re.search(words, error.what, re.IGNORECASE)), None)
     kept = error.kept or "Nothing was changed."
+    what = error.what.partition("\n")[0]  # a server draws the statement and a mark below it
     error.cure = error.cure.replace(
         f"bgdeploy rollback {shlex.quote(alias)} ", f"bgdeploy rollback {shlex.quote(customer)} "
     )
     if cure is None:
-        return type(error)(
-            error.what, kept=kept, cure=error.cure.replace("<id>", str(live.get("job_id", "<id>")))
-        )
-    return type(error)(error.what, kept=kept, cure=cure)
+        return type(error)(what, kept=kept, cure=error.cure.replace("<id>", str(live.get("job_id", "<id>"))))
+    return type(error)(what, kept=kept, cure=cure)
 
 
 def _find_live(site: Site, alias: str, error: BgdeployError) -> Mapping[Any, Any]:
