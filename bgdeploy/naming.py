@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterable
 
 LONGEST_FOLDED = 40  # leaves room for "-<timestamp>-r<build>-f<fence>" in Neo4j's 63 characters
-LONGEST_FILE = 240  # bytes; beside an alias lie files of its name and a little more
+LONGEST_FILE = (
+    230  # bytes of 255; beside an alias lies .<alias>.generation, written as .<alias>.generation.new
+)
 _LEGAL = re.compile(r"[a-z][a-z0-9-]{1,38}[a-z0-9]")
 _SHORT = re.compile(
     r"[a-z][a-z0-9]?"

@@ -10,8 +10,10 @@ import pytest
 
 import bgdeploy
 from bgdeploy.errors import NotFound
-from bgdeploy.naming import alias_name, database_name, fold, read_timestamp
+from bgdeploy.naming import LONGEST_FILE, alias_name, database_name, fold, read_timestamp
 from bgdeploy.pipeline import scan
+from bgdeploy.targets.ladybug.links import move_link, read_link
+from bgdeploy.targets.ladybug.paths import Paths
 from tests.house import House
 from tests.pipeline.place import OLD, Place, customers
 
@@ -49,6 +51,17 @@ def test_every_name_has_its_own_alias_and_database() -> None:
 )
 def test_on_neo4j_an_alias_is_the_name_in_lower_case_unless_it_is_reserved(name: str, alias: str) -> None:
     assert alias_name(name, "neo4j") == alias
+
+
+def test_the_longest_alias_leaves_room_for_what_lies_beside_it(tmp_path: Path) -> None:
+    name = "ä" * (LONGEST_FILE // 2)
+    assert alias_name(name, "ladybug") == name
+    assert alias_name(name + "ä", "ladybug") == fold(name + "ä")
+    (tmp_path / "databases/db").mkdir(parents=True)
+    (tmp_path / "databases/db/graph.lbug").write_bytes(b"")
+    (tmp_path / "databases/db/facts.json").write_text('{"bytes": 0}')
+    move_link(Paths(tmp_path), name, "db", 1)
+    assert read_link(Paths(tmp_path), name) == "db"
 
 
 def aliases(place: Place) -> dict[str, str]:
