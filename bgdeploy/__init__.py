@@ -21,17 +21,26 @@ def connect(customer: str, *, config: str | Path | None = None) -> Reader:
     and Refused for a Neo4j server, whose own driver reads it by the alias.
     """
     # Imported when called: the commands must not pay for it.
+    import os
     from pathlib import Path
 
-    from bgdeploy.config import load_settings
-    from bgdeploy.errors import Refused
-    from bgdeploy.naming import alias_name
+    from bgdeploy.config import find_file, load_settings
+    from bgdeploy.errors import NotFound, Refused
+    from bgdeploy.naming import alias_name, known_alias
     from bgdeploy.targets.ladybug import open_reader
 
     settings = load_settings(Path(config) if config is not None else None)
     if settings.target != "ladybug":
         raise Refused(
             f"bgdeploy.connect opens the embedded target; this configuration uses {settings.target}.",
-            cure=f"Use Neo4j's own driver with database={alias_name(customer)!r}.",
+            cure=f"Use Neo4j's own driver with database={alias_name(customer, settings.target)!r}.",
         )
-    return open_reader(settings.target_settings(), alias_name(customer))
+    aliases = settings.state_dir / "aliases"
+    there = os.listdir(aliases) if aliases.is_dir() else []
+    alias = known_alias(customer, settings.target, there)
+    if alias not in there and find_file(Path(config) if config is not None else None, os.environ) is None:
+        raise NotFound(
+            f"Nothing is live under the alias {alias!r} in {aliases}, and there is no configuration in {Path.cwd()}.",
+            cure=f"Name yours: bgdeploy.connect({customer!r}, config='/path/to/config.yaml'), or by BGDEPLOY_CONFIG.",
+        )
+    return open_reader(settings.target_settings(), alias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,13 +30,39 @@ from bgdeploy.config_sections import (
     Place,
     Section,
     Web,
+    Worker,
     no_keys,
     sqlite_url,
+    to_none,
 )
 from bgdeploy.errors import ConfigError
 
 # Accepted because files have them; read by no code of this version.
 UNUSED = ("web.", "orchestrator.max_interruptions")
+
+# What the keys of the service that bgdeploy replaces mean here; docs/migrating.md has the reasons.
+BECAME = {
+    "dataset.base_path": "the same: <base_path>/<customer>/<timestamp>/",
+    "neo4j.host": "with bolt_port and tls the server's address: {address}",
+    "neo4j.bolt_port": "part of the address",
+    "neo4j.tls": "part of the address: neo4j+s, with a certificate that is checked",
+    "neo4j.arrow_port": "the port of loader arrow; without it, what the server itself tells",
+    "neo4j.user": "the same",
+    "neo4j.password": "the same; password_file is read anew at each login",
+    "neo4j.concurrency": "streams of loader bolt; over Arrow, how much the server does at once",
+    "worker.concurrency": "streams of loader arrow",
+    "worker.arrow_table_size": "rows of a batch of loader arrow",
+    "orchestrator.num_workers": "loads at once in one process",
+    "orchestrator.max_concurrent_loads": "loads at once in all processes",
+    "orchestrator.scan_interval": "the same; unfinished folders are looked at every watch_interval",
+    "orchestrator.max_databases": "databases in all; keep_databases says how many each customer keeps",
+    "orchestrator.heap_threshold_percent": "the same: a start waits above it, and uses no attempt",
+    "orchestrator.pagecache_threshold_percent": "the same: a start waits above it, and uses no attempt",
+    "orchestrator.health_check_retry_delay": "the same",
+    "orchestrator.max_retries": "runs in a row without progress before a job fails",
+    "orchestrator.retry_backoff_base": "the same: waits of about base, base^2, base^3 ... seconds",
+    "orchestrator.shutdown_timeout": "the same; what is still loading then goes on at the next start",
+}
 
 
 class Settings(Section):
@@ -51,13 +78,20 @@ class Settings(Section):
     checks: Checks = Field(default_factory=no_keys)
     history: History = Field(default_factory=no_keys)
     neo4j: Neo4j = Field(default_factory=no_keys)
+    worker: Worker = Field(default_factory=no_keys)
     web: Web = Field(default_factory=no_keys)
     _origins: dict[str, str] = PrivateAttr(default_factory=no_keys)
+    _server: str = PrivateAttr(default="")
 
     @property
     def database_path(self) -> Path:
         """The SQLite file of the job table."""
         return Path(self.database_url.removeprefix("sqlite:///"))
+
+    @property
+    def target_follows(self) -> str:
+        """The setting that made ``neo4j`` the target where nobody wrote one down, and where it stands; else empty."""
+        return self._server
 
     def target_settings(self) -> dict[str, Any]:
         """Return what is stored with a job for the target: plain values that JSON can hold."""
@@ -75,6 +109,8 @@ class Settings(Section):
             "concurrency": neo4j.concurrency,
             "batch_rows": neo4j.batch_rows,
             "proof_rows": self.checks.proof_rows,
+            "arrow_streams": self.worker.concurrency or neo4j.concurrency,
+            "arrow_rows": self.worker.arrow_table_size,
             "read_only": neo4j.read_only,
             "health_unknown": neo4j.health_unknown,
             "heap_percent": orchestrator.heap_threshold_percent,
@@ -123,6 +159,13 @@ class Settings(Section):
             rows.append((key, show(_value_at(self, path)), origin + mark))
         return rows
 
+    def became(self) -> dict[str, str]:
+        """Return what keys of the replaced service's file mean here; nothing where the file is none of its kind."""
+        if self.worker == Worker():
+            return {}
+        given = {key: text for key, text in BECAME.items() if key in self._origins}
+        return {key: text.format(address=self.neo4j.address()) for key, text in given.items()}
+
     def useless(self) -> list[tuple[str, str]]:
         """Return (key, origin) of what somebody set to another value than the default, and nothing reads."""
         plain = Settings()
@@ -133,8 +176,8 @@ class Settings(Section):
 
 def is_unused(key: str, target: str = "") -> bool:
     """True for a setting that is accepted because files have it, and read by nothing, or not by this target."""
-    other = {"ladybug": "neo4j.", "neo4j": "ladybug."}.get(target)
-    return key.startswith(UNUSED) or (other is not None and key.startswith(other))
+    others = {"ladybug": ("neo4j.", "worker."), "neo4j": ("ladybug.",)}.get(target, ())
+    return key.startswith((*UNUSED, *others))
 
 
 def _value_at(settings: Any, path: Iterable[str]) -> Any:
@@ -208,6 +251,7 @@ def _judge(entries: dict[str, Entry], folder: str, faults: list[Fault]) -> Setti
     """Validate the strongest entry of each key; add what is wrong to ``faults``."""
     tree: dict[str, Any] = {}
     origins = {}
+    server = _follow_server(entries)
     target = str(entries["target"].value) if "target" in entries else "ladybug"
     for key, entry in entries.items():
         if entry.problem:
@@ -221,8 +265,23 @@ def _judge(entries: dict[str, Entry], folder: str, faults: list[Fault]) -> Setti
         faults += [_fault_of(one, entries) for one in error.errors(include_url=False)]
         return None
     settings._origins.update(origins)
+    settings._server = server
     faults += _find_overlap(settings, entries)
     return settings
+
+
+def _follow_server(entries: dict[str, Entry]) -> str:
+    """Make Neo4j the target where a server is named and no target is; return the setting that names it, or nothing."""
+    for key in ("neo4j.uri", "neo4j.host"):
+        entry = entries.get(key)
+        if entry is None or "target" in entries:
+            continue
+        if not entry.problem and not isinstance(to_none(entry.value), str):
+            continue
+        named = f"{key} ({entry.origin})"
+        entries["target"] = replace(entry, key="target", value="neo4j", origin=f"follows {named}", problem="")
+        return named
+    return ""
 
 
 def _find_overlap(settings: Settings, entries: Mapping[str, Entry]) -> list[Fault]:

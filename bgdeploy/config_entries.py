@@ -123,14 +123,18 @@ def _as_variable(parts: Iterable[str]) -> str:
 
 
 def nearest(parts: tuple[str, ...], section: Schema, schema: Schema) -> tuple[str, ...] | None:
-    """Return the nearest valid key: in the same section first, then one of that name in any section."""
+    """Return the nearest valid key: of the same section, unless one in another section is nearer by its name."""
     name = re.sub(r"[^a-z0-9]+", "_", parts[-1].lower())
-    if near := difflib.get_close_matches(name, section, n=1):
-        return (*parts[:-1], near[0])
     everywhere = {leaf[-1]: leaf for leaf in reversed(leaves(schema))}
-    if near := difflib.get_close_matches(name, everywhere, n=1, cutoff=0.8):
-        return everywhere[near[0]]
-    return None
+    here = difflib.get_close_matches(name, section, n=1)
+    there = difflib.get_close_matches(name, everywhere, n=1, cutoff=0.8)
+    if here and (not there or _likeness(name, here[0]) >= _likeness(name, there[0])):
+        return (*parts[:-1], here[0])
+    return everywhere[there[0]] if there else None
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, one).ratio()
 
 
 def leaves(schema: Schema, above: tuple[str, ...] = ()) -> Sequence[tuple[str, ...]]:

@@ -212,6 +212,13 @@ class Neo4j(Section):
         return f"neo4j{'+s' if self.tls else ''}://{self.host or 'localhost'}:{self.bolt_port or 7687}"
 
 
+class Worker(Section):
+    """Streams, and rows of a batch, of ``neo4j.loader: arrow``; where nothing is said, ``neo4j.concurrency`` and 16,384."""
+
+    concurrency: Annotated[int | None, Field(ge=1, le=64), Nothing] = None
+    arrow_table_size: Annotated[int | None, Field(ge=1, le=10_000_000), Nothing] = None
+
+
 class Orchestrator(Section):
     """How much at once, how often, how long, how many kept."""
 

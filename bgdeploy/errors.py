@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from bgdeploy.plain import tidy
+
 
 class ExitCode(IntEnum):
     """How every command ends, for scripts; ``meaning`` is for people."""
@@ -46,7 +48,7 @@ class BgdeployError(Exception):
 
     def __init__(self, what: str, *, kept: str = "", cure: str = "") -> None:
         super().__init__(what)
-        self.what, self.kept, self.cure = what, kept, cure
+        self.what, self.kept, self.cure = map(tidy, (what, kept, cure))
 
     def __str__(self) -> str:
         parts = [part for part in (self.what, self.kept, self.cure) if part]

@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from bgdeploy.clock import iso
+from bgdeploy.plain import LONGEST, plain, tidy
 
 _LOGGER = logging.getLogger("bgdeploy")
 
-# name: (level, wording). The fields in braces are the event's data; "job" is customer/timestamp.
+# name: (level, wording). The fields in braces are the event's data; "job" is customer/timestamp, and what begins
+# with _ is for the sentence alone: machines get the number it was made of.
 EVENTS: dict[str, tuple[int, str]] = {
     # service
     "service.started": (
         logging.INFO,
         "bgdeploy {version} is up: {workers} load(s) at a time, a whole scan every {interval:g} s, {place}",
+    ),
+    "service.target": (
+        logging.INFO,
+        "the target is {target}, since {setting} names a server and no target is written down; to keep the "
+        "embedded database: target: ladybug",
     ),
     "service.stopping": (
         logging.INFO,
@@ -35,7 +43,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     # scan
     "scan.discovered": (logging.INFO, "discovered {job}: {reason}"),
     "scan.waits": (logging.INFO, "{job} is not ready: {reason}"),
-    "scan.queued": (logging.INFO, "queued {job}: {tables} tables, {rows:,} rows, {size}"),
+    "scan.queued": (logging.INFO, "queued {job}: {tables} tables, {rows:,} rows, {_size}"),
     "scan.by_position": (
         logging.INFO,
         "{job}: columns taken by their position, since no name matches: {columns}",
@@ -70,7 +78,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     "load.restarted": (logging.WARNING, "what was built of {job} is deleted: {reason}"),
     "load.progress": (
         logging.INFO,
-        "{job}: {rows:,} of {expected:,} rows ({share:.0%}), {rate}, {left}; {table} {table_rows:,} of {table_expected:,}",
+        "{job}: {rows:,} of {expected:,} rows ({share:.0%}), {_rate}, {_left}; {table} {table_rows:,} of {table_expected:,}",
     ),
     "load.step": (logging.INFO, "{job}, step done: {step}"),
     "load.note": (logging.INFO, "{job}: {doing}"),
@@ -207,9 +215,27 @@ EVENTS: dict[str, tuple[int, str]] = {
 }
 
 
+class Title(str):
+    """How people call a job; ``about`` is what machines want of it: ``job`` (its id), ``customer``, ``timestamp``, ``build``."""
+
+    about: Mapping[str, Any]
+
+    def __new__(cls, text: str, about: Mapping[str, Any] | None = None) -> Title:
+        """Return the text with what it is about beside it; copying makes one without and fills it in."""
+        one = str.__new__(cls, text)
+        one.about = about or {}
+        return one
+
+
 def word(name: str, **fields: Any) -> str:
     """Return the sentence of an event; an unknown name is a KeyError, which a test finds."""
-    return EVENTS[name][1].format(**fields)
+    fit = {key: _fit(value) for key, value in fields.items()}
+    return EVENTS[name][1].format(**fit)
+
+
+def _fit(value: Any) -> Any:
+    """Whatever is not a number as text that may be logged."""
+    return value if value is None or isinstance(value, bool | int | float) else tidy(str(value), LONGEST)
 
 
 def emit(name: str, **fields: Any) -> None:
@@ -235,10 +261,14 @@ class _JsonLines(logging.Formatter):
             "at": iso(record.created),
             "level": record.levelname.lower(),
             "event": getattr(record, "event", record.name),
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
+            "message": tidy(record.getMessage()),
         }
-        return json.dumps(line, default=str, ensure_ascii=False)
+        for name, value in getattr(record, "fields", {}).items():
+            if isinstance(value, Title):
+                line |= value.about
+            elif not name.startswith("_"):
+                line[name] = plain(_fit(value))
+        return json.dumps(line, ensure_ascii=False)
 
 
 class _Readable(logging.Formatter):
@@ -249,6 +279,6 @@ class _Readable(logging.Formatter):
         self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
-        text = f"{iso(record.created)} {record.levelname.lower():<7} {record.getMessage()}"
+        text = f"{iso(record.created)} {record.levelname.lower():<7} {tidy(record.getMessage())}"
         colour = self._COLOURS.get(record.levelno, "") if self._colours else ""
         return f"{colour}{text}\x1b[0m" if colour else text

@@ -100,10 +100,13 @@ def _check_identity(site: Site, *, rebind: bool) -> None:
         return
     differing = find_differences(site, row)
     if differing:
+        cure = "Use another state_dir, or move it on purpose with: bgdeploy init --rebind"
+        if row["target"] != site.target.kind and (setting := site.settings.target_follows):
+            cure = f"To go on as before write down target: {row['target']}; {setting} made it {site.target.kind}. {cure}"
         raise Refused(
             f"The job table {site.store.path} belongs to another set-up ({'; '.join(differing)}).",
             kept="Nothing was changed.",
-            cure="Use another state_dir, or move it on purpose with: bgdeploy init --rebind",
+            cure=cure,
         )
     site.target.expect(row["place"])
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import logging
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,23 @@ def _texts(path: Path) -> str:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             found.append(node.value)
     return "\n".join(found)
+
+
+def test_the_documented_alarm_fires_for_trouble_and_not_for_customers_that_were_removed() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    asked = re.search(r"bgdeploy customers --json \| jq -r '([^']+)'", page)
+    assert asked is not None
+    if (jq := shutil.which("jq")) is None:
+        pytest.skip("no jq")
+    fine = {"trouble": None, "live": "x-1", "snapshot_age_seconds": 60, "removed": False}
+    shown = [
+        {**fine, "customer": "fine"},
+        {**fine, "customer": "gone", "live": None, "removed": True},
+        {**fine, "customer": "empty", "live": None},
+        {**fine, "customer": "old", "snapshot_age_seconds": 999_999},
+        {**fine, "customer": "troubled", "trouble": "the alias points at nothing"},
+    ]
+    done = subprocess.run(
+        [jq, "-r", asked[1]], input=json.dumps(shown), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["empty", "old", "troubled"]

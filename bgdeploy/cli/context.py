@@ -100,7 +100,12 @@ EXAMPLES = {
     "serve": _examples("bgdeploy serve --workers 3 --scan-interval 60", "bgdeploy serve --log-format json"),
     "scan": _examples("bgdeploy scan --once", "bgdeploy scan --once --json"),
     "work": _examples("bgdeploy work --workers 2"),
-    "run": _examples("bgdeploy run", "bgdeploy run --timeout 600 --workers 2"),
+    "run": _examples(
+        "bgdeploy run",
+        "bgdeploy run --timeout 600 --workers 2",
+        "bgdeploy run --customer acme --timestamp 1767741427",
+        "bgdeploy run --customer acme --no-switch",
+    ),
     "wait": _examples(
         "bgdeploy wait acme 1767741427 --timeout 600", "bgdeploy wait acme 1767741427 --timeout 0 --json"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -109,7 +110,7 @@ def _hints(found: listing.Lines) -> list[str]:
     ]
     failed = [f"why it failed: bgdeploy jobs show {one['failed']['job']}" for one in found if one["failed"]]
     waiting = [
-        f"what waits, and why: bgdeploy jobs list --customer {one['customer']}"
+        f"what waits, and why: bgdeploy jobs list --customer {shlex.quote(one['customer'])}"
         for one in found
         if one["candidate"]
     ]
@@ -122,6 +123,7 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     labels = ", ".join(f"{name} {rows:,}" for name, rows in sorted(counts.get("labels", {}).items())[:4])
     rows = f"{labels}; {relationships:,} relationships" if counts else ""
     notes = [f"TROUBLE: {one['trouble']}"] if one["trouble"] else []
+    notes += [f"alias: {one['alias']}"] if one["alias"] != one["customer"] else []
     notes += ["removed"] if one["removed"] else ["paused"] if one["paused"] else []
     undecided = one["undecided"]
     notes += [f"waits for a decision: bgdeploy jobs show {undecided}"] if undecided is not None else []
@@ -167,9 +169,9 @@ def _remove(context: typer.Context, customer: str, reason: str, yes: bool) -> No
         print(
             f"its databases are dropped after {grace:g} s by a running bgdeploy serve or work, or by: bgdeploy run"
         )
-        print(f"to take it back once they are gone: bgdeploy resume {customer}")
+        print(f"to take it back once they are gone: bgdeploy resume {shlex.quote(customer)}")
     else:
-        print(f"nothing was done; to do it: bgdeploy customers remove {customer} --yes")
+        print(f"nothing was done; to do it: bgdeploy customers remove {shlex.quote(customer)} --yes")
 
 
 def query(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -36,7 +37,7 @@ def _pin(context: typer.Context, customer: str, database: str | None) -> None:
     from bgdeploy.service import pins
 
     name = pins.pin(context.obj.site(), customer, database, by=whoami())
-    print(f"{name} is pinned; let it go with: bgdeploy unpin {customer} --database {name}")
+    print(f"{name} is pinned; let it go with: bgdeploy unpin {shlex.quote(customer)} --database {name}")
 
 
 def unpin(context: typer.Context, customer: Name, database: Database = None) -> None:
@@ -67,7 +68,7 @@ def _pause(context: typer.Context, customer: str, reason: str) -> None:
     from bgdeploy.pipeline import switch as stage
 
     stage.pause(context.obj.site(), customer, why=reason)
-    print(f"{customer} is paused; go on with: bgdeploy resume {customer}")
+    print(f"{customer} is paused; go on with: bgdeploy resume {shlex.quote(customer)}")
 
 
 def resume(context: typer.Context, customer: Name) -> None:
@@ -82,5 +83,5 @@ def _resume(context: typer.Context, customer: str) -> None:
     from bgdeploy.pipeline.switch import resume
 
     resume(context.obj.site(), customer)
-    waiting = f"bgdeploy jobs list --customer {customer} --state queued --state loaded"
+    waiting = f"bgdeploy jobs list --customer {shlex.quote(customer)} --state queued --state loaded"
     print(f"{customer} goes on; what waits: {waiting}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,8 +22,8 @@ _APART = ("tables", "events", "timeline", "progress", "proof", "by_position")
 def print_job(job: dict[str, Any]) -> None:
     """Print a job and the command that may come next."""
     for key, value in job.items():
-        if key not in _APART and value not in (None, False):
-            print(f"{key:<16} {value}")
+        if key not in _APART and value not in (None, False, []):
+            print(f"{key:<16} {', '.join(value) if isinstance(value, list) else value}")
     if job["proof"] is not None:
         print(f"{'proof':<16} {tell_proof(job['proof'])}")
     if job["by_position"]:
@@ -98,9 +99,9 @@ def _next_command(job: dict[str, Any]) -> str:
         case State.DISCOVERED | State.QUEUED | State.LOADING:
             return f"to stop it: bgdeploy jobs cancel {number}"
         case State.LOADED:
-            return f"to use it: bgdeploy switch {name} --to {database}; to give it up: bgdeploy jobs cancel {number}"
+            return f"to use it: bgdeploy switch {shlex.quote(name)} --to {database}; to give it up: bgdeploy jobs cancel {number}"
         case State.SWITCHED:
-            return f"what is live: bgdeploy customers; to keep it for good: bgdeploy pin {name} --database {database}"
+            return f"what is live: bgdeploy customers; to keep it for good: bgdeploy pin {shlex.quote(name)} --database {database}"
         case State.FAILED:
             return after_failure(job)
         case State.CLEANED:

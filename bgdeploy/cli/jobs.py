@@ -24,7 +24,7 @@ _LEFT = {
     State.LOADED: "verified; whether it goes live is decided by a running bgdeploy serve, or by: bgdeploy run"
 }
 LONGEST = 160  # letters of a reason in the list
-NARROW = Shape(text=("why",), spare=("tries", "rows", "snapshot"))
+NARROW = Shape(text=("why",), spare=("tries", "rows", "database", "date (UTC)"))
 jobs_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -84,8 +84,9 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first.
 
-    --since and --until look at a job's last change. A cancelled job is in the state failed too; tries are
-    failed runs + interrupted runs since the last progress.
+    --since and --until look at a job's last change. "is" says what a snapshot is by now: live, standby (the way
+    back), bad (left by a rollback), pinned, cancelled (the state is failed then). tries are failed runs +
+    interrupted runs since the last progress.
     """
     wanted = {"states": state or [], "customer": customer, "error": error, "blocked": blocked}
     asked = Asked(
@@ -122,7 +123,7 @@ def _list(context: typer.Context, wanted: dict[str, Any], asked: Asked) -> None:
 
 
 def _table(found: listing.Lines, empty: str, foot: str) -> Table:
-    columns = ("id", "customer", "snapshot", "state", "database", "rows", "tries", "why")
+    columns = ("id", "customer", "snapshot", "date (UTC)", "state", "is", "database", "rows", "tries", "why")
     cut = next((job["id"] for job in found if _why(job)[1] or job["blocked"]), None)
     failed = next((job["id"] for job in found if job["state"] == State.FAILED), cut)
     hint = f"all of it, and what helps: bgdeploy jobs show {failed}" if failed is not None else ""
@@ -140,7 +141,10 @@ def _row(job: dict[str, Any]) -> tuple[Any, ...]:
     expected = job["rows_expected"]
     rows = "" if expected is None else f"{job['rows_confirmed']:,} / {expected:,}"
     tries = f"{job['attempt']}+{job['interruptions']}" if job["attempt"] or job["interruptions"] else ""
-    return job["id"], job["customer"], snapshot, job["state"], job["database"], rows, tries, _why(job)[0]
+    date = str(job["snapshot_at"])[:16].replace("T", " ")
+    marks = " ".join(job["marks"])
+    of_snapshot = (job["id"], job["customer"], snapshot, date, job["state"], marks)
+    return *of_snapshot, job["database"], rows, tries, _why(job)[0]
 
 
 def _why(job: dict[str, Any]) -> tuple[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -126,8 +127,9 @@ def _switch(context: typer.Context, customer: str, to: str | None, reason: str) 
     if back is None:
         print("there is no way back: nothing else of it that was live is still there")
         return
-    print(f"the way back: bgdeploy switch {customer} --to {back}")
-    print(f'or, to mark {wish.database} as bad as well: bgdeploy rollback {customer} --reason "..."')
+    print(f"the way back: bgdeploy switch {shlex.quote(customer)} --to {back}")
+    said = f'bgdeploy rollback {shlex.quote(customer)} --reason "..."'
+    print(f"or, to mark {wish.database} as bad as well: {said}")
 
 
 @contextmanager
@@ -141,7 +143,9 @@ def _naming_choices(site: Site, customer: str, to: str | None) -> Iterator[None]
         found = [(name, what) for name, what in choices(site, customer) if name != to]
         if not found or error.cure != LOOK:
             raise
-        lines = [f"bgdeploy switch {customer} --to {name}  ({what})" for name, what in found[:CHOICES]]
+        lines = [
+            f"bgdeploy switch {shlex.quote(customer)} --to {name}  ({what})" for name, what in found[:CHOICES]
+        ]
         cure = "\n    ".join(["By hand it can be moved to:", *lines])
         raise type(error)(error.what, kept=error.kept, cure=cure) from error
 
@@ -172,9 +176,11 @@ def _rollback(context: typer.Context, customer: str, to: str | None, reason: str
         wish, left = roll_back(site, customer, to=to, why=reason, by=whoami(), pause=pause)
     print(f"{customer} -> {wish.database}")
     newer = (
-        f"nothing goes live until: bgdeploy resume {customer}"
+        f"nothing goes live until: bgdeploy resume {shlex.quote(customer)}"
         if pause
         else "the next newer snapshot will go live"
     )
-    undo = f"; to undo, and to take the mark of {left} away: bgdeploy switch {customer} --to {left}"
+    undo = (
+        f"; to undo, and to take the mark of {left} away: bgdeploy switch {shlex.quote(customer)} --to {left}"
+    )
     print(newer + (undo if left else ""))

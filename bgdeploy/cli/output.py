@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from bgdeploy.cli import tables
 from bgdeploy.errors import BgdeployError, ExitCode, TargetError
+from bgdeploy.plain import plain
 
 Result = TypeVar("Result")
 
@@ -31,7 +32,7 @@ class Table:
 
 def print_json(value: Any) -> None:
     """Print one JSON document."""
-    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+    print(json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, foot: str = "") -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bgdeploy.cli import options, output
+from bgdeploy.cli import complete, options, output
 from bgdeploy.cli.context import EXAMPLES, Given
-from bgdeploy.errors import ExitCode
+from bgdeploy.errors import BgdeployError, ExitCode
 
 if TYPE_CHECKING:
     from bgdeploy.pipeline.notes import Report
@@ -56,6 +56,8 @@ def _start(
     }
     settings = given.settings(**named)
     log.configure(settings.log_format)
+    if settings.target_follows:
+        log.emit("service.target", target=settings.target, setting=settings.target_follows)
     stop = Stop(timeout=settings.orchestrator.shutdown_timeout)
     listen(stop)
     return given.site(makes=True, **named), stop
@@ -104,6 +106,27 @@ def _serve(
 
 def run(
     context: typer.Context,
+    customer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Load only this customer's newest snapshot, now.",
+            autocompletion=complete.customers,
+        ),
+    ] = None,
+    timestamp: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=options.LARGEST_ID,
+            metavar="T",
+            help="With --customer: that snapshot, and not the newest.",
+        ),
+    ] = None,
+    no_switch: Annotated[
+        bool,
+        typer.Option("--no-switch", help="With --customer: load and verify it; `bgdeploy switch` decides."),
+    ] = False,
     timeout: Annotated[
         float,
         typer.Option(
@@ -119,8 +142,35 @@ def run(
     """Scan, then finish all that is or becomes ready (cron, CI).
 
     Exit 0 when nothing failed and nothing is left that could go on by itself.
+
+    With --customer one snapshot alone, even where older ones wait, which are overtaken then. Exit 0 when it is
+    live, or loaded with --no-switch; 1 when it failed, waits for a person, or the time is over; 4 when there is
+    no such snapshot.
     """
-    output.guarded(lambda: _run(context, timeout, workers, log_format))
+    if customer is None and (timestamp is not None or no_switch):
+        option = "--no-switch" if timestamp is None else "--timestamp"
+        raise typer.BadParameter("it is for one snapshot: say whose, with --customer", param_hint=option)
+    if customer is None:
+        output.guarded(lambda: _run(context, timeout, workers, log_format))
+    else:
+        output.guarded(lambda: _run_one(context, customer, timestamp, not no_switch, timeout, log_format))
+
+
+def _run_one(
+    context: typer.Context, name: str, timestamp: int | None, switches: bool, timeout: float, form: str | None
+) -> None:
+    from bgdeploy.cli.live import live_loads
+    from bgdeploy.service.run_once import find_snapshot, run_one
+
+    site, stop = _start(context, None, None, form)
+    meant = find_snapshot(site, name, timestamp)
+    with live_loads(site):
+        outcome = run_one(site, stop, name, meant, switches=switches, timeout=timeout)
+    if stop.hurry.is_set():
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    if not outcome.well:
+        output.fail(BgdeployError(outcome.said, kept=outcome.kept, cure=outcome.cure))
+    print(outcome.said)
 
 
 def _run(context: typer.Context, timeout: float, workers: int | None, form: str | None) -> None:

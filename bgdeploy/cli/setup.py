@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -71,12 +72,18 @@ def show_config(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def _show_config(context: typer.Context, as_json: bool) -> None:
-    rows = context.obj.settings().shown()
+    settings = context.obj.settings()
+    rows, became = settings.shown(), settings.became()
     if as_json:
-        output.print_json([{"key": key, "value": value, "origin": origin} for key, value, origin in rows])
-    else:
-        hint = "change one for a call with: bgdeploy --set KEY=VALUE ...; for good in config.yaml"
-        output.print_table(("key", "value", "from"), rows, empty="", foot=hint)
+        named = ({"key": key, "value": value, "origin": origin} for key, value, origin in rows)
+        output.print_json([{**one, "became": became.get(one["key"])} for one in named])
+        return
+    hint = "change one for a call with: bgdeploy --set KEY=VALUE ...; for good in config.yaml"
+    output.print_table(("key", "value", "from"), rows, empty="", foot=hint)
+    if became:
+        print()
+        foot = "whatever is not listed here is new: docs/configuration.md, docs/migrating.md"
+        output.print_table(("key of the service before", "here"), list(became.items()), empty="", foot=foot)
 
 
 @db_app.command(epilog=EXAMPLES["upgrade"])
@@ -132,7 +139,9 @@ def _simulate(context: typer.Context, customer: str, rows: int, seed: int, times
     base = context.obj.settings().dataset.base_path
     path = write_snapshot(base, customer, timestamp or int(wall()), rows=rows, seed=seed)
     print(f"wrote {path}")
-    print(f"next: bgdeploy run, or with bgdeploy serve running: bgdeploy wait {customer} {path.name}")
+    print(
+        f"next: bgdeploy run, or with bgdeploy serve running: bgdeploy wait {shlex.quote(customer)} {path.name}"
+    )
 
 
 def demo(

@@ -20,6 +20,7 @@ from bgdeploy.jobs.models import load_tables as load_tables
 from bgdeploy.jobs.statements import select_where, update_where
 from bgdeploy.jobs.states import Actor, State, find
 from bgdeploy.jobs.store import Store
+from bgdeploy.plain import LONGEST, tidy
 
 Row = sa.RowMapping
 Edge = tuple[State | None, State | None]
@@ -85,10 +86,11 @@ def transaction(store: Store, *, now: float, actor: Actor, owner: str) -> Iterat
         log.emit(name, **fields)
 
 
-def title(job: Mapping[Any, Any]) -> str:
+def title(job: Mapping[Any, Any]) -> log.Title:
     """Return how people call a job: customer/timestamp, with the build where it is not the first."""
     build = f" build {job['build']}" if job["build"] > 1 else ""
-    return f"{job['customer']}/{job['timestamp']}{build}"
+    about = {"job": job.get("id"), **{name: job[name] for name in ("customer", "timestamp", "build")}}
+    return log.Title(f"{job['customer']}/{job['timestamp']}{build}", about)
 
 
 def move(tx: Tx, job: Row, target: State, event: str, *, fields: Mapping[str, Any], **changes: Any) -> None:
@@ -150,7 +152,13 @@ def _lost(job: Row) -> LeaseLost:
 
 
 def _guarded(tx: Tx, job: Row, changes: Mapping[str, Any]) -> dict[str, Any]:
-    return {**{f"of_{name}": job[name] for name in _GUARD}, "updated_at": tx.now, **changes}
+    return {**{f"of_{name}": job[name] for name in _GUARD}, "updated_at": tx.now, **_fit(changes)}
+
+
+def _fit(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with reason and error as they may be kept, logged and listed."""
+    texts = {name: values[name] for name in ("reason", "error") if isinstance(values.get(name), str)}
+    return {**values, **{name: tidy(text, LONGEST) for name, text in texts.items()}}
 
 
 def as_read(tx: Tx, rows: Sequence[Row]) -> set[int]:
@@ -173,7 +181,7 @@ def insert_jobs(
     if not new:
         return []
     born = {"build": 1, "state": state, "created_at": tx.now, "updated_at": tx.now}
-    rows = [{**born, **values} for values, _ in new]
+    rows = [{**born, **_fit(values)} for values, _ in new]
     inserted = tx.connection.execute(_INSERTED, rows).mappings().all()
     fields = {_key(row): said for row, (_, said) in zip(rows, new, strict=True)}
     for row in inserted:

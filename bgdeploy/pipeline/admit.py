@@ -402,7 +402,9 @@ def _about_manifest(site: Site, job: Row, look: Fingerprint) -> dict[str, Any]:
 
 def _with_manifest(look: Fingerprint, found: Mapping[str, Any]) -> Fingerprint:
     assert look.manifest is not None
-    return replace(look, manifest=replace(look.manifest, fault=found["fault"], read=True))
+    # A disk that did not answer contradicts nobody.
+    at = None if found.get("again") else look.manifest.changed_at
+    return replace(look, manifest=replace(look.manifest, fault=found["fault"], read=True, changed_at=at))
 
 
 def open_folder(site: Site, job: Row, found: str) -> Snapshot:

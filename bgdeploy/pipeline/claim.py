@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, jobs, rewrite, transaction
+from bgdeploy.jobs.rows import Row, Tx, customers, databases, jobs, rewrite, transaction
 from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor, State, find
 from bgdeploy.jobs.store import Store
@@ -78,6 +78,9 @@ _ALL = ", ".join(f'"{column.name}"' for column in jobs.c)
 _NEXT_OF = sa.text(
     f"SELECT {_ALL} FROM jobs WHERE id = ({_NEXT.format(of='j.customer = :customer')})"
 ).columns(*jobs.c)
+_NEXT_ONE = sa.text(f"SELECT {_ALL} FROM jobs WHERE id = ({_NEXT.format(of='j.id = :only')})").columns(
+    *jobs.c
+)
 _CLAIM = sa.text(f"""
 UPDATE jobs SET state = 'loading', fence = fence + 1, lease_owner = :owner, lease_expires = :until,
   loading_at = coalesce(loading_at, :now), updated_at = :now, reason = NULL, blocked = 0, error = NULL,
@@ -96,10 +99,12 @@ _TAKEN = sa.union_all(
 )
 
 
-def peek(store: Store, rules: Rules, *, now: float) -> Row | None:
-    """Return the job that would be claimed next, or None."""
+def peek(store: Store, rules: Rules, *, now: float, only: int | None = None) -> Row | None:
+    """Return the job that would be claimed next, or None; with ``only`` that job, where it may be claimed now."""
     with store.read() as connection:
         binds = _binds(rules, now)
+        if only is not None:
+            return connection.execute(_NEXT_ONE, {**binds, "only": only}).mappings().one_or_none()
         for name in connection.execute(_TURNS, {"slots": binds["slots"]}).scalars().all():
             found = connection.execute(_NEXT_OF, {**binds, "customer": name}).mappings().one_or_none()
             if found is not None:
@@ -148,9 +153,8 @@ def _database_of(tx: Tx, job: Row) -> str | None:
 
 def own_database(tx: Tx, job: Row, existing: Collection[str]) -> str:
     """Record ownership of a new name for this job's database and return it; no name is used twice."""
-    alias = get_customer(tx.connection, job["customer"])["alias"]
     marks = chain([None], count(job["fence"]))
-    names = (database_name(alias, job["timestamp"], job["build"], mark) for mark in marks)
+    names = (database_name(job["customer"], job["timestamp"], job["build"], mark) for mark in marks)
     name = next(name for name in names if name not in existing and not _is_taken(tx, name))
     owned = {key: job[key] for key in ("customer", "timestamp", "build")}
     tx.connection.execute(

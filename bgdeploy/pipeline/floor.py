@@ -27,12 +27,12 @@ def ask_aliases(site: Site) -> Mapping[str, str]:
         return {}
 
 
-def inherited(alias: str, database: str | None, *, now: float) -> int:
+def inherited(customer: str, database: str | None, *, now: float) -> int:
     """Return the ``floor_timestamp`` of a customer whose alias leads there; 0 where the name says nothing.
 
     With build 0 it lies just below that snapshot, which is loaded anew; all that is older never follows.
     """
-    found = _read(alias, database, now)
+    found = _read(customer, database, now)
     return 0 if found is None else found[0]
 
 
@@ -52,7 +52,7 @@ def mind_aliases(site: Site) -> None:
 def leads_ahead(site: Site, customer: Row, found: str | None) -> bool:
     """True where an alias leads to a database that is there, is newer by its name than what the job table
     calls live, and is none that the job table knows to be whole."""
-    age = _read(customer["alias"], found, site.clock())
+    age = _read(customer["name"], found, site.clock())
     live = (customer["live_timestamp"] or 0, customer["live_build"] or 0)
     if age is None or age <= live or is_whole(site, customer["name"], found):
         return False
@@ -77,7 +77,7 @@ def raise_floor(site: Site, customer: Row, found: str | None) -> None:
     That snapshot itself may follow, as the same build or a later one: it is loaded anew, since nobody here
     owns what the alias leads to.
     """
-    age = _read(customer["alias"], found, site.clock())
+    age = _read(customer["name"], found, site.clock())
     if age is None:
         return
     timestamp, build = age
@@ -95,7 +95,7 @@ def raise_floor(site: Site, customer: Row, found: str | None) -> None:
             tx.say("switch.ahead", customer=customer["name"], **fields)
 
 
-def _read(alias: str, database: str | None, now: float) -> tuple[int, int] | None:
+def _read(customer: str, database: str | None, now: float) -> tuple[int, int] | None:
     """Timestamp and build in a database's name, unless nobody could have given it."""
-    age = read_age(alias, database or "")
+    age = read_age(customer, database or "")
     return None if age is None or why_skipped(age[0], now=now) else age

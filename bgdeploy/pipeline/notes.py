@@ -121,7 +121,12 @@ def _queue(tx: Tx, ready: list[Ready]) -> list[Row]:
     moves = []
     for job, look, found in ready:
         size = f"{found['bytes'] / 1e6:,.1f} MB"
-        fields = {"tables": found["tables"], "rows": found["rows"], "size": size}
+        fields = {
+            "tables": found["tables"],
+            "rows": found["rows"],
+            "bytes": found["bytes"],
+            "_size": size,
+        }
         expected = {"rows_expected": found["rows"], "bytes_expected": found["bytes"], "inspection": found}
         changes = {"queued_at": tx.now, "fingerprint": look.text, "reason": None, **expected}
         moves.append((job, fields, changes))

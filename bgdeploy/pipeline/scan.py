@@ -14,7 +14,7 @@ from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_jobs, move, title, write
 from bgdeploy.jobs.states import Actor, State
-from bgdeploy.naming import alias_name
+from bgdeploy.naming import alias_name, fold, known_alias, may_be_folded
 from bgdeploy.pipeline.admit import Judged, Pending, admit, is_as_it_was, judge, look_at, look_into
 from bgdeploy.pipeline.floor import ask_aliases, inherited, mind_aliases
 from bgdeploy.pipeline.known import Known, read_known
@@ -144,10 +144,11 @@ def _discover(
     found: dict[str, list[Judged]] = {}
     for start in range(0, len(new), BATCH):
         batch = new[start : start + BATCH]
-        is_known = all(one.customer in known.customers for one in batch)
-        there = {} if is_known else ask_aliases(site)  # before the lock: a server may take its time
+        newcomers = {one.customer for one in batch} - set(known.customers)
+        there = ask_aliases(site) if newcomers else {}  # before the lock: a server may take its time
+        twins = _find_twins(site, newcomers)
         with site.transaction(Actor.SCAN) as tx:
-            owned = _add_customers(tx, batch, known, there, report)
+            owned = _add_customers(site, tx, batch, known, there, twins, report)
             rows = insert_jobs(tx, State.DISCOVERED, "scan.discovered", [_born(tx, one) for one in owned])
         seen = {(one.customer, one.timestamp): one for one in owned}
         for row in rows:
@@ -163,39 +164,71 @@ def _born(tx: Tx, new: Newcomer) -> tuple[dict[str, object], dict[str, object]]:
     return {"customer": new.customer, "timestamp": new.timestamp, **seen}, {"reason": reason}
 
 
+def _find_twins(site: Site, newcomers: Set[str]) -> Mapping[str, str]:
+    """New customers whose alias would be another folder's too, where the target knows no upper case; that folder by name."""
+    kind = site.target.kind
+    if not newcomers or kind != "neo4j":
+        return {}
+    folders_of: dict[str, list[str]] = {}
+    for folder in folders.list_customers(site.settings.dataset.base_path):
+        folders_of.setdefault(alias_name(folder.name, kind), []).append(folder.name)
+    others = (
+        (name, [one for one in folders_of.get(alias_name(name, kind), []) if one != name])
+        for name in newcomers
+    )
+    return {name: found[0] for name, found in others if found}
+
+
 def _add_customers(
-    tx: Tx, batch: Sequence[Newcomer], known: Known, there: Mapping[str, str], report: Report
+    site: Site,
+    tx: Tx,
+    batch: Sequence[Newcomer],
+    known: Known,
+    there: Mapping[str, str],
+    twins: Mapping[str, str],
+    report: Report,
 ) -> list[Newcomer]:
     """Make the customers that are not known yet; return the newcomers of all that could be made."""
     for name in dict.fromkeys(one.customer for one in batch):
         if name not in known.customers:
             try:
-                known.customers[name] = _add_customer(tx, name, there)
+                known.customers[name] = _add_customer(site, tx, name, there, twins.get(name))
             except BadInput as error:
                 report.skipped.append((name, str(error)))
     return [one for one in batch if one.customer in known.customers]
 
 
-def _add_customer(tx: Tx, name: str, there: Mapping[str, str]) -> Row:
+def _add_customer(site: Site, tx: Tx, name: str, there: Mapping[str, str], twin: str | None) -> Row:
     of_name = sa.select(customers).where(customers.c.name == name)
     row = tx.connection.execute(of_name).mappings().one_or_none()
     if row is not None:
         return row
-    alias = alias_name(name)
+    alias = known_alias(name, site.target.kind, there)
     taken = sa.union_all(
         sa.select(customers.c.name).where(customers.c.alias == alias),
         sa.select(databases.c.customer).where(databases.c.name == alias),
     )
-    other = tx.connection.execute(taken).scalars().first()
+    other = tx.connection.execute(taken).scalars().first() or _find_folded(tx, alias)
+    if other is None and twin is not None:
+        what = (
+            f"Its alias {alias!r} would be that of {twin!r} too: Neo4j does not tell upper from lower case."
+        )
+        raise BadInput(what, kept="Nothing of it was loaded.", cure="Rename one of the two folders.")
     if other is not None:
         what = f"Its alias {alias!r} is in use by customer {other!r}."
         raise BadInput(what, kept="Nothing of it was loaded.", cure="Rename the folder.")
     # Begun with the time, so that an alias moved by a job table that was lost obeys this one too.
     born = {"created_at": tx.now, "generation": int(tx.now)}
-    born["floor_timestamp"] = inherited(alias, there.get(alias), now=tx.now)
+    born["floor_timestamp"] = inherited(name, there.get(alias), now=tx.now)
     tx.connection.execute(sa.insert(customers), {"name": name, "alias": alias, **born})
     tx.say("customer.added", customer=name, alias=alias)
     return tx.connection.execute(of_name).mappings().one()
+
+
+def _find_folded(tx: Tx, alias: str) -> str | None:
+    """The customer whose folded name this is: an earlier version made it its alias, and readers may go by it."""
+    names = tx.connection.execute(sa.select(customers.c.name)).scalars() if may_be_folded(alias) else ()
+    return next((name for name in names if name != alias and fold(name) == alias), None)
 
 
 def _compare(site: Site, job: Row, notes: Notes) -> None:

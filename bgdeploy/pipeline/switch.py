@@ -42,11 +42,12 @@ _WAITING = (
 )
 
 
-def switch_ready(site: Site) -> int:
-    """Finish what was cut off, then move every alias whose newest database may go live."""
+def switch_ready(site: Site, customer: str | None = None) -> int:
+    """Finish what was cut off, then move every alias whose newest database may go live; or one customer's alone."""
     repeat_cut_off_moves(site)
     with site.store.read() as connection:
         waiting = connection.execute(_WAITING).mappings().all()
+    waiting = [job for job in waiting if customer in (None, job["customer"])]
     # The newest is found first: while it is put off, an older one must not take its place.
     newest = {job["customer"]: job for job in reversed(waiting)}
     asked_for = [job for job in waiting if job["requested"] and job is not newest[job["customer"]]]
@@ -90,7 +91,8 @@ def _obstacle(site: Site, job: Row) -> tuple[str | None, bool]:
     if lost:
         again = f"bgdeploy retry {job['id']} --reload"
         return f"fewer rows than live: {'; '.join(lost)}. If right: {_by_hand(job)}; else: {again}", True
-    if not site.settings.orchestrator.auto_switch:
+    held = (job["settings"] or {}).get("auto_switch") is False  # whoever asked for the load said so
+    if held or not site.settings.orchestrator.auto_switch:
         return f"waits for: bgdeploy switch {name}", True
     return None, False
 

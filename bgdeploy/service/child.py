@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from bgdeploy.errors import (
     VerifyFailed,
 )
 from bgdeploy.jobs.lease import Process, find_process
+from bgdeploy.plain import tidy
 
 
 class Died(TargetError):
@@ -53,6 +55,7 @@ _ERRORS: Mapping[str, type[BgdeployError]] = {
         VerifyFailed,
     )
 } | {"full": TargetFull, "not-readable": BadInput, "refused": TargetAway, "damaged": Damaged}
+_DRAWN = re.compile(r"Pipelines Finished: \d+/|Pipeline Progress: \d+%|^\W*\d{1,3}%")
 GONE_WITHIN = 5.0  # seconds a killed process gets to disappear
 
 
@@ -104,11 +107,17 @@ class Child:
         code = self.popen.wait()
         return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
 
+    def _last_words(self) -> str:
+        """What it said at the end, without what the engine draws while it works."""
+        self.noise.seek(max(0, self.noise.seek(0, os.SEEK_END) - (4 << 20)))
+        said = tidy(self.noise.read().decode("utf-8", "replace")).splitlines()
+        words = [line.strip() for line in said if line.strip() and not _DRAWN.search(line)]
+        return "\n".join(words)[-400:].strip()
+
     def died(self) -> Died:
         """Say how it ended without an answer."""
         how, code = self.how(), self.popen.wait()
-        self.noise.seek(0)
-        last = self.noise.read()[-400:].decode("utf-8", "replace").strip()
+        last = self._last_words()
         memory = " Probably memory: lower ladybug.buffer_pool_mb or neo4j.batch_rows." if code == -9 else ""
         error = Died(
             f"The loading process {how}.{memory}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,4 +30,4 @@ def after_failure(job: Mapping[Any, Any]) -> str:
 def pause_of(customer: Mapping[Any, Any]) -> str:
     """Return why nothing of a paused customer goes on, and the command that lets it."""
     name, why = customer["name"], customer["paused_why"]
-    return f"{name} is paused{f' ({why})' if why else ''}; go on with: bgdeploy resume {name}"
+    return f"{name} is paused{f' ({why})' if why else ''}; go on with: bgdeploy resume {shlex.quote(name)}"

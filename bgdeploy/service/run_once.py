@@ -1,24 +1,38 @@
-"""``run``: scan, then finish all that is or becomes ready, and say how it ended."""
+"""``run``: scan, then finish all that is or becomes ready, or one snapshot alone, and say how it ended."""
 
 from __future__ import annotations
 
+import shlex
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy import log
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import ConfigError, StoreLost, TargetError
+from bgdeploy.errors import BgdeployError, ConfigError, LeaseLost, NotFound, Refused, StoreLost, TargetError
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.cancel import CODE
-from bgdeploy.jobs.rows import Row, age, customers, jobs
-from bgdeploy.jobs.states import State
-from bgdeploy.pipeline.clean import find_doomed, find_there
+from bgdeploy.jobs.rescue import rescue
+from bgdeploy.jobs.rows import Row, age, customers, get_customer, jobs, select_jobs, title, write
+from bgdeploy.jobs.states import Actor, State
+from bgdeploy.pipeline.clean import clean, find_doomed, find_there
+from bgdeploy.pipeline.known import read_known
+from bgdeploy.pipeline.notes import Report
+from bgdeploy.pipeline.scan import scan_customers
+from bgdeploy.pipeline.switch import switch_ready
+from bgdeploy.service.hints import after_failure, pause_of
+from bgdeploy.service.scan_once import SECOND_LOOK
 from bgdeploy.service.serve import serve
 from bgdeploy.service.shutdown import Stop
+from bgdeploy.service.worker import work_once
 from bgdeploy.site import Site
+from bgdeploy.snapshots.folders import list_customers, list_names
 
 # Each state stands in the text, so that SQLite uses the index that is made for it.
 _OPEN = sa.union_all(
@@ -125,3 +139,175 @@ def _drops(site: Site, customer: Row, kept: Sequence[Row], there: Callable[[], C
         return bool(find_doomed(site, customer, kept, there))
     except (TargetError, ConfigError, OSError):
         return True  # it is dropped once the target can be asked again
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one snapshot ended: ``said`` is the sentence, ``cure`` the command that helps where it is not ``well``."""
+
+    well: bool
+    said: str
+    kept: str = ""
+    cure: str = ""
+
+
+def find_snapshot(site: Site, name: str, timestamp: int | None) -> int:
+    """Scan one customer and return the timestamp that is meant: the one given, else that of the newest folder.
+
+    Raises NotFound where there is no such folder, and Refused where it is none that may be loaded.
+    """
+    base = site.settings.dataset.base_path
+    found = {one.name: one.skipped for one in list_customers(base)}
+    if name not in found:
+        raise NotFound(
+            f"There is no folder {base / name}.",
+            kept="Nothing was loaded.",
+            cure=f"Customers there are: {', '.join(sorted(found)[:10]) or 'none yet'}. Another base folder: dataset.base_path",
+        )
+    skipped = {name: found[name]} if found[name] else _look_at(site, name)
+    with site.store.read() as connection:
+        known = connection.execute(sa.select(jobs.c.timestamp).where(jobs.c.customer == name)).scalars().all()
+    there = list_names(base / name)
+    meant = max((one for one in known if str(one) in there), default=None) if timestamp is None else timestamp
+    why = skipped.get(name) or skipped.get(f"{name}/{meant}")
+    if why:
+        raise Refused(
+            f"{base / name}{'' if name in skipped else f'/{meant}'} is not loaded: {why}",
+            kept="Nothing was loaded.",
+        )
+    if meant is None or meant not in known or str(meant) not in there:
+        newest = max((one for one in known if str(one) in there), default=None)
+        raise NotFound(
+            f"There is no snapshot {base / name / str(meant or '')}.",
+            kept="Nothing was loaded.",
+            cure=f"The newest there is: {newest}"
+            if newest
+            else "A snapshot is a folder named by unix seconds.",
+        )
+    return meant
+
+
+def _look_at(site: Site, name: str) -> dict[str, str | None]:
+    """Scan one customer, twice where half a second decides; return what is skipped, and why."""
+    report = Report()
+    scan_customers(site, [name], read_known(site, [name]), report)
+    if report.look_again:
+        time.sleep(SECOND_LOOK)
+        scan_customers(site, [name], read_known(site, [name]), report)
+    return {**dict(report.errors), **dict(report.skipped)}
+
+
+def run_one(site: Site, stop: Stop, name: str, timestamp: int, *, switches: bool, timeout: float) -> Outcome:
+    """Load one snapshot now, whatever older ones wait, and move the alias to it unless ``switches`` is False.
+
+    What other processes do with it is waited for. When the time is over a load that runs is given back
+    and resumes next time.
+    """
+    deadline = monotonic() + timeout
+    last = threading.Timer(timeout, _give_back, (stop,))
+    last.daemon = True
+    last.start()
+    trouble = ""
+    _, job = _newest_build(site, name, timestamp)
+    if job["state"] in (State.QUEUED, State.LOADED):
+        _ask_for(site, job, switches=switches)
+    try:
+        while (outcome := _outcome(site, name, timestamp, switches=switches)) is None:
+            if stop.asked.is_set() or monotonic() >= deadline:
+                return _unfinished(site, name, timestamp, trouble)
+            try:
+                moved, trouble = _advance(site, stop, name, timestamp, switches=switches), ""
+            except StoreLost:
+                raise
+            except BgdeployError as error:  # a server that is away, a full disk: it may be over in time
+                if str(error) != trouble:
+                    log.emit("service.trouble", what=f"loading {name}/{timestamp}", error=error)
+                moved, trouble = False, str(error)
+            if not moved:
+                stop.asked.wait(min(SECOND_LOOK, site.settings.orchestrator.watch_interval))
+        with suppress(TargetError):  # dropped by whoever cleans next
+            clean(site)
+        return outcome
+    finally:
+        last.cancel()
+
+
+def _give_back(stop: Stop) -> None:
+    stop.timeout = 0.0
+    stop.ask()
+
+
+def _newest_build(site: Site, name: str, timestamp: int) -> tuple[Row, Row]:
+    with site.store.read() as connection:
+        same = (jobs.c.customer == name, jobs.c.timestamp == timestamp)
+        job = select_jobs(connection, *same, order=(jobs.c.build.desc(),))[0]
+        return get_customer(connection, name), job
+
+
+def _outcome(site: Site, name: str, timestamp: int, *, switches: bool) -> Outcome | None:
+    """How it ended, or None while it can go on without a person."""
+    customer, job = _newest_build(site, name, timestamp)
+    kept = f"{customer['live']} stays live." if customer["live"] else "Nothing is live yet."
+    by_hand = f"To use it: bgdeploy switch {shlex.quote(name)} --to {job['database']}"
+    match State(job["state"]):
+        case State.SWITCHED if job["database"] == customer["live"]:
+            return Outcome(True, f"{job['database']} is live")
+        case State.SWITCHED:
+            return Outcome(False, f"{title(job)} was live before, and is loaded still.", kept, by_hand)
+        case State.LOADED if not switches and job["blocked"]:
+            return Outcome(
+                True,
+                f"{job['database']} is loaded and not live; to use it: bgdeploy switch {shlex.quote(name)} --to {job['database']}",
+            )
+        case State.LOADED if job["blocked"]:
+            said = f"{title(job)} is loaded and does not go live: {job['reason']}"
+            return Outcome(False, said, kept, f"Its whole story: bgdeploy jobs show {job['id']}")
+        case State.FAILED:
+            return Outcome(False, f"{title(job)} failed: {job['error']}", kept, after_failure(job))
+        case State.CLEANED:
+            again = f"To load it all the same: bgdeploy retry {job['id']} --reload"
+            return Outcome(False, f"{title(job)} is over: {job['reason']}", kept, again)
+    if customer["paused_at"] is not None:
+        return Outcome(False, f"Nothing was done: {pause_of(customer)}", kept)
+    return None
+
+
+def _unfinished(site: Site, name: str, timestamp: int, trouble: str) -> Outcome:
+    customer, job = _newest_build(site, name, timestamp)
+    why = trouble or job["reason"] or job["error"] or ""
+    said = f"{title(job)} is {job['state']}, and the time is over{f': {why}' if why else '.'}"
+    kept = f"{customer['live']} stays live." if customer["live"] else "Nothing is live yet."
+    return Outcome(
+        False, said, kept, f"The same command goes on from here. See: bgdeploy jobs show {job['id']}"
+    )
+
+
+def _advance(site: Site, stop: Stop, name: str, timestamp: int, *, switches: bool) -> bool:
+    """Take the snapshot one step further; False where it has to wait."""
+    _, job = _newest_build(site, name, timestamp)
+    match State(job["state"]):
+        case State.DISCOVERED:
+            _look_at(site, name)
+            return False
+        case State.QUEUED:
+            _ask_for(site, job, switches=switches)
+            clean(site)  # room for it
+            return work_once(site, stop, only=job["id"])
+        case State.LOADED:
+            _ask_for(site, job, switches=switches)
+            return bool(switch_ready(site, name))
+    orchestrator = site.settings.orchestrator
+    most, base = orchestrator.max_service_deaths, orchestrator.retry_backoff_base
+    rescue(site.store, now=site.clock(), owner=site.owner, most=most, base=base)
+    return False
+
+
+def _ask_for(site: Site, job: Row, *, switches: bool) -> None:
+    """Write down that a person wants it now, and whether it goes live by itself: whoever takes it goes by that."""
+    known = job["settings"] or site.settings.target_settings()
+    changes: dict[str, Any] = {} if job["requested"] or job["state"] != State.QUEUED else {"requested": True}
+    if known.get("auto_switch", True) is not switches:
+        changes |= {"settings": {**known, "auto_switch": switches}, "blocked": False}
+    if changes:
+        with suppress(LeaseLost), site.transaction(Actor.OPERATOR) as tx:
+            write(tx, job, **changes)

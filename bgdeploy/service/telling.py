@@ -52,9 +52,19 @@ def tell_progress(run: Run, tx: Tx, group: Row) -> Row:
 def _progress(job: Row, whole: Progress, table: Progress) -> dict[str, Any]:
     rate = f"{whole.rate:,.0f} rows/s" if whole.rate else "rate unknown"
     left = "all in" if whole.rows == whole.expected else _left(whole.left)
-    shown = {"rows": whole.rows, "expected": whole.expected, "share": whole.share, "rate": rate, "left": left}
+    shown: dict[str, Any] = {"rows": whole.rows, "expected": whole.expected, "share": round(whole.share, 4)}
+    shown |= {
+        "rows_per_second": _round(whole.rate),
+        "seconds_left": _round(whole.left),
+        "_rate": rate,
+        "_left": left,
+    }
     of_table = {"table": table.name, "table_rows": table.rows, "table_expected": table.expected}
     return {"job": title(job), **shown, **of_table}
+
+
+def _round(figure: float | None) -> float | None:
+    return None if figure is None else round(figure, 1)
 
 
 def _left(seconds: float | None) -> str:

@@ -8,12 +8,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.clock import iso, since
-from bgdeploy.jobs import ledger
+from bgdeploy.jobs import ledger, lineage
+from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.lease import short
 from bgdeploy.jobs.progress import Progress, of_tables
 from bgdeploy.jobs.rows import Row, customers, databases, events, get_job, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
+from bgdeploy.plain import tidy
 from bgdeploy.service.hints import pause_of
 from bgdeploy.service.picking import JOB_ORDERS, SWITCH_ORDERS, Page, select_page
 from bgdeploy.service.timeline import Span, spans
@@ -49,8 +51,10 @@ def show_job(row: Row) -> View:
     lease = {"lease_owner": short(row["lease_owner"]) if row["lease_owner"] else None}
     times = {key: iso(row[key]) for key in _TIMES}
     tries = {"interruptions": row["service_deaths"]}
+    # An earlier version may have kept what steers a terminal.
+    named = {key: tidy(row[key]) if isinstance(row[key], str) else row[key] for key in _PLAIN}
     return {
-        **{key: row[key] for key in _PLAIN},
+        **named,
         **tries,
         **lease,
         "lease_expires": iso(row["lease_expires"]),
@@ -78,7 +82,45 @@ def list_jobs(
     with site.store.read() as connection:
         rows = select_page(connection, jobs, page, *where, time=jobs.c.updated_at, orders=JOB_ORDERS)
         paused = _pauses(connection)
-    return [{**show_job(row), **_held_back(row, paused)} for row in rows]
+        marks = _find_marks(connection, rows)
+    return [{**show_job(row), **_held_back(row, paused), **marks[row["id"]]} for row in rows]
+
+
+def _find_marks(connection: sa.Connection, rows: Sequence[Row]) -> dict[int, View]:
+    """What each job's snapshot is by now: when it is from, and live, standby, bad, pinned or cancelled.
+
+    As the job table has it: no target is asked.
+    """
+    names = {row["customer"] for row in rows}
+    owners = {
+        one["name"]: one
+        for one in connection.execute(sa.select(customers)).mappings()
+        if one["name"] in names
+    }
+    kept: dict[str, list[Row]] = {}
+    for one in lineage.kept_databases(connection, next(iter(names)) if len(names) == 1 else None):
+        kept.setdefault(one["customer"], []).append(one)
+    standbys = {name: lineage.standby(owner, kept.get(name, [])) for name, owner in owners.items()}
+    by_name = {one["name"]: one for some in kept.values() for one in some}
+    found = {}
+    for row in rows:
+        database, owner, way_back = (
+            by_name.get(row["database"]),
+            owners.get(row["customer"]),
+            standbys.get(row["customer"]),
+        )
+        marks = {
+            "live": database is not None and owner is not None and owner["live"] == database["name"],
+            "standby": database is not None and way_back is not None and way_back["name"] == database["name"],
+            "bad": database is not None and database["bad_at"] is not None,
+            "pinned": database is not None and database["pinned_at"] is not None,
+            "cancelled": row["state"] == State.FAILED and row["error_code"] == CODE,
+        }
+        found[row["id"]] = {
+            "snapshot_at": iso(row["timestamp"]),
+            "marks": [name for name, true in marks.items() if true],
+        }
+    return found
 
 
 def find_pause(site: Site, job_id: int) -> str | None:
@@ -110,11 +152,13 @@ def find_job(site: Site, job_id: int) -> View:
         ).scalar_one_or_none()
         stretches = spans(connection.execute(moves).mappings().all())
         paused = _pauses(connection)
+        marks = _find_marks(connection, [row])
     now = site.clock()
     return {
         **show_job(row),
         **_held_back(row, paused),
         "by_position": (row["inspection"] or {}).get("by_position", []),
+        **marks[job_id],
         "progress": [_show_progress(one) for one in of_tables(groups, row["fence"], now)],
         "tables": [_show_group(group) for group in groups],
         "proof": proof,
@@ -186,7 +230,7 @@ def _show_event(row: Row) -> View:
         key: row[key]
         for key in ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence", "message")
     }
-    return {**plain, "at": iso(row["at"]), "by": short(row["owner"])}
+    return {**plain, "message": tidy(row["message"]), "at": iso(row["at"]), "by": short(row["owner"])}
 
 
 def list_switches(site: Site, customer: str | None = None, *, page: Page | None = None) -> list[View]:

@@ -5,6 +5,7 @@ All is told from the job table, and by the folder of what failed: no service is 
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -104,7 +105,9 @@ def judge(customer: Row, heirs: Sequence[Row], timestamp: int) -> Verdict | None
     if found is None and own is not None:
         found = _left_behind(customer, own)
     if found is None and timestamp <= customer["floor_timestamp"]:
-        found = Verdict("never", _overtaken(customer), cure=f"See: bgdeploy switches {customer['name']}")
+        found = Verdict(
+            "never", _overtaken(customer), cure=f"See: bgdeploy switches {shlex.quote(customer['name'])}"
+        )
     return found and replace(found, job=found.job or own, live=live)
 
 
@@ -121,12 +124,12 @@ def _held(customer: Row, heirs: Sequence[Row]) -> Verdict | None:
     name = customer["name"]
     if customer["removed_at"] is not None:
         why = f"{name} was removed ({customer['removed_why']}): nothing of it is loaded any more."
-        return Verdict("never", why, cure=f"To take it back: bgdeploy resume {name}")
+        return Verdict("never", why, cure=f"To take it back: bgdeploy resume {shlex.quote(name)}")
     if customer["intent"] is not None and customer["intent"] in [row["database"] for row in heirs]:
         return None
     if customer["paused_at"] is not None:
         why = f"{name} is paused ({customer['paused_why']})."
-        return Verdict("blocked", why, cure=f"Go on with: bgdeploy resume {name}")
+        return Verdict("blocked", why, cure=f"Go on with: bgdeploy resume {shlex.quote(name)}")
     waiting = next((row for row in heirs if row["state"] == State.LOADED), None)
     if waiting is None or not waiting["blocked"]:
         return None
@@ -161,9 +164,11 @@ def _left_behind(customer: Row, own: Row) -> Verdict:
     name, database = customer["name"], own["database"]
     if own["state"] == State.SWITCHED:
         why = f"{title(own)} was live, and {name} was moved away from it."
-        return Verdict("never", why, cure=f"To use it all the same: bgdeploy switch {name} --to {database}")
+        return Verdict(
+            "never", why, cure=f"To use it all the same: bgdeploy switch {shlex.quote(name)} --to {database}"
+        )
     if own["state"] == State.LOADED:
-        cure = f"To use it all the same: bgdeploy switch {name} --to {database}"
+        cure = f"To use it all the same: bgdeploy switch {shlex.quote(name)} --to {database}"
     elif own["state"] == State.CLEANED:
         cure = f"To load it all the same: bgdeploy retry {own['id']} --reload"
     else:
@@ -190,9 +195,7 @@ def _unfound(site: Site, name: str, timestamp: int, live: str | None) -> Verdict
         )
     else:
         why = f"There is no snapshot {folder} yet."
-        cure = (
-            f"It is looked for in {base / name}. What was found there: bgdeploy jobs list --customer {name}"
-        )
+        cure = f"It is looked for in {base / name}. What was found there: bgdeploy jobs list --customer {shlex.quote(name)}"
     return Verdict("waits", why, cure=cure, live=live)
 
 

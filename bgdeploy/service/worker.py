@@ -18,15 +18,15 @@ from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
 
 
-def work_once(site: Site, stop: Stop) -> bool:
-    """Rescue, claim and load one job; False when there is nothing to do now."""
+def work_once(site: Site, stop: Stop, only: int | None = None) -> bool:
+    """Rescue, claim and load one job, the next one or ``only`` that; False when there is nothing to do now."""
     orchestrator = site.settings.orchestrator
     most, base = orchestrator.max_service_deaths, orchestrator.retry_backoff_base
     rescue(site.store, now=site.clock(), owner=site.owner, most=most, base=base)
     if not may_claim():
         return False
     rules = claim_rules(site)
-    next_one = peek(site.store, rules, now=site.clock())
+    next_one = peek(site.store, rules, now=site.clock(), only=only)
     needs = None if next_one is None or stop.asked.is_set() else _may_start(site, next_one)
     if next_one is None or needs is None:
         return False

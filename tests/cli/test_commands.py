@@ -367,7 +367,15 @@ def test_the_log_is_json_lines_when_asked(house: House) -> None:
                   "load.progress", "load.loaded", "switch.moved", "service.stopping", "service.stopped"):  # fmt: skip
         assert event in told
     progress = next(line for line in lines if line["event"] == "load.progress")
-    assert {"rows", "expected", "rate", "left"} <= set(progress)
+    assert progress["rows"] <= progress["expected"] == 500
+    assert {"rows_per_second", "seconds_left", "share"} <= set(progress)
+    assert not any(name.startswith("_") for line in lines for name in line)
+    number = house.json("jobs", "list")[0]["id"]
+    of_job = [line for line in lines if line["event"].startswith(("scan.", "load.", "switch.", "health."))]
+    assert {(line["customer"], line["timestamp"], line["job"], line["build"]) for line in of_job} == {
+        ("acme", FIRST, number, 1)
+    }
+    assert all(not isinstance(value, str) or not value.isdigit() for line in lines for value in line.values())
 
 
 def test_a_line_of_the_log_has_date_and_zone(house: House) -> None:

@@ -14,7 +14,7 @@ from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import Store
 from tests.jobs.tables import add_customer, add_job, opened, read_job
 
-FIELDS = {"tables": 1, "rows": 2, "size": "3"}
+FIELDS = {"tables": 1, "rows": 2, "_size": "3"}
 
 
 def said(store: Store, kind: str) -> list[Row]:

@@ -513,7 +513,8 @@ def _properties(text: str | None, params: Params) -> dict[str, Any]:
     if not text:
         return {}
     pairs = (pair.split(":") for pair in text.strip("{} ").split(","))
-    return {key.strip(): params[value.strip()[1:]] for key, value in pairs}
+    written = ((key.strip(), value.strip()) for key, value in pairs)
+    return {key: params[value[1:]] if value[0] == "$" else int(value) for key, value in written}
 
 
 def _await(done: Callable[[], bool], seconds: float) -> bool:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from bgdeploy.targets.groups import plan_groups
 from bgdeploy.targets.neo4j.access import Access, open_server
 from bgdeploy.targets.neo4j.arrow import address as address_module
 from bgdeploy.targets.neo4j.arrow import client as client_module
+from bgdeploy.targets.neo4j.arrow import load as load_module
 from bgdeploy.targets.neo4j.arrow.address import Address, tls_of
 from bgdeploy.targets.neo4j.arrow.client import Client
 from bgdeploy.targets.neo4j.arrow.proof import find_spans, prove
@@ -429,3 +431,37 @@ def test_the_descriptor_is_json_of_one_line() -> None:
 
     command = json.loads(descriptor("db", "node").command)
     assert command == {"name": "PUT_COMMAND", "version": "v1", "body": {"name": "db", "entity_type": "node"}}
+
+
+class Unminding(Memory):
+    """A ledger that hears of rows on their way, and lets them pass."""
+
+    def seen(self, group: int, rows: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "streams", "largest"),
+    [({"arrow_streams": 3, "arrow_rows": 40}, 3, 40), ({}, 2, 100)],
+    ids=["configured", "a job from before"],
+)
+def test_streams_and_rows_of_a_batch_are_those_of_the_job(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any, streams: int, largest: int
+) -> None:
+    sent: list[int] = []
+    widths: list[int] = []
+    bodies: list[Any] = []
+    send, pool, create = client_module.Put.send, load_module.ThreadPoolExecutor, Client.create
+    monkeypatch.setattr(load_module, "find_address", lambda _: server.address())
+    monkeypatch.setattr(load_module, "_refuse_taken", lambda *_: None)
+    monkeypatch.setattr(load_module, "ThreadPoolExecutor", lambda n: widths.append(n) or pool(n))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Client, "create", lambda *a: bodies.append(a[-1]) or create(*a))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(
+        client_module.Put, "send", lambda put, batch: sent.append(batch.num_rows) or send(put, batch)  # type: ignore[func-returns-value]
+    )  # fmt: skip
+    snapshot = open_(tmp_path, {"nodes/A/a.parquet": {"id": list(range(100))}})
+    ticket = SimpleNamespace(database="db", settings={"concurrency": 2, **settings})
+    place = SimpleNamespace(access=Access("bolt://127.0.0.1:1", "neo4j", PASSWORD))
+    load_module._import(place, ticket, snapshot, Unminding(), tmp_path / "build")  # type: ignore[arg-type]
+    assert (max(sent), sum(sent), set(widths)) == (largest, 100, {streams})
+    assert bodies[0]["concurrency"] == 2  # the server's own part stays neo4j.concurrency

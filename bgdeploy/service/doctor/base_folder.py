@@ -91,7 +91,10 @@ def find_future(site: Site, seen: Seen) -> Iterator[Finding]:
             f"{many(len(ahead), 'snapshot')} have a timestamp in the future, the latest {name}/{timestamp} "
             f"({iso(timestamp)}); what is dropped before then never goes live after it"
         )
-        yield warning(what, "Set the clock of the ETL job; bgdeploy switch --to brings an older one back.")
+        yield warning(
+            what,
+            "Set the clock of the ETL job; bgdeploy switch <customer> --to <database> brings an older one back.",
+        )
 
 
 def find_skew(site: Site, base: Path) -> Iterator[Finding]:

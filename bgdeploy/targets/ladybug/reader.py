@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
 from bgdeploy.targets.ladybug.facts import tell_outdated
 from bgdeploy.targets.ladybug.links import read_link
 from bgdeploy.targets.ladybug.paths import GRAPH, Paths
-from bgdeploy.targets.ladybug.reads import refuse_others
+from bgdeploy.targets.ladybug.reads import in_one_line, refuse_others
 
 _POOL_MB = 256  # at most, unless the configuration gives loads less
 _TRIES = 10  # a database may be switched away and dropped between looking and opening
@@ -44,7 +45,10 @@ class Reader:
     def query(self, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
         """Return the rows of one statement that reads, keyed by column name; raises QueryFailed."""
         refuse_others(cypher)
-        return self._engine.rows(cypher, params)
+        try:
+            return self._engine.rows(cypher, params)
+        except QueryFailed as error:
+            raise QueryFailed(in_one_line(error.what)) from error
 
     def stale(self) -> bool:
         """True when the alias points at another database by now."""
@@ -83,5 +87,5 @@ def _unreadable(alias: str, folder: Path, error: Exception) -> TargetError:
     return TargetError(
         f"{folder.name}, which the alias {alias} points at, cannot be opened: {error}",
         kept="Nothing was changed.",
-        cure=f'Go back: bgdeploy rollback {alias} --reason "...", or load its snapshot again: bgdeploy retry <id> --reload',
+        cure=f'Go back: bgdeploy rollback {shlex.quote(alias)} --reason "...", or load its snapshot again: bgdeploy retry <id> --reload',
     )

@@ -23,6 +23,17 @@ _OF_FILES = re.compile(r"\bLOAD\W+FROM\b|\bLOAD\W+WITH\W+HEADERS\b|\bCALL\W+READ
 _SETTING = re.compile(r"\bCALL\W+\w+\s*=", re.IGNORECASE)
 
 
+_TYPES = re.compile(
+    r"(?P<kind>\w+ exception): (?:Function (?P<name>\S+) did not receive correct arguments:\s*Actual:\s*(?P<given>\(.*?\))\s*Expected:"
+    r"|Cannot match a built-in function for given function (?P<other>[^(\s]+)(?P<these>\(.*?\))\. Supported inputs are)",
+    re.DOTALL,
+)
+_UNREAD = re.compile(
+    r'(?P<kind>Parser exception): .*?\(line: (?P<line>\d+), offset: (?P<offset>\d+)\)\s*"(?P<statement>.*)"\s*(?P<mark>\^*)\s*$',
+    re.DOTALL,
+)
+
+
 def refuse_others(cypher: str) -> None:
     """Let one statement that reads what is live pass; raise QueryFailed, with what to do instead, for all else."""
     plain = _ASIDE.sub(_reduce, cypher)
@@ -44,6 +55,22 @@ def refuse_others(cypher: str) -> None:
             "A query changes no setting of the engine (CALL name = value)",
             "Memory and threads are in the configuration: ladybug.buffer_pool_mb, ladybug.threads.",
         )
+
+
+def in_one_line(said: str) -> str:
+    """Return what the engine says of a statement without its lists and drawings.
+
+    It prints every combination of types that a function takes, and draws a mark below the statement.
+    """
+    if found := _TYPES.match(said):
+        return f"{found['kind']}: {found['name'] or found['other']} does not take {found['given'] or found['these']}"
+    if found := _UNREAD.match(said):
+        line, offset = int(found["line"]), int(found["offset"])
+        rows = found["statement"].split("\n")
+        row = rows[min(line, len(rows)) - 1]  # of a statement of many lines it may show the one alone
+        at = row[offset : offset + max(1, len(found["mark"]))].strip()
+        return f"{found['kind']}: cannot be read on {f'at {at!r}' if at else 'at its end'} (line {line}, character {offset + 1})"
+    return " ".join(said.split())
 
 
 def _reduce(found: re.Match[str]) -> str:

@@ -107,8 +107,10 @@ def _check_alias(found: Alias, generation: int) -> None:
         raise Refused(
             f"The alias {found.name} was not made by bgdeploy; it points at {found.database}.",
             kept="It was not touched.",
-            cure=f"Rename the customer's folder, or let an administrator drop it: "
-            f"DROP ALIAS `{found.name}` FOR DATABASE",
+            # It stays where it is, without a gap for readers, and carries our mark from then on.
+            cure="To let bgdeploy move it from now on, an administrator runs: "
+            f"ALTER ALIAS `{found.name}` SET DATABASE TARGET `{found.database}` PROPERTIES {{{_MARK}: 0}}. "
+            "Else rename the customer's folder.",
         )
     if generation < found.generation:
         raise StaleGeneration(

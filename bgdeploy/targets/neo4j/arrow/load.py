@@ -33,7 +33,7 @@ from bgdeploy.targets.neo4j.bolt.reader import RowReader
 from bgdeploy.targets.neo4j.keys import complete
 
 GROUP_ROWS = 1_000_000  # a line of the ledger stands for so many
-_BATCH = 16_384  # rows sent at once, as many as are decoded at once
+_BATCH = 16_384  # rows sent at once, where nothing else is configured
 _SMALLEST = 50_000  # rows; shorter groups are not split among streams
 _TELL_EVERY = 1.0  # seconds between two notes of progress
 _LEFT = "It was left as it is; the load goes on under another name."
@@ -58,6 +58,7 @@ class Work:
     identity: Identity
     ledger: Ledger
     width: int
+    batch: int  # rows sent at once, as many as are decoded at once
     stop: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     sent: dict[int, int] = field(default_factory=dict)  # rows acknowledged per group
@@ -78,7 +79,10 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
 
 
 def _import(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, folder: Path) -> None:
-    database, width = ticket.database, int(ticket.settings["concurrency"])
+    database, settings = ticket.database, ticket.settings
+    # A job that was claimed by an earlier version has neither of the two.
+    streams = int(settings.get("arrow_streams") or settings["concurrency"])
+    batch = int(settings.get("arrow_rows") or _BATCH)
     with closing(Client(server.access, find_address(server))) as client:
         client.abort(database)  # what a dead client left would keep the name
         if ledger.plan() is not None:
@@ -89,7 +93,11 @@ def _import(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, 
         folder.mkdir(parents=True, exist_ok=True)
         prove(snapshot, ledger, folder)
         groups = keep_plan(snapshot, ledger, lambda *_: GROUP_ROWS, folder)
-        _send_all(Work(client, database, snapshot, folder, identity, ledger, width), groups)
+        _send_all(
+            Work(client, database, snapshot, folder, identity, ledger, streams, batch),
+            int(settings["concurrency"]),
+            groups,
+        )
     # Only now: nothing of an import is kept when it is cut off, so nothing before its end is progress.
     for group in groups:
         ledger.confirmed(group.number, group.rows)
@@ -107,11 +115,12 @@ def _refuse_taken(server: Server, database: str) -> None:
         raise NameTaken(f"{database} is an alias that somebody else made.", kept=_LEFT)
 
 
-def _send_all(work: Work, groups: Sequence[Group]) -> None:
+def _send_all(work: Work, concurrency: int, groups: Sequence[Group]) -> None:
+    """Send everything; ``concurrency`` is how much the server does at once."""
     settings = {
         "id_type": work.identity.type,
         "id_property": work.identity.property,
-        "concurrency": work.width,
+        "concurrency": concurrency,
     }
     begun.note(work.folder)
     reach("load.creating")
@@ -177,12 +186,12 @@ def _send_range(work: Work, some: Range) -> None:
     shape = shape_of(work.snapshot, some.group, work.identity)
     reader = _open_rows(work, shape, some)
     doing = f"Sending {some.group.name} to {work.database}"
-    rows = reader.take(_BATCH)
+    rows = reader.take(work.batch)
     while rows is not None and not work.stop.is_set():
         with work.client.put(work.database, some.group.kind, shape.schema, doing) as put:
             while rows is not None and not work.stop.is_set() and monotonic() - put.began < RENEW:
                 _send_rows(work, shape, put, rows)
-                rows = reader.take(_BATCH)
+                rows = reader.take(work.batch)
 
 
 def _open_rows(work: Work, shape: Shape, some: Range) -> RowReader:
