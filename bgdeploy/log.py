@@ -129,6 +129,10 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "what {alias} points at cannot be read, and readers get errors: {reason}",
     ),
+    "database.healed": (
+        logging.WARNING,
+        "{database} runs again; after a crash of its server it could not start while it was read-only: {said}",
+    ),
     "database.pinned": (
         logging.INFO,
         "{database} is pinned by {by}: it is never dropped until it is unpinned",

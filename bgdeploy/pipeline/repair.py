@@ -10,7 +10,6 @@ from bgdeploy.jobs.lease import known_dead
 from bgdeploy.jobs.rows import Row, customers, databases, get_customer
 from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline.alias import carry_out, forget_intent, intend, move_alias, settle
-from bgdeploy.pipeline.clean import find_there
 from bgdeploy.pipeline.moves import Move
 from bgdeploy.site import Site
 
@@ -25,7 +24,7 @@ INTENT_TRUST = 10.0  # seconds a living mover is left alone with its intent
 
 def watch_aliases(site: Site) -> list[tuple[str, str]]:
     """Put back every alias that points at nothing good; return (alias, trouble) where that failed."""
-    site.target.catch_up()
+    site.target.catch_up(lambda: read_owned(site))
     there = site.target.aliases()  # all at once: a server is not asked a thousand times
     with site.store.read() as connection:
         mine = (customers.c.live.is_not(None), customers.c.removed_at.is_(None))
@@ -49,18 +48,28 @@ def find_unreadable(site: Site) -> list[tuple[str, str]]:
 
     A disk that was not mounted must cost no database its owner.
     """
-    there = find_there(site)
+    there = {found.name: found for found in site.target.databases() if found.status != "dropping"}
     with site.store.read() as connection:
         owners = connection.execute(LIVE).mappings().all()
     found = []
     for owner in owners:
         live = owner["live"]
         what = site.target.outdated(live) if live in there else f"{live} is gone"
-        if what is not None:
+        if live in there and there[live].trouble:
+            look = "Its server says more: bgdeploy doctor"
+            found.append((owner["alias"], f"{live} is {there[live].trouble}. {look}"))
+        elif what is not None:
             back = f"bgdeploy rollback {owner['name']} --reason '...'"
             cure = f"Go back: {back}, or load it again: bgdeploy retry {owner['job_id']} --reload"
             found.append((owner["alias"], f"{what}. {cure}"))
     return found
+
+
+def read_owned(site: Site) -> dict[str, int]:
+    """Databases that the job table knows of and that were not dropped, with their jobs."""
+    with site.store.read() as connection:
+        mine = sa.select(databases.c.name, databases.c.job_id).where(databases.c.dropped_at.is_(None))
+        return {row.name: row.job_id for row in connection.execute(mine)}
 
 
 def _put_back(site: Site, name: str) -> None:

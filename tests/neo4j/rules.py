@@ -237,6 +237,7 @@ class Dbms:
         assert database.server is not None
         database.status = "starting"
         database.server.kill()
+        self._protect(database)
         database.server.start()
         threading.Thread(target=self._come_online, args=(database,), daemon=True).start()
 
@@ -294,15 +295,21 @@ class Dbms:
         database.server = server
         self._come_online(database)
 
+    def _protect(self, database: Database) -> None:
+        """What is read-only is so for the kernel too, from its next start on."""
+        assert database.server is not None
+        only = {"server.databases.read_only": "neo4j"} if database.access == "read-only" else {}
+        database.server.settings = only
+
     def _come_online(self, database: Database) -> None:
         assert database.server is not None
-        database.server.wait()
+        status, said = database.server.settled()
         with self.lock:
             if self.databases.get(database.name) is not database:
                 return
             lost = database.name in self.stuck
-            database.status = "offline" if lost else "online"
-            database.message = "Transaction logs are missing" if lost else ""
+            database.status = "offline" if lost else status
+            database.message = "Transaction logs are missing" if lost else said
 
     def _waited(self, name: str, found: dict[str, str]) -> Rows:
         if not found.get("wait"):
@@ -352,11 +359,12 @@ class Dbms:
 
     def _recycle(self, server: Community) -> None:
         """A small database's process is emptied and used again; starting one takes seconds."""
-        with server.driver() as driver:
-            rows = driver.execute_query("MATCH (n) RETURN count(*) AS rows", database_="neo4j").records[0][
-                "rows"
-            ]
-        if rows > 20_000 or len(self.spare) >= _SPARES:
+        rows = 0
+        if not server.settings:
+            with server.driver() as driver:
+                count = "MATCH (n) RETURN count(*) AS rows"
+                rows = driver.execute_query(count, database_="neo4j").records[0]["rows"]
+        if rows > 20_000 or len(self.spare) >= _SPARES or server.settings:
             server.kill()
             shutil.rmtree(server.home, ignore_errors=True)
             return
@@ -375,8 +383,18 @@ class Dbms:
 
     def stop(self, found: dict[str, str], params: Params) -> Rows:
         database = self._existing(_value(found["name"], params))
-        database.requested = database.status = "online" if found["verb"] == "START" else "offline"
-        return []
+        database.requested = "online" if found["verb"] == "START" else "offline"
+        assert database.server is not None
+        if found["verb"] == "STOP":
+            database.status, database.message = "offline", ""
+            database.server.stop()
+            return [{"address": self.address, "state": "CaughtUp", "message": "caught up", "success": True}]
+        if database.status != "online":
+            database.status = "starting"
+            self._protect(database)
+            database.server.start()
+            self._come_online(database)
+        return self._waited(database.name, found)
 
     def _existing(self, name: str) -> Database:
         if name.lower() not in self.databases:
@@ -465,6 +483,13 @@ class Dbms:
             raise Refusal("Neo.ClientError.Procedure.ProcedureNotFound", said)
         plain = {"listenAddress": self.arrow_address, "enabled": True, "running": True, "versions": ["v1"]}
         return [{**plain, **self.told.get("arrow", {})}]
+
+    def procedures(self, found: dict[str, str], params: Params) -> Rows:
+        """Enterprise has ``db.checkpoint``; the processes behind have none, so a test of crashes does without."""
+        return [{"name": "db.checkpoint"}] if self.told.get("checkpoint", True) else []
+
+    def checkpoint(self, found: dict[str, str], params: Params) -> Rows:
+        return [{"success": True, "message": "Checkpoint completed."}]
 
     def components(self, found: dict[str, str], params: Params) -> Rows:
         return [
@@ -560,6 +585,8 @@ _STATEMENTS: list[tuple[re.Pattern[str], Callable[[Dbms, dict[str, str], Params]
             Dbms.grant,
         ),
         (r"CALL dbms\.components\(\).*", Dbms.components),
+        (r"SHOW PROCEDURES YIELD name WHERE name = 'db\.checkpoint' RETURN name", Dbms.procedures),
+        (r"CALL db\.checkpoint\(\)", Dbms.checkpoint),
         (r"CALL gds\.debug\.arrow\(\).*", Dbms.arrow),
         (r"SHOW TRANSACTIONS YIELD startTime RETURN max\(startTime\) AS now", Dbms.clock),
         (r"SHOW TRANSACTIONS .*", Dbms.show_transactions),

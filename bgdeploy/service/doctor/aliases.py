@@ -63,7 +63,7 @@ def find_astray(site: Site) -> Iterator[Finding]:
 
 def _statuses(site: Site) -> dict[str, str]:
     # Last come those on their way out, which must not hide a database of the same name.
-    return {info.name: info.status for info in reversed(site.target.databases())}
+    return {info.name: info.trouble or info.status for info in reversed(site.target.databases())}
 
 
 def _judge(
@@ -100,7 +100,11 @@ def _judge_live(owner: Row, status: str | None) -> Finding | None:
     if status == "online":
         return None
     what = f"{owner['live']}, which the alias {owner['alias']} points at, is {status or 'gone'}"
-    return error(what, f"Go back: bgdeploy rollback {owner['name']} --reason '{status or 'gone'}'")
+    if status is not None:  # a server may start it again, and a way back may be down with it
+        what += "; the next scan starts it again where that helps"
+    return error(
+        what, f"Go back: bgdeploy rollback {owner['name']} --reason '{'offline' if status else 'gone'}'"
+    )
 
 
 def find_unfit(site: Site) -> Iterator[Finding]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BuildLocked, ConfigError, NameTaken, Refused, TargetAway, TargetError
+from bgdeploy.failpoints import reach
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.names import CYPHER
@@ -21,6 +23,10 @@ SHOW = (
 DROP = "DROP DATABASE $name IF EXISTS DESTROY DATA WAIT 60 SECONDS"
 READ_ONLY = "ALTER DATABASE $name SET ACCESS READ ONLY WAIT 60 SECONDS"
 READ_WRITE = "ALTER DATABASE $name SET ACCESS READ WRITE WAIT 60 SECONDS"
+STOP = "STOP DATABASE $name WAIT 60 SECONDS"
+START = "START DATABASE $name WAIT 60 SECONDS"
+CHECKPOINT = "CALL db.checkpoint()"
+PROCEDURES = "SHOW PROCEDURES YIELD name WHERE name = 'db.checkpoint' RETURN name"
 GRANTS = ("GRANT ACCESS ON DATABASE $name TO $role", "GRANT MATCH {*} ON GRAPH $name ELEMENTS * TO $role")
 BEHIND = "SHOW DATABASES YIELD name, address, replicationLag"
 TRANSACTIONS = "SHOW TRANSACTIONS YIELD database, transactionId, username WHERE database = $name"
@@ -162,6 +168,57 @@ def set_access(server: Server, name: str, *, read_only: bool) -> None:
     if found.access != wanted:
         trouble = failures(said) or f"it is {found.access or 'gone'}"
         raise TargetError(f"{name} could not be made {wanted}: {trouble}.", kept="What is live stays live.")
+
+
+def make_durable(server: Server, name: str, note: Path, *, live: bool) -> None:
+    """Have the server write all of a database's indexes to its disk.
+
+    A database that is read-only when its server crashes cannot rebuild an index, and stays offline. Where there is
+    no ``db.checkpoint``, stopping and starting the database does it: never of a live one, and not under readers.
+    ``note`` says on disk that it is stopped by us, so that ``start_again`` starts it after a crash.
+
+    Raises TargetAway where it has to wait.
+    """
+    alone = len(look(server, name).rows) == 1  # the procedure reaches no other member of a cluster
+    if alone and server.ask(PROCEDURES, "Asking whether there is db.checkpoint"):
+        server.change(name, CHECKPOINT, f"Making a checkpoint of {name}")
+        return
+    if live:
+        raise TargetAway(
+            f"{name} stays writable while it is live: without db.checkpoint it would have to be stopped first."
+        )
+    if running := readers(server, name):
+        raise TargetAway(f"{len(running)} transactions still run on {name}: {', '.join(running[:5])}.")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.touch()
+    restart(server, name)
+    note.unlink(missing_ok=True)
+
+
+def restart(server: Server, name: str) -> None:
+    """Stop a database, start it, and see it online; raises TargetError with the server's words where it is not."""
+    server.ask(STOP, f"Stopping {name}", name=name)
+    reach("database.stopped")
+    _start(server, name)
+
+
+def start_again(server: Server, name: str, note: Path) -> None:
+    """Start a database that an earlier run stopped, where its note says so."""
+    if note.exists():
+        if look(server, name).verdict != "absent":
+            _start(server, name)
+        note.unlink(missing_ok=True)
+
+
+def _start(server: Server, name: str) -> None:
+    server.ask(START, f"Starting {name}", name=name)
+    try:
+        await_online(server, name)
+    except BuildLocked as error:
+        said = f"{name} was started and is {look(server, name).text}."
+        raise TargetError(
+            said, kept="Its data was not touched.", cure="See the server's debug.log."
+        ) from error
 
 
 def make_writable(server: Server, name: str) -> None:
