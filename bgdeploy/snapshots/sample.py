@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bgdeploy.snapshots.footers import read_nulls
@@ -99,8 +100,23 @@ def _in_python(file: DataFile, rows: pa.RecordBatch) -> list[dict[str, Any]]:
 def _cut(rows: pa.RecordBatch) -> pa.RecordBatch:
     """Cut times to the microseconds that Python knows; what is compared with them is cut likewise."""
     coarse = [_coarse(field.type) for field in rows.schema]
-    columns = [column.cast(kind, safe=False) for column, kind in zip(rows.columns, coarse, strict=True)]
+    columns = [_down(column, kind) for column, kind in zip(rows.columns, coarse, strict=True)]
     return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
+
+
+def _down(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Cut nanoseconds down to microseconds; a cast cuts towards zero, which is up before 1970."""
+    if kind == column.type:
+        return column
+    if pa.types.is_list(kind):
+        flat = _down(column.values, kind.value_type)
+        return pa.ListArray.from_arrays(column.offsets, flat, mask=column.is_null())
+    if getattr(column.type, "unit", "") != "ns":
+        return column.cast(kind, safe=False)
+    fine = column.cast(pa.int64())
+    whole = pc.divide(fine, 1000)
+    late = pc.less(pc.subtract(fine, pc.multiply(whole, 1000)), 0)
+    return pc.subtract(whole, late.cast(pa.int64())).cast(kind)
 
 
 def _coarse(kind: pa.DataType) -> pa.DataType:
@@ -110,6 +126,8 @@ def _coarse(kind: pa.DataType) -> pa.DataType:
         return pa.time64("us")
     if pa.types.is_duration(kind):
         return pa.duration("us")
+    if pa.types.is_list(kind) and (inner := _coarse(kind.value_type)) != kind.value_type:
+        return pa.list_(inner)
     return pa.float32() if pa.types.is_float16(kind) else kind
 
 

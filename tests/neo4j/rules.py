@@ -261,7 +261,7 @@ class Dbms:
                         "Neo.ClientError.Database.ExistingDatabaseFound", f"Database '{name}' already exists."
                     )
                 return self._waited(name, found) if name in self.databases else []
-            if len(self.databases) >= self.limit:
+            if len(self.databases) + 1 >= self.limit:  # system is one of them
                 said = "Reached the limit of databases."
                 raise Refusal("Neo.DatabaseError.Database.DatabaseLimitReached", said)
             database = self.databases[name] = Database(name)
@@ -519,7 +519,11 @@ class Dbms:
         return self._relay(found["all"], params)[1]
 
     def page_cache(self, found: dict[str, str], params: Params) -> Rows:
-        beans = {"bolt.connections_opened": 7, "page_cache.usage_ratio": self.told.get("page_cache")}
+        beans = {
+            "bolt.connections_opened": 7,
+            "page_cache.usage_ratio": self.told.get("page_cache"),
+            "page_cache.hit_ratio": self.told.get("page_hits"),
+        }
         return [{"name": f"neo4j.metrics:name=neo4j.{name}", "value": value} for name, value in beans.items()]
 
     def max_databases(self, found: dict[str, str], params: Params) -> Rows:

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from bgdeploy.targets.neo4j import databases, standbys
+from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.target import Neo4j
 from tests.house import House, make_house
 from tests.neo4j.loading import loading
 from tests.neo4j.servers import LTS, NEWEST, Community, NoServer, fetch
 from tests.neo4j.standin import StandIn
 from tests.neo4j.test_enterprise import access_of, alias, deploy, name, serving
-
 
 # A small index is rebuilt by the recovery itself, read-only or not, which ends without waiting for a larger one.
 LARGE = (
@@ -100,14 +101,14 @@ def test_what_is_down_since_it_is_read_only_is_started_and_protected_again(
 ) -> None:
     house = make_house(tmp_path, neo4j=crashing.settings)
     deploy(house, 0)
-    foreign = "somebodys"
-    crashing.system("CREATE DATABASE $name WAIT", name=foreign)
-    for database in (name(0), foreign):  # as an older bgdeploy did it, and a person
-        enlarge(crashing, database)
-        crashing.system("ALTER DATABASE $name SET ACCESS READ ONLY WAIT 60 SECONDS", name=database)
-        crash(house, crashing, database)
-        assert status_of(crashing, database)[0] == "offline"
-    message = status_of(crashing, name(0))[1]
+    enlarge(crashing, name(0))
+    crashing.system("ALTER DATABASE $name SET ACCESS READ ONLY WAIT 60 SECONDS", name=name(0))
+    crash(house, crashing, name(0))  # as an older bgdeploy left it
+    status, message = status_of(crashing, name(0))
+    assert status == "offline"
+    crashing.control(foreign="somebodys")
+    crashing.system("ALTER DATABASE $name SET ACCESS READ ONLY WAIT 60 SECONDS", name="somebodys")
+    crashing.control(status={"name": "somebodys", "status": "offline", "message": message})
     trouble = house.json("customers")[0]["trouble"]
     assert trouble.startswith(f"{name(0)} is offline on ")
     assert message in trouble
@@ -117,14 +118,18 @@ def test_what_is_down_since_it_is_read_only_is_started_and_protected_again(
     with serving(house):
         house.await_("it is started", lambda: status_of(crashing, name(0))[0] == "online")
         house.await_("it is said", lambda: f"{name(0)} runs again" in (house.folder / "log").read_text())
-    assert status_of(crashing, foreign)[0] == "offline"
+    assert (status_of(crashing, "somebodys")[0], access_of(crashing, "somebodys")) == ("offline", "read-only")
     # It is live and would have to be stopped for a checkpoint: it stays writable until an alias leaves it.
     assert access_of(crashing, name(0)) == "read-write"
     assert "stays writable while it is live" in standbys.owed(house.folder / "state/builds")[name(0)]
-    deploy(house, 1)
+    standbys.protect(server_of(house), house.folder / "state/builds", live=())
     assert access_of(crashing, name(0)) == "read-only"
-    crash(house, crashing, name(0))
-    assert status_of(crashing, name(0))[0] == "online"
+
+
+def server_of(house: House) -> Server:
+    target = house.target()
+    assert isinstance(target, Neo4j)
+    return target._server
 
 
 def test_a_standby_that_was_stopped_for_its_checkpoint_is_started_again(

@@ -39,21 +39,22 @@ class Figure:
 
     what: str
     value: float | None
-    most: float
+    most: float | None  # None: it is shown, and nothing waits for it
     unit: str = " %"
     unknown: Literal["wait", "proceed"] = "wait"
 
     @property
     def text(self) -> str:
         """For people: the number and its threshold."""
-        if self.value is None:
-            return f"{self.what} unknown (at most {self.most:g}{self.unit})"
-        shown = f"{self.value:.1f}".removesuffix(".0")
-        return f"{self.what} {shown}{self.unit} (at most {self.most:g}{self.unit})"
+        shown = "unknown" if self.value is None else f"{self.value:.1f}".removesuffix(".0") + self.unit
+        limit = "" if self.most is None else f" (at most {self.most:g}{self.unit})"
+        return f"{self.what} {shown}{limit}"
 
     @property
     def verdict(self) -> Literal["ok", "wait", "unknown"]:
         """Unknown where the server does not tell and somebody wants to wait for it."""
+        if self.most is None:
+            return "ok"
         if self.value is None:
             return "unknown" if self.unknown == "wait" else "ok"
         return "ok" if self.value <= self.most else "wait"
@@ -95,11 +96,13 @@ def _kernel(server: Server) -> dict[str, Any]:
 def figures(server: Server, settings: Mapping[str, Any]) -> Iterator[Figure]:
     """Databases, heap and page cache, each with its threshold."""
     otherwise = settings.get("health_unknown")
-    count = sum(one.name != "system" for one in gather(databases.show(server)))
+    count = len(gather(databases.show(server)))  # the limit counts ``system`` too
     yield Figure("databases", count, limit(server), "", otherwise or "wait")
     yield Figure("heap", _heap(server), settings["heap_percent"], " %", otherwise or "wait")
-    page_cache = _page_cache(server)
-    yield Figure("page cache", page_cache, settings["pagecache_percent"], " %", otherwise or "proceed")
+    # A full page cache is a healthy one: it keeps what it has room for. So neither figure makes anything wait.
+    used, hits = _page_cache(server)
+    yield Figure("page cache used", used, None)
+    yield Figure("page cache hits", hits, None)
 
 
 def limit(server: Server) -> int:
@@ -121,8 +124,13 @@ def _heap(server: Server) -> float | None:
     return 100 * heap["used"] / heap["max"] if heap and heap.get("max") else None
 
 
-def _page_cache(server: Server) -> float | None:
+def _page_cache(server: Server) -> tuple[float | None, float | None]:
+    """Used pages, and reads that found theirs in it, in percent."""
     rows = server.ask(PAGE_CACHE, "Asking for the page cache")
-    found = (row["value"] for row in rows if "page_cache.usage_ratio" in row["name"])
-    ratio = next((value for value in found if value is not None), None)
-    return None if ratio is None else 100 * float(ratio)
+
+    def percent(name: str) -> float | None:
+        found = (row["value"] for row in rows if name in row["name"])
+        ratio = next((value for value in found if value is not None), None)
+        return None if ratio is None else 100 * float(ratio)
+
+    return percent("page_cache.usage_ratio"), percent("page_cache.hit_ratio")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Any
 
 from neo4j.time import Date, DateTime, Duration, Time
@@ -15,6 +15,8 @@ from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.keys import key_name
 from bgdeploy.targets.neo4j.names import CYPHER, quote
+
+_DAYS = 999_999_998  # of a span that Python knows
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Inspection:
         rows = self._ask(query, keys=[list(key) for key in keys])
         named = {f"c{number}": name for number, name in enumerate(columns)}
         return [
-            {**{name: to_native(row[alias]) for alias, name in named.items()}, "key": tuple(row["key"])}
+            {**{name: _cut(row[alias]) for alias, name in named.items()}, "key": tuple(row["key"])}
             for row in rows
         ]
 
@@ -135,14 +137,32 @@ def _total(keys: frozenset[TableKey], rows: Iterable[dict[str, Any]]) -> TableCo
 
 
 def to_native(value: Any) -> Any:
-    """A value as plain Python has it; nodes and relationships become their properties."""
-    if isinstance(value, Date | DateTime | Time):
-        return value.to_native()
-    if isinstance(value, Duration):
-        days = value.months * 30 + value.days
-        return timedelta(days=days, seconds=value.seconds, microseconds=value.nanoseconds // 1000)
+    """A value as plain Python has it; nodes and relationships become their properties.
+
+    Times finer than Python's own, and durations that are no span, are text as Neo4j writes it.
+    """
+    if isinstance(value, DateTime | Time) and value.nanosecond % 1000:
+        zone = getattr(value.tzinfo, "key", None) or getattr(value.tzinfo, "zone", None)
+        return f"{value.iso_format()}[{zone}]" if zone else value.iso_format()
+    if isinstance(value, Duration) and (value.months or value.nanoseconds % 1000 or abs(value.days) > _DAYS):
+        return value.iso_format()
     if isinstance(value, list):
         return [to_native(one) for one in value]
     if isinstance(value, dict):
         return {name: to_native(one) for name, one in value.items()}
-    return value
+    return _cut(value)
+
+
+def _cut(value: Any) -> Any:
+    """The same with times cut down to the microseconds that Python knows; the driver rounds some of them up."""
+    if isinstance(value, Date):
+        return value.to_native()
+    if isinstance(value, Time):
+        fraction = value.nanosecond // 1000
+        return time(value.hour, value.minute, value.second, fraction, value.tzinfo)
+    if isinstance(value, DateTime):
+        return value.replace(nanosecond=value.nanosecond // 1000 * 1000).to_native()
+    if isinstance(value, Duration):
+        fine = value.seconds * 10**9 + value.nanoseconds
+        return timedelta(days=value.months * 30 + value.days, microseconds=fine // 1000)
+    return [_cut(one) for one in value] if isinstance(value, list) else value
