@@ -70,13 +70,14 @@ class Child:
         """End it now; safe to call from any thread, also when it is gone."""
         self.popen.kill()
 
-    def died(self) -> TargetError:
-        """Say how it ended without an answer."""
+    def died(self, target: str) -> TargetError:
+        """Say how it ended without an answer, and what takes less memory at this kind of target."""
         code = self.popen.wait()
         self.noise.seek(0)
         last = self.noise.read()[-400:].decode("utf-8", "replace").strip()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        memory = " Probably memory: lower ladybug.buffer_pool_mb or neo4j.batch_rows." if code == -9 else ""
+        lower = "ladybug.buffer_pool_mb" if target == "ladybug" else "neo4j.batch_rows"
+        memory = f" Probably memory: lower {lower}." if code == -9 else ""
         return TargetError(
             f"The loading process {how}.{memory}",
             kept="Committed groups stay and are not loaded again.",

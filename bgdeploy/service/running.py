@@ -125,7 +125,7 @@ def _converse(run: Run, child: children.Child, ticket: dict[str, Any]) -> dict[s
         persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
         child.send({"ok": True})
     _raise_if_ended(run)
-    raise child.died()
+    raise child.died(run.site.target.kind)
 
 
 def _tell_resume(run: Run, ticket: dict[str, Any]) -> None:

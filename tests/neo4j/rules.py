@@ -159,6 +159,12 @@ class Dbms:
         text = " ".join(text.split()).removeprefix("CYPHER 5 ")
         if text.startswith("STANDIN"):
             return ["state"], self._control(params)
+        for lacked in self.told.get("lacks", []):
+            if text.removeprefix("EXPLAIN ").startswith(lacked):
+                code = "Neo.ClientError.Statement.UnsupportedAdministrationCommand"
+                raise Refusal(code, f"Unsupported administration command: {text.removeprefix('EXPLAIN ')}")
+        if text.startswith("EXPLAIN "):
+            return [], []
         self.lead()
         self.said.append(text)
         for denied in self.users[user]["denied"]:

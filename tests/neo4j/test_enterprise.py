@@ -256,6 +256,17 @@ def test_an_unwell_server_is_waited_for_with_the_figure(
     assert said in log
 
 
+def test_an_enterprise_that_lacks_commands_is_not_loaded_into(enterprise: StandIn, house: House) -> None:
+    enterprise.control(told={"lacks": ["ALTER DATABASE", "CREATE ALIAS", "ALTER ALIAS"]})
+    house.drop("acme", FIRST, rows=100)
+    with serving(house):
+        said = "lacks commands that a switch needs, so nothing is loaded there: Unsupported administration command: ALTER"
+        house.await_("it waits", lambda: said in reason(house))
+    assert names(enterprise) == set()
+    assert said in house.run("doctor", "--json", ok=False).stdout
+    assert "dropped" not in (house.folder / "log").read_text()
+
+
 def test_a_full_page_cache_keeps_nothing_waiting(enterprise: StandIn, house: House) -> None:
     enterprise.control(told={"page_cache": 0.99, "page_hits": 0.998})
     health = house.target().health()

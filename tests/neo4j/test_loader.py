@@ -183,7 +183,7 @@ def test_a_takeover_between_a_batchs_begin_and_its_end_shuts_it_out(real: Commun
         def old() -> None:
             with driver.session(database="neo4j") as session:
                 move = {"stream": id_, "fence": 1, "at": 0, "next": 5}
-                text = f"{CYPHER}{statements.MOVE_ON}RETURN s.at"
+                text = f"{CYPHER}{statements.MOVE_ON}RETURN s.__bgdeploy_at"
                 moved.append(session.run(text, move).single())
 
         with driver.session(database="neo4j") as session, session.begin_transaction() as takeover:

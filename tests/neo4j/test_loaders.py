@@ -156,11 +156,11 @@ def test_a_data_folder_is_the_servers_when_its_id_says_so(tmp_path: Path) -> Non
         (Layout(3, 0), " TOPOLOGY 3 PRIMARIES", {}),
         (
             Layout(3, 2, "an id"), " TOPOLOGY 3 PRIMARIES 2 SECONDARIES OPTIONS $options",
-            {"options": {"existingData": "use", "existingDataSeedServer": "an id"}},
+            {"options": {"existingDataSeedServer": "an id"}},
         ),
         (
             Layout(seed="file:///seeds/a.dump"), " OPTIONS $options",
-            {"options": {"existingData": "use", "seedURI": "file:///seeds/a.dump"}},
+            {"options": {"seedURI": "file:///seeds/a.dump"}},
         ),
     ],
 )  # fmt: skip

@@ -90,6 +90,8 @@ def find_edition(server: Server) -> Iterator[Finding]:
     edition = health.edition(server)
     if edition == "community":
         yield error(f"{COMMUNITY}.", "Change neo4j.uri or target; for a trial load it does as it is.")
+    elif lacks := health.find_lacks(server):
+        yield error(f"{health.tell_lacks(edition, lacks)}.", "Change neo4j.uri or target.")
     elif edition == "enterprise":
         yield ok("it is Neo4j Enterprise")
     else:

@@ -25,6 +25,7 @@ READ_ONLY = "ALTER DATABASE $name SET ACCESS READ ONLY WAIT 60 SECONDS"
 READ_WRITE = "ALTER DATABASE $name SET ACCESS READ WRITE WAIT 60 SECONDS"
 STOP = "STOP DATABASE $name WAIT 60 SECONDS"
 START = "START DATABASE $name WAIT 60 SECONDS"
+LANGUAGES = "CALL dbms.components() YIELD name, versions"
 CHECKPOINT = "CALL db.checkpoint()"
 PROCEDURES = "SHOW PROCEDURES YIELD name WHERE name = 'db.checkpoint' RETURN name"
 GRANTS = ("GRANT ACCESS ON DATABASE $name TO $role", "GRANT MATCH {*} ON GRAPH $name ELEMENTS * TO $role")
@@ -71,13 +72,12 @@ class Layout:
         """The parameters of those clauses."""
         found = {"existingDataSeedServer": self.seeder, "seedURI": self.seed}
         given = {name: value for name, value in found.items() if value is not None}
-        return {"options": {"existingData": "use", **given}} if given else {}
+        return {"options": given} if given else {}
 
 
-def creating(layout: Layout) -> str:
+def creating(layout: Layout, *, cypher25: bool = False) -> str:
     """The statement that makes a database, and mounts what lies on disk under its name."""
-    # Cypher 25 has no existingData, and a server may have that for its default.
-    language = CYPHER if layout.given else ""
+    language = ("CYPHER 25 " if cypher25 else CYPHER) if layout.given else ""
     return f"{language}CREATE DATABASE $name IF NOT EXISTS{layout.text} WAIT 60 SECONDS"
 
 
@@ -101,10 +101,21 @@ def create(server: Server, name: str, layout: Layout = Layout()) -> None:
     on its way for too long.
     """
     if look(server, name).verdict == "absent":
-        said = server.ask(creating(layout), f"Creating the database {name}", name=name, **layout.given)
+        newer, given = bool(layout.given) and _speaks_25(server), layout.given
+        if (
+            given and not newer
+        ):  # Cypher 5 wants to be told so; in Cypher 25 it is deprecated and does nothing
+            given["options"]["existingData"] = "use"
+        text = creating(layout, cypher25=newer)
+        said = server.ask(text, f"Creating the database {name}", name=name, **given)
         if look(server, name).verdict == "absent":
             _raise_absent(name, said)
     await_online(server, name)
+
+
+def _speaks_25(server: Server) -> bool:
+    rows = server.ask(LANGUAGES, "Asking which Cypher the server speaks")
+    return any(row["name"] == "Cypher" and "25" in row["versions"] for row in rows)
 
 
 def _raise_absent(name: str, said: Rows) -> None:
