@@ -113,6 +113,11 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "{alias} could not be moved to {database} and stays where it was: {reason}",
     ),
+    "switch.written": (
+        logging.WARNING,
+        "{database} is not as it was verified, somebody wrote to it while it was live, and {customer} goes back "
+        "to that: {changed} rows",
+    ),
     "customer.paused": (logging.WARNING, "{customer} is paused: {why}"),
     "customer.resumed": (logging.INFO, "{customer} is resumed"),
     "customer.removed": (

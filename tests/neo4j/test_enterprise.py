@@ -389,6 +389,19 @@ def test_live_and_standby_are_protected_as_configured(
         house.run("rollback", "acme", "--reason", "a test") if _ == 0 else None
 
 
+def test_what_was_written_to_live_is_told_before_a_way_back_leads_to_it(
+    enterprise: StandIn, house: House
+) -> None:
+    deploy(house, 0)
+    enterprise.rows("acme", "CREATE (:Entity {nodeId: 'written by a reader'})")
+    deploy(house, 1)
+    done = house.run("rollback", "acme", "--reason", "a test")
+    assert f"{name(0)} is not as it was verified" in done.stderr
+    assert alias(enterprise) == name(0)
+    done = house.run("rollback", "acme", "--to", name(1), "--reason", "a test")
+    assert "not as it was verified" not in done.stderr
+
+
 def test_a_move_that_worked_is_done_though_the_left_one_cannot_be_protected_yet(
     enterprise: StandIn, house: House
 ) -> None:

@@ -19,13 +19,18 @@ class Server:
 
     def __init__(self, **there: str) -> None:
         self.there, self.broken, self.verdict = dict(there), False, "online"
+        self.durable: list[str] = []  # what a checkpoint was made of
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     def look(server: Any, name: str) -> Any:
         verdict = server.verdict if name in server.there else "absent"
-        return SimpleNamespace(verdict=verdict, text="starting on b:7687")
+        access = server.there.get(name, "")
+        return SimpleNamespace(name=name, verdict=verdict, access=access, text="starting on b:7687")
+
+    def make_durable(server: Any, name: str, note: Path, *, live: bool) -> None:
+        server.durable.append(name)
 
     def set_access(server: Any, name: str, *, read_only: bool) -> None:
         if server.broken:
@@ -33,6 +38,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
         server.there[name] = "read-only" if read_only else "read-write"
 
     monkeypatch.setattr(databases, "look", look)
+    monkeypatch.setattr(databases, "make_durable", make_durable)
     monkeypatch.setattr(databases, "set_access", set_access)
     return Server(old="read-write", new="read-write")
 
@@ -52,6 +58,7 @@ def test_what_cannot_be_protected_stays_owed_with_the_reason(server: Any, tmp_pa
     for _ in range(2):
         standbys.protect(server, builds, live=("new",))
         assert server.there == {"old": "read-only", "new": "read-write"}
+        assert set(server.durable) == {"old"}
         assert [one.verdict for one in said(tmp_path)] == ["ok"]
 
 
