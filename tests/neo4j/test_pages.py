@@ -7,10 +7,12 @@ from datetime import date, time
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from bgdeploy.errors import VerifyFailed
 from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.targets.neo4j.inspection import Inspection
 from bgdeploy.targets.neo4j.pages import Ask, End, Form, form_of, node_pages, relationship_pages
 from bgdeploy.targets.neo4j.target import Neo4j
 from tests.neo4j.loading import Loading, loading_of
@@ -133,6 +135,8 @@ def expected(path: str, keys: list[str], labels: list[pa.Array]) -> list[tuple[A
 def wide(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind) or pa.types.is_large_string(kind):
         return pa.string()
+    if kind == pa.timestamp("s"):
+        return pa.timestamp("ms")  # Parquet has no seconds
     if pa.types.is_time(kind):
         return pa.time64("ns")
     if pa.types.is_list(kind):
@@ -196,6 +200,29 @@ def test_one_changed_value_is_found(loaded: Loading, lts_server: Community, chan
         finally:
             session.run(f"MATCH (n:Thing {{id: $id}}) SET n.{name} = $kept", id=number, kept=kept).consume()  # type: ignore[arg-type]
     assert read(loaded, "Thing", 1000) == before
+
+
+def test_the_server_reckons_what_the_files_hold(loaded: Loading) -> None:
+    with loaded.target().inspect("neo4j") as inspector:
+        assert isinstance(inspector, Inspection)
+        assert loaded.ledger.groups is not None
+        for group in loaded.ledger.groups:
+            got = [row for page in inspector.pages(loaded.snapshot, group) for row in exact(page)]
+            rows, found = inspector.aggregates(loaded.snapshot, group)
+            table = next(table for table in loaded.snapshot.tables if table.name == group.name)
+            assert rows == len(got) == group.rows
+            assert sorted(got) == read(loaded, group.name, 1000)
+            for column, one in zip(table.properties, found, strict=True):
+                values = VALUES[column.name].cast(wide(VALUES[column.name].type))
+                assert one.present == len(values) - values.null_count, column.name
+                if one.length is not None:
+                    texts = values.drop_null().to_pylist()
+                    assert one.length == sum(map(len, texts)), column.name
+                if one.least is not None and column.name != "f64":  # Arrow leaves NaN out
+                    ends = pc.min_max(values)
+                    assert (one.least, one.most) == (ends["min"], ends["max"]), column.name
+                if column.name == "f64":
+                    assert (one.least.as_py(), repr(one.most.as_py())) == (float("-inf"), "nan")  # type: ignore[union-attr]
 
 
 def test_every_type_that_is_loaded_has_a_form() -> None:

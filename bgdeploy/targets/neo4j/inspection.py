@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import time, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neo4j.time import Date, DateTime, Duration, Time
 
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Counts, Group, Rows, TableCount, TableKey
+from bgdeploy.targets.groups import find_table
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.keys import key_name
 from bgdeploy.targets.neo4j.names import CYPHER, quote
+from bgdeploy.targets.neo4j.pages import PAGE, Aggregate, End, aggregate, node_pages, relationship_pages
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PAGE_BYTES = 8 << 20  # of a page's rows, as they are in the files
 _DAYS = 999_999_998  # of a span that Python knows
 
 
@@ -113,6 +119,28 @@ class Inspection:
             for row in rows
         ]
 
+    def pages(self, snapshot: Snapshot, group: Group) -> Iterator[pa.Table]:
+        """Every row of a group's table, or of its pair of labels, as ``node_pages`` and ``relationship_pages`` tell.
+
+        Pages have so many rows as take a few megabytes in the files, and are read one after the other.
+        """
+        table = find_table(snapshot, group)
+        each = sum(file.raw_size for file in table.files) // max(1, table.rows)
+        rows = min(PAGE, max(100, _PAGE_BYTES // max(1, each)))
+        if group.kind == "node":
+            return node_pages(self._ask, _end(snapshot, group.name), table.properties, rows=rows)
+        source, target = (_end(snapshot, str(label)) for label in (group.source_label, group.target_label))
+        return relationship_pages(self._ask, group.name, source, target, table.properties, rows=rows)
+
+    def aggregates(self, snapshot: Snapshot, group: Group) -> tuple[int, list[Aggregate]]:
+        """Rows of a group's table, or of its pair of labels, and what the server reckons of each of its properties."""
+        table = find_table(snapshot, group)
+        match = f"MATCH (e:{quote(group.name)})"
+        if group.kind == "relationship":
+            one, two = (quote(str(label)) for label in (group.source_label, group.target_label))
+            match = f"MATCH (:{one})-[e:{quote(group.name)}]->(:{two})"
+        return aggregate(self._ask, match, table.properties)
+
     def _key(self, label: str) -> str:
         rows = self._ask(schema.SHOW_KEYS)
         return next(str(row["properties"][0]) for row in rows if row["name"] == key_name(label))
@@ -124,6 +152,12 @@ class Inspection:
 
     def _ask(self, cypher: str, **params: Any) -> Rows:
         return self.server.read(self.database, cypher, f"Examining {self.database}", **params)
+
+
+def _end(snapshot: Snapshot, label: str) -> End:
+    key = next(node.column("id") for node in snapshot.nodes if node.name == label)
+    assert key is not None
+    return End(label, key)
 
 
 def _total(keys: frozenset[TableKey], rows: Iterable[dict[str, Any]]) -> TableCount:

@@ -7,7 +7,7 @@ Python's types, which know no nanoseconds. The type of each value is looked at t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from types import NoneType
 from typing import Any
@@ -277,3 +277,64 @@ def _table(row: dict[str, Any], fields: Sequence[Field], labels: Sequence[str]) 
     shown = {name: pa.array([sorted(row[name])], texts).take(same) for name in labels}
     columns = {field.mark: field.read(row) for field in fields}
     return pa.table({**columns, **shown})
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What the server reckoned of one column: values that are not null, the least and the greatest of them, and the
+    length of all texts in code points; None where that says nothing of a type. No sums: those of floats depend on
+    the order, and those of integers overflow.
+    """
+
+    present: int
+    least: pa.Scalar | None = None
+    most: pa.Scalar | None = None
+    length: int | None = None
+
+
+def aggregate(ask: Ask, match: str, columns: Sequence[Column]) -> tuple[int, list[Aggregate]]:
+    """Rows of ``match``, which calls each of them ``e``, and what the server reckons of each column, in one pass.
+
+    Least and greatest are of the types that ``node_pages`` yields. A NaN is the greatest of all numbers. Raises
+    VerifyFailed for a value of another type.
+    """
+    fields = [_field(f"c{number}", "g", column) for number, column in enumerate(columns)]
+    reckoned, shown = ["count(*) AS rows"], ["rows"]
+    for field in fields:
+        value, mark = f"e.{quote(field.name)}", field.mark
+        reckoned.append(f"count({value}) AS {mark}")
+        shown.append(mark)
+        if _is_ordered(field):
+            reckoned += [f"min({value}) AS {mark}_least", f"max({value}) AS {mark}_most"]
+            for end in ("least", "most"):
+                one = f"{mark}_{end}"
+                for number, part in enumerate(field.form.parts):
+                    text = part.format(x=one)
+                    kind = field.form.kind
+                    text = f"CASE WHEN {one} IS :: {kind} THEN {text} END" if kind else text
+                    shown.append(f"{text} AS {one}_{number}")
+                if field.form.kind:
+                    shown.append(f"CASE WHEN {one} IS :: {field.form.kind} THEN 0 ELSE 1 END AS {one}_bad")
+        elif field.form.python is str and not field.many:
+            reckoned.append(f"sum(size({value})) AS {mark}_length")
+            shown.append(f"{mark}_length")
+    text = f"{CYPHER}{match} WITH {', '.join(reckoned)} RETURN {', '.join(shown)}"
+    (row,) = ask(text)
+    return row["rows"], [_aggregate(row, field) for field in fields]
+
+
+def _is_ordered(field: Field) -> bool:
+    return not field.many and (bool(field.form.kind) or field.form.python in (int, float, bool))
+
+
+def _aggregate(row: dict[str, Any], field: Field) -> Aggregate:
+    present: int = row[field.mark]
+    if not present or not _is_ordered(field):
+        return Aggregate(present, length=row.get(f"{field.mark}_length"))
+    ends = []
+    for end in ("least", "most"):
+        mark = f"{field.mark}_{end}"
+        one = replace(field, mark=mark)
+        parts = {f"{mark}_{number}": [row[f"{mark}_{number}"]] for number in range(len(field.form.parts))}
+        ends.append(one.read({**parts, f"{mark}_bad": row.get(f"{mark}_bad")})[0])
+    return Aggregate(present, *ends)
