@@ -11,7 +11,7 @@ from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.target import Neo4j
 from tests.house import House, make_house
 from tests.neo4j.loading import loading
-from tests.neo4j.servers import LTS, NEWEST, Community, NoServer, fetch
+from tests.neo4j.servers import LTS, Community, NoServer, fetch
 from tests.neo4j.standin import StandIn
 from tests.neo4j.test_enterprise import access_of, alias, deploy, name, serving
 
@@ -28,16 +28,15 @@ def enlarge(server: StandIn, database: str) -> None:
         server.rows(database, text)
 
 
-@pytest.mark.parametrize("version", [LTS, NEWEST])
 def test_an_index_that_no_checkpoint_wrote_keeps_a_read_only_database_down(
-    tmp_path: Path, version: str
+    tmp_path: Path,
 ) -> None:
     """What the rest of this module rests on, seen on the real kernel: a load, kill -9, and what then starts."""
     try:
-        fetch(version)
+        fetch(LTS)
     except NoServer as error:
         pytest.skip(f"no server: {error}")
-    server = Community(tmp_path / "home", version)
+    server = Community(tmp_path / "home", LTS)
     server.prepare()
     server.start()
     try:
@@ -48,11 +47,6 @@ def test_an_index_that_no_checkpoint_wrote_keeps_a_read_only_database_down(
         status, said = server.settled()
         assert (status, said != "") == ("offline", True)
         protect(server, read_only=False)  # the way of healing: writable, stopped, started
-        assert server.settled()[0] == "online"
-        server.stop()  # and the way before: with a checkpoint it may be read-only and killed
-        server.start()
-        server.wait()
-        protect(server)
         assert server.settled()[0] == "online"
         load.verify()
     finally:
@@ -142,5 +136,7 @@ def test_a_standby_that_was_stopped_for_its_checkpoint_is_started_again(
     done = house.run("switch", "acme", failpoint="database.stopped:1:kill", ok=False)
     assert done.returncode == -9
     assert (alias(crashing), status_of(crashing, name(0))[0]) == (name(1), "offline")
-    house.run("scan", "--once")
-    house.await_("it is started", lambda: status_of(crashing, name(0))[0] == "online")
+    house.run("run", "--timeout", "60")
+    assert status_of(crashing, name(0))[0] == "online"
+    assert access_of(crashing, name(0)) == "read-only"
+    assert house.live("acme") == name(1)
