@@ -136,7 +136,7 @@ def test_a_standby_that_was_stopped_for_its_checkpoint_is_started_again(
     done = house.run("switch", "acme", failpoint="database.stopped:1:kill", ok=False)
     assert done.returncode == -9
     assert (alias(crashing), status_of(crashing, name(0))[0]) == (name(1), "offline")
-    house.run("run", "--timeout", "60")
-    assert status_of(crashing, name(0))[0] == "online"
-    assert access_of(crashing, name(0)) == "read-only"
+    with serving(house):
+        house.await_("it is started", lambda: status_of(crashing, name(0))[0] == "online")
+        house.await_("it is protected", lambda: access_of(crashing, name(0)) == "read-only")
     assert house.live("acme") == name(1)
