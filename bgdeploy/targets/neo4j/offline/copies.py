@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.families import is_text_list
+from bgdeploy.snapshots.rows import open_file
 from bgdeploy.snapshots.unify import is_list, simple
 from bgdeploy.targets.neo4j.offline.forms import EMPTY
 from bgdeploy.targets.neo4j.offline.looks import Look
@@ -69,7 +70,7 @@ class _Writers:
 def copy(path: Path, looks: Sequence[Look], folder: Path, stem: str) -> list[Source]:
     """Write a file anew below ``folder``; raises BadInput for a value that no property can hold."""
     writers = _Writers(folder, stem, looks)
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as parquet:
+    with open_file(path) as parquet:
         for batch in parquet.iter_batches(_BATCH, columns=[look.own.name for look in looks]):
             for pattern, rows in _by_empty_lists(batch, looks):
                 columns = [_change(rows, look, empty=bool(pattern >> n & 1)) for n, look in enumerate(looks)]

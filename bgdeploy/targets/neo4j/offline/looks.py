@@ -15,6 +15,7 @@ from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.families import is_text_list
 from bgdeploy.snapshots.footers import read_nulls, read_statistics
+from bgdeploy.snapshots.rows import open_file
 from bgdeploy.snapshots.source import Column, DataFile, Table
 from bgdeploy.snapshots.unify import simple
 from bgdeploy.targets.neo4j.offline.forms import PLAIN, Form, alike, early, form_of
@@ -39,7 +40,7 @@ class Look:
 
 def look_at(path: Path, table: Table, file: DataFile) -> list[Look]:
     """Every column that the tool shall read; raises Misfit for a key that is null, BadInput for what cannot go this way."""
-    with pq.ParquetFile(path) as parquet:
+    with open_file(path) as parquet:
         return [
             _look(parquet, file, column, own)
             for column in table.columns
@@ -61,7 +62,8 @@ def _look(parquet: pq.ParquetFile, file: DataFile, column: Column, own: Column) 
     empties = is_.is_string(kind) and column.role == "property" and _has_empties(parquet, own)
     mine = form_of(own.kind)
     moved = form.change is not None or mine is None or mine.change is not None or not alike(own.kind, kind)
-    return Look(column, own, form, moved or empties or _is_utc_time(parquet, own), empties)
+    odd = _is_utc_time(parquet, own) or _is_int96(parquet, own)
+    return Look(column, own, form, moved or empties or odd, empties)
 
 
 def _check_key(parquet: pq.ParquetFile, file: DataFile, column: Column, own: Column) -> None:
@@ -115,6 +117,13 @@ def _is_utc_time(parquet: pq.ParquetFile, own: Column) -> bool:
         return False
     names = parquet.schema.names
     return '"isAdjustedToUTC": true' in parquet.schema.column(names.index(own.name)).logical_type.to_json()
+
+
+def _is_int96(parquet: pq.ParquetFile, own: Column) -> bool:
+    """How Spark writes moments: nothing but its readers tell what they are."""
+    places = range(len(parquet.schema))
+    leaves = (parquet.schema.column(place) for place in places)
+    return any(leaf.physical_type == "INT96" and leaf.path.split(".")[0] == own.name for leaf in leaves)
 
 
 def _read(parquet: pq.ParquetFile, name: str) -> Any:
