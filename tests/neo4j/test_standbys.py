@@ -12,6 +12,7 @@ from bgdeploy.errors import TargetError
 from bgdeploy.finding import Finding
 from bgdeploy.targets.neo4j import databases, standbys
 from bgdeploy.targets.neo4j.checks import find_unprotected
+from bgdeploy.targets.neo4j.statuses import Found
 
 
 class Server:
@@ -101,3 +102,26 @@ def test_what_was_dropped_is_owed_nothing(server: Any, tmp_path: Path) -> None:
     standbys.protect(server, tmp_path / "builds", live=())
     assert standbys.owed(tmp_path / "builds") == {}
     assert list((tmp_path / "builds").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "wanted", "access", "note", "down"),
+    [
+        ("offline", "online", "read-only", None, True),
+        ("offline", "offline", "read-only", None, False),  # somebody stopped it
+        ("offline", "online", "read-write", None, False),  # another reason
+        ("offline", "online", "read-write", "", True),  # its healing was cut off
+        ("offline", "online", "read-write", "It does not start.", False),  # it was tried a moment ago
+        ("quarantined", "online", "read-only", None, False),
+        ("online", "online", "read-only", None, False),
+    ],
+)
+def test_what_is_down_since_it_is_read_only(
+    tmp_path: Path, status: str, wanted: str, access: str, note: str | None, down: bool
+) -> None:
+    said = {"statusMessage": "Some indexes need to be rebuilt.", "address": "a:7687"}
+    row = {"name": "old", "currentStatus": status, "requestedStatus": wanted, "access": access, **said}
+    if note is not None:
+        (tmp_path / "old").mkdir()
+        (tmp_path / "old/healing").write_text(note)
+    assert bool(standbys.find_down(tmp_path, [Found("old", (row,))])) == down

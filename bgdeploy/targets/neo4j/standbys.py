@@ -111,6 +111,7 @@ def find_down(builds: Path, there: Collection[Found]) -> list[Found]:
         for one in there
         if one.verdict == "stuck"
         and (one.access == "read-only" or _is_healing(builds / one.name / _HEALING))
+        and all(row["currentStatus"] in ("offline", "online") for row in one.rows)  # nothing worse
         and any(row["requestedStatus"] == "online" for row in one.rows)
     ]
 
