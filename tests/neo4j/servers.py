@@ -31,7 +31,11 @@ _JAVA = {LTS: 17, NEWEST: 21}
 _PARTS = ("org.neo4j.app:neo4j-server", "org.neo4j:neo4j", "org.neo4j:neo4j-slf4j-provider")
 _TOOLS = ("org.neo4j:neo4j-import-tool", "org.neo4j:neo4j-command-line")
 # What the import tool needs to read Parquet and neither release depends on any more.
-_FOR_PARQUET = ("com.fasterxml.woodstox:woodstox-core:7.1.1", "org.apache.commons:commons-collections4:4.5.0")
+_FOR_PARQUET = (
+    "com.fasterxml.woodstox:woodstox-core:7.1.1",
+    "org.apache.commons:commons-collections4:4.5.0",
+    "org.apache.hadoop.thirdparty:hadoop-shaded-guava:1.5.0",
+)
 _OPENED = ("java.nio", "java.io", "sun.nio.ch", "java.util.concurrent")
 _SETTINGS = {
     "server.http.enabled": "false",
