@@ -114,7 +114,6 @@ class Settings(Section):
             "read_only": neo4j.read_only,
             "health_unknown": neo4j.health_unknown,
             "heap_percent": orchestrator.heap_threshold_percent,
-            "pagecache_percent": orchestrator.pagecache_threshold_percent,
             **{name: list(lines) for name, lines in lists.items()},
         }
 

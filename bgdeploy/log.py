@@ -136,6 +136,11 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.ERROR,
         "{alias} could not be moved to {database} and stays where it was: {reason}",
     ),
+    "switch.written": (
+        logging.WARNING,
+        "{database} is not as it was verified, somebody wrote to it while it was live, and {customer} goes back "
+        "to that: {changed} rows",
+    ),
     "customer.paused": (logging.WARNING, "{customer} is paused: {why}"),
     "customer.resumed": (logging.INFO, "{customer} is resumed"),
     "customer.removed": (
@@ -151,6 +156,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     "database.unreadable": (
         logging.ERROR,
         "what {alias} points at cannot be read, and readers get errors: {reason}",
+    ),
+    "database.healed": (
+        logging.WARNING,
+        "{database} runs again; after a crash of its server it could not start while it was read-only: {said}",
     ),
     "database.pinned": (
         logging.INFO,

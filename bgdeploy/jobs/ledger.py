@@ -46,7 +46,7 @@ def restart(tx: Tx, job: Row, database: str, reason: str) -> None:
     """Forget every confirmed group: the build was deleted and starts from zero."""
     write(tx, job, rows_confirmed=0, rows_seen=None, step=None)
     cleared: dict[str, Any] = {"confirmed_at": None, "confirmed_fence": None, "found": False}
-    cleared |= {"rows_confirmed": None, "rows_seen": None}
+    cleared |= {"rows_confirmed": None, "rows_seen": None, "starts": 0}
     of_build = (load_tables.c.job_id == job["id"], load_tables.c.database == database)
     tx.connection.execute(load_tables.update().where(*of_build).values(**cleared))
     tx.say("load.restarted", job, reason=reason)

@@ -61,8 +61,11 @@ def _is_of_this_run(group: Group, fence: int) -> bool:
 
 
 def _rate(groups: Iterable[Group], now: float | None) -> float | None:
-    """Rows a second between the first start and the last end; None before there is anything to divide."""
-    some = list(groups)
+    """Rows a second between the first start and the last end; None before there is anything to divide.
+
+    A group that was started before may hold rows of an earlier run, and nobody knows how many.
+    """
+    some = [one for one in groups if one["starts"] <= 1]
     ends = [now] if now is not None else [one["confirmed_at"] for one in some]
     if not some:
         return None

@@ -29,7 +29,7 @@ INTENT_TRUST = 10.0  # seconds a living mover is left alone with its intent
 
 def watch_aliases(site: Site) -> list[tuple[str, str]]:
     """Put back every alias that points at nothing good; return (alias, trouble) where that failed."""
-    site.target.catch_up()
+    site.target.catch_up(lambda: read_owned(site))
     there = site.target.aliases()  # all at once: a server is not asked a thousand times
     with site.store.read() as connection:
         mine = (customers.c.live.is_not(None), customers.c.removed_at.is_(None))
@@ -54,6 +54,7 @@ def find_unreadable(site: Site) -> list[tuple[str, str]]:
     A disk that was not mounted must cost no database its owner.
     """
     there, pointing = find_there(site), site.target.aliases()
+    down = {one.name: one.trouble for one in site.target.databases() if one.trouble}
     with site.store.read() as connection:
         owners = connection.execute(LIVE).mappings().all()
     found = []
@@ -61,6 +62,10 @@ def find_unreadable(site: Site) -> list[tuple[str, str]]:
         live = owner["live"]
         if pointing.get(owner["alias"], live) != live:
             continue  # readers have something else, which is told apart
+        if live in down:
+            look = "Its server says more: bgdeploy doctor"
+            found.append((owner["alias"], f"{live} is {down[live]}. {look}"))
+            continue
         what = site.target.outdated(live) if live in there else f"{live} is gone"
         if what is not None:
             found.append((owner["alias"], f"{what}. {cure_of(site, owner['name'], there)}"))
@@ -154,3 +159,10 @@ def _void(site: Site, customer: Row) -> None:
 def _came_further(site: Site, customer: Row) -> bool:
     """The alias was moved since by a generation that this job table never gave: it is an old copy."""
     return (site.target.generation(customer["alias"]) or 0) > int(customer["generation"])
+
+
+def read_owned(site: Site) -> dict[str, int]:
+    """Databases that the job table knows of and that were not dropped, with their jobs."""
+    with site.store.read() as connection:
+        mine = sa.select(databases.c.name, databases.c.job_id).where(databases.c.dropped_at.is_(None))
+        return {row.name: row.job_id for row in connection.execute(mine)}

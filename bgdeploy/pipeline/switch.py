@@ -199,8 +199,34 @@ def roll_back(
         )
     reach("rollback.decided")
     wish = Move(name, goal, "rollback", why, by, pause=pause, leaves=live or "")
+    _tell_written(site, name, goal)
+    wish = Move(name, goal, "rollback", why, by, pause=pause)
     move_alias(site, wish)
     return wish, live
+
+
+def _tell_written(site: Site, name: str, goal: str) -> None:
+    """Count again what readers could write to while it was live, and say so; it keeps nobody from going back."""
+    if site.target.kind != "neo4j":
+        return  # an embedded database is a file that nobody may write to
+    with site.store.read() as connection:
+        verified = get_database(connection, goal)["counts"] or {"labels": {}, "types": {}}
+    try:
+        with site.target.inspect(goal) as inspector:
+            counts = inspector.counts()
+    except BgdeployError:
+        return  # the move finds it out, and says it better
+    now = {"labels": counts.labels, "types": counts.types}
+    changed = [
+        f"{label} {before:,} -> {after:,}"
+        for kind in ("labels", "types")
+        for label in sorted({*verified[kind], *now[kind]})
+        if (before := verified[kind].get(label, 0)) != (after := now[kind].get(label, 0))
+    ]
+    if changed:
+        shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        with site.transaction(Actor.OPERATOR) as tx:
+            tx.say("switch.written", customer=name, database=goal, changed=shown)
 
 
 def pause(site: Site, name: str, *, why: str) -> None:

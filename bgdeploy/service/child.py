@@ -114,11 +114,12 @@ class Child:
         words = [line.strip() for line in said if line.strip() and not _DRAWN.search(line)]
         return "\n".join(words)[-400:].strip()
 
-    def died(self) -> Died:
-        """Say how it ended without an answer."""
+    def died(self, target: str) -> Died:
+        """Say how it ended without an answer, and what takes less memory at this kind of target."""
         how, code = self.how(), self.popen.wait()
         last = self._last_words()
-        memory = " Probably memory: lower ladybug.buffer_pool_mb or neo4j.batch_rows." if code == -9 else ""
+        lower = "ladybug.buffer_pool_mb" if target == "ladybug" else "neo4j.batch_rows"
+        memory = f" Probably memory: lower {lower}." if code == -9 else ""
         error = Died(
             f"The loading process {how}.{memory}",
             kept="Committed groups stay and are not loaded again.",

@@ -66,14 +66,17 @@ class _Look:
     """What the target says of all databases and aliases at once; ``unknown`` is why it cannot be asked."""
 
     online: frozenset[str] = frozenset()
+    down: Mapping[str, str] = field(default_factory=dict)  # what is there and cannot be read, and why
     aliases: Mapping[str, str] = field(default_factory=dict)
     unknown: str | None = None
 
 
 def _look_at_target(site: Site) -> _Look:
     try:
-        online = frozenset(found.name for found in site.target.databases() if found.status == "online")
-        return _Look(online, site.target.aliases())
+        there = site.target.databases()
+        online = frozenset(found.name for found in there if found.status == "online")
+        down = {found.name: found.trouble for found in there if found.trouble}
+        return _Look(online, down, site.target.aliases())
     except (TargetError, ConfigError) as error:
         return _Look(unknown=f"unknown: {error.what}")
 
@@ -87,7 +90,9 @@ def _find_trouble(site: Site, owner: Row, look: _Look) -> str | None:
         return f"the alias points at {found or 'nothing'}"
     if found is None:
         return None
-    return site.target.outdated(found) if found in look.online else f"{found} is gone"
+    if found in look.online:
+        return site.target.outdated(found)
+    return f"{found} is {look.down.get(found, 'gone')}"
 
 
 def _show_customer(owner: Row, kept: Sequence[Row], site: Site, look: _Look) -> View:

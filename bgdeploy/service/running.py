@@ -154,7 +154,7 @@ def _converse(
         run.job = persist(run, lambda tx, message=message: _answer(run, tx, message))  # type: ignore[misc]
         child.send({"ok": True})
     _raise_if_ended(run)
-    raise child.died()
+    raise child.died(run.site.target.kind)
 
 
 def _tell_resume(run: Run, ticket: dict[str, Any]) -> None:

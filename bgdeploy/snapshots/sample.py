@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from bgdeploy.snapshots.footers import read_nulls
-from bgdeploy.snapshots.parquet import Parquet, floor_to_microseconds, outside_of_calendar
+from bgdeploy.snapshots.parquet import Parquet, floor_to_microseconds, outside_of_calendar, rebuilt
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import Column, DataFile, Role, Snapshot, Table
 
@@ -103,6 +103,8 @@ def _cut(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 def _coarse(values: pa.Array) -> pa.Array:
     kind = values.type
+    if pa.types.is_list(kind):
+        return rebuilt(values, _coarse(values.values))
     if pa.types.is_float16(kind):
         return values.cast(pa.float32())
     if pa.types.is_timestamp(kind) and kind.tz is not None:

@@ -198,6 +198,7 @@ class DatabaseInfo:
     name: str
     status: Status
     size: int | None = None
+    trouble: str = ""  # why nobody can read it now, in the target's own words: "offline on a:7687 (...)"
 
 
 class Target(Protocol):
@@ -269,8 +270,8 @@ class Target(Protocol):
         Raises StaleGeneration when the alias has seen a newer generation, on targets that can tell.
         """
 
-    def catch_up(self) -> None:
-        """Do what an earlier call had to leave, so that it did not fail for it; idempotent, at each scan."""
+    def catch_up(self, owned: Owned) -> None:
+        """Do what an earlier call had to leave, and start databases of ours that a crash left down; idempotent, at each scan."""
 
     def outdated(self, database: str) -> str | None:
         """Say why no reader should be led to a database that was whole, or None; no alias moves to one.

@@ -11,7 +11,7 @@ NOW = 1000.0
 
 def group(name: str, expected: int, **more: Any) -> dict[str, Any]:
     empty = dict.fromkeys(("rows_confirmed", "rows_seen", "started_at", "confirmed_at", "confirmed_fence"))
-    return {"name": name, "rows_expected": expected, "found": False, **empty, **more}
+    return {"name": name, "rows_expected": expected, "found": False, "starts": 1, **empty, **more}
 
 
 def done(name: str, rows: int, start: float, end: float, fence: int = 2, **more: Any) -> dict[str, Any]:
@@ -44,6 +44,13 @@ def test_what_earlier_runs_did_counts_as_rows_and_not_for_the_rate() -> None:
     whole = of_load(groups, 2, NOW)
     assert (whole.rows, whole.expected, whole.rate, whole.left) == (1550, 1600, 5.0, 10.0)
     assert [one.rate for one in of_tables(groups, 2, NOW)] == [None, None, 5.0]
+
+
+def test_rows_that_an_earlier_run_left_in_a_group_make_no_rate() -> None:
+    resumed = group("A", 1000, started_at=999.0, rows_confirmed=900, starts=2)
+    assert of_load([resumed], 2, NOW).rate is None
+    fresh = group("B", 100, started_at=990.0, rows_confirmed=50)
+    assert of_load([resumed, fresh], 2, NOW).rate == 5.0
 
 
 def test_between_two_groups_the_rest_still_has_its_time() -> None:

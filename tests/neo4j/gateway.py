@@ -171,7 +171,7 @@ class Client:
     def _run(self, text: str, params: dict[str, Any], extra: dict[str, Any]) -> None:
         if not self.in_transaction:
             self._enter(extra.get("db"))
-        if text.startswith("CALL gds."):
+        if text.startswith(("CALL gds.", "CALL db.checkpoint")):
             self._leave()
             self.database = None  # answered here, whatever database it is asked of
         if self.database is None:

@@ -78,7 +78,7 @@ class Loading:
     def settings(self) -> dict[str, Any]:
         plain = {
             "state_dir": str(self.folder / "state"), "concurrency": 2, "batch_rows": 100, "read_only": "none",
-            "health_unknown": None, "heap_percent": 85, "pagecache_percent": 90, "indexes": [], "warm_up": [],
+            "health_unknown": None, "heap_percent": 85, "indexes": [], "warm_up": [],
             "reader_roles": [],
         }  # fmt: skip
         return {**plain, **self.options}

@@ -159,6 +159,12 @@ class Dbms:
         text = " ".join(text.split()).removeprefix("CYPHER 5 ")
         if text.startswith("STANDIN"):
             return ["state"], self._control(params)
+        for lacked in self.told.get("lacks", []):
+            if text.removeprefix("EXPLAIN ").startswith(lacked):
+                code = "Neo.ClientError.Statement.UnsupportedAdministrationCommand"
+                raise Refusal(code, f"Unsupported administration command: {text.removeprefix('EXPLAIN ')}")
+        if text.startswith("EXPLAIN "):
+            return [], []
         self.lead()
         self.said.append(text)
         for denied in self.users[user]["denied"]:
@@ -237,6 +243,7 @@ class Dbms:
         assert database.server is not None
         database.status = "starting"
         database.server.kill()
+        self._protect(database)
         database.server.start()
         threading.Thread(target=self._come_online, args=(database,), daemon=True).start()
 
@@ -260,7 +267,7 @@ class Dbms:
                         "Neo.ClientError.Database.ExistingDatabaseFound", f"Database '{name}' already exists."
                     )
                 return self._waited(name, found) if name in self.databases else []
-            if len(self.databases) >= self.limit:
+            if len(self.databases) + 1 >= self.limit:  # system is one of them
                 said = "Reached the limit of databases."
                 raise Refusal("Neo.DatabaseError.Database.DatabaseLimitReached", said)
             database = self.databases[name] = Database(name)
@@ -294,15 +301,21 @@ class Dbms:
         database.server = server
         self._come_online(database)
 
+    def _protect(self, database: Database) -> None:
+        """What is read-only is so for the kernel too, from its next start on."""
+        assert database.server is not None
+        only = {"server.databases.read_only": "neo4j"} if database.access == "read-only" else {}
+        database.server.settings = only
+
     def _come_online(self, database: Database) -> None:
         assert database.server is not None
-        database.server.wait()
+        status, said = database.server.settled()
         with self.lock:
             if self.databases.get(database.name) is not database:
                 return
             lost = database.name in self.stuck
-            database.status = "offline" if lost else "online"
-            database.message = "Transaction logs are missing" if lost else ""
+            database.status = "offline" if lost else status
+            database.message = "Transaction logs are missing" if lost else said
 
     def _waited(self, name: str, found: dict[str, str]) -> Rows:
         if not found.get("wait"):
@@ -352,11 +365,12 @@ class Dbms:
 
     def _recycle(self, server: Community) -> None:
         """A small database's process is emptied and used again; starting one takes seconds."""
-        with server.driver() as driver:
-            rows = driver.execute_query("MATCH (n) RETURN count(*) AS rows", database_="neo4j").records[0][
-                "rows"
-            ]
-        if rows > 20_000 or len(self.spare) >= _SPARES:
+        rows = 0
+        if not server.settings:
+            with server.driver() as driver:
+                count = "MATCH (n) RETURN count(*) AS rows"
+                rows = driver.execute_query(count, database_="neo4j").records[0]["rows"]
+        if rows > 20_000 or len(self.spare) >= _SPARES or server.settings:
             server.kill()
             shutil.rmtree(server.home, ignore_errors=True)
             return
@@ -375,8 +389,18 @@ class Dbms:
 
     def stop(self, found: dict[str, str], params: Params) -> Rows:
         database = self._existing(_value(found["name"], params))
-        database.requested = database.status = "online" if found["verb"] == "START" else "offline"
-        return []
+        database.requested = "online" if found["verb"] == "START" else "offline"
+        assert database.server is not None
+        if found["verb"] == "STOP":
+            database.status, database.message = "offline", ""
+            database.server.stop()
+            return [{"address": self.address, "state": "CaughtUp", "message": "caught up", "success": True}]
+        if database.status != "online":
+            database.status = "starting"
+            self._protect(database)
+            database.server.start()
+            self._come_online(database)
+        return self._waited(database.name, found)
 
     def _existing(self, name: str) -> Database:
         if name.lower() not in self.databases:
@@ -466,6 +490,13 @@ class Dbms:
         plain = {"listenAddress": self.arrow_address, "enabled": True, "running": True, "versions": ["v1"]}
         return [{**plain, **self.told.get("arrow", {})}]
 
+    def procedures(self, found: dict[str, str], params: Params) -> Rows:
+        """Enterprise has ``db.checkpoint``; the processes behind have none, so a test of crashes does without."""
+        return [{"name": "db.checkpoint"}] if self.told.get("checkpoint", True) else []
+
+    def checkpoint(self, found: dict[str, str], params: Params) -> Rows:
+        return [{"success": True, "message": "Checkpoint completed."}]
+
     def components(self, found: dict[str, str], params: Params) -> Rows:
         return [
             {
@@ -494,7 +525,11 @@ class Dbms:
         return self._relay(found["all"], params)[1]
 
     def page_cache(self, found: dict[str, str], params: Params) -> Rows:
-        beans = {"bolt.connections_opened": 7, "page_cache.usage_ratio": self.told.get("page_cache")}
+        beans = {
+            "bolt.connections_opened": 7,
+            "page_cache.usage_ratio": self.told.get("page_cache"),
+            "page_cache.hit_ratio": self.told.get("page_hits"),
+        }
         return [{"name": f"neo4j.metrics:name=neo4j.{name}", "value": value} for name, value in beans.items()]
 
     def max_databases(self, found: dict[str, str], params: Params) -> Rows:
@@ -561,6 +596,8 @@ _STATEMENTS: list[tuple[re.Pattern[str], Callable[[Dbms, dict[str, str], Params]
             Dbms.grant,
         ),
         (r"CALL dbms\.components\(\).*", Dbms.components),
+        (r"SHOW PROCEDURES YIELD name WHERE name = 'db\.checkpoint' RETURN name", Dbms.procedures),
+        (r"CALL db\.checkpoint\(\)", Dbms.checkpoint),
         (r"CALL gds\.debug\.arrow\(\).*", Dbms.arrow),
         (r"SHOW TRANSACTIONS YIELD startTime RETURN max\(startTime\) AS now", Dbms.clock),
         (r"SHOW TRANSACTIONS .*", Dbms.show_transactions),

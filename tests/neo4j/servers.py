@@ -23,13 +23,19 @@ from neo4j.exceptions import DriverError, Neo4jError
 
 from bgdeploy.targets.neo4j.names import quote
 
-LTS = "5.26.26"
-NEWEST = "2026.03.1"
+LTS = "5.26.30"
+NEWEST = "2026.08.1"
 PASSWORD = "secret-of-the-tests"
 _MAIN = {LTS: "org.neo4j.server.CommunityEntryPoint", NEWEST: "org.neo4j.server.Neo4jCommunity"}
 _JAVA = {LTS: 17, NEWEST: 21}
 _PARTS = ("org.neo4j.app:neo4j-server", "org.neo4j:neo4j", "org.neo4j:neo4j-slf4j-provider")
 _TOOLS = ("org.neo4j:neo4j-import-tool", "org.neo4j:neo4j-command-line")
+# What the import tool needs to read Parquet and neither release depends on any more.
+_FOR_PARQUET = (
+    "com.fasterxml.woodstox:woodstox-core:7.1.1",
+    "org.apache.commons:commons-collections4:4.5.0",
+    "org.apache.hadoop.thirdparty:hadoop-shaded-guava:1.5.0",
+)
 _OPENED = ("java.nio", "java.io", "sun.nio.ch", "java.util.concurrent")
 _SETTINGS = {
     "server.http.enabled": "false",
@@ -92,10 +98,11 @@ def _download(version: str, lib: Path) -> None:
 
 
 def _pom(version: str) -> str:
+    parts = [*(f"{part}:{version}" for part in (*_PARTS, *_TOOLS)), *_FOR_PARQUET]
     wanted = "".join(
         f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId>"
-        f"<version>{version}</version></dependency>"
-        for group, name in (part.split(":") for part in (*_PARTS, *_TOOLS))
+        f"<version>{number}</version></dependency>"
+        for group, name, number in (part.split(":") for part in parts)
     )
     return (
         '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
@@ -203,6 +210,28 @@ class Community:
         except (OSError, DriverError, Neo4jError):
             return False
         return True
+
+    def settled(self) -> tuple[str, str]:
+        """Return status and message of its database once it is up, or will not be."""
+        deadline = time.monotonic() + _PATIENCE
+        text = "SHOW DATABASE neo4j YIELD currentStatus, statusMessage"
+        while time.monotonic() < deadline:
+            try:
+                with self.driver() as driver:
+                    status, said = driver.execute_query(text, database_="system").records[0].values()
+                if status in ("online", "offline") and (status == "online" or said):
+                    return status, said
+            except (OSError, DriverError, Neo4jError, IndexError):
+                pass
+            assert self.process is None or self.process.poll() is None, f"Neo4j {self.version} ended"
+            threading.Event().wait(0.1)
+        raise AssertionError(f"Neo4j {self.version} does not come up")
+
+    def stop(self) -> None:
+        """End it as an administrator does: it writes a checkpoint."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
 
     def driver(self) -> neo4j.Driver:
         return neo4j.GraphDatabase.driver(

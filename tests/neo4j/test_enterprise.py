@@ -222,10 +222,10 @@ def test_a_live_database_dropped_by_someone_else_is_shown(enterprise: StandIn, h
 
 
 def test_the_limit_of_databases_is_waited_for_without_an_attempt(enterprise: StandIn, house: House) -> None:
-    enterprise.control(limit=1)
+    enterprise.control(limit=2)
     house.drop("acme", FIRST, rows=100)
     with serving(house):
-        said = "databases at the server: 1 exist + 1 to load, its limit is 1"
+        said = "databases at the server: 2 exist (with system) + 1 to load, its limit is 2"
         house.await_("it waits with the sum", lambda: said in reason(house))
         assert house.json("jobs", "list")[0]["attempt"] == 0
         enterprise.control(limit=3)
@@ -236,7 +236,7 @@ def test_the_limit_of_databases_is_waited_for_without_an_attempt(enterprise: Sta
     ("bad", "good", "said", "options"),
     [
         ({"heap": {"used": 95, "max": 100}}, {"heap": {"used": 20, "max": 100}}, "heap 95 % (at most 85 %)", {}),
-        ({}, {"page_cache": 0.5}, "page cache unknown (at most 90 %)", {"health_unknown": "wait"}),
+        ({"heap": {}}, {"heap": {"used": 20, "max": 100}}, "heap unknown (at most 85 %)", {}),
     ],
 )  # fmt: skip
 def test_an_unwell_server_is_waited_for_with_the_figure(
@@ -254,6 +254,24 @@ def test_an_unwell_server_is_waited_for_with_the_figure(
     log = (house.folder / "log").read_text()
     assert "running transactions" in log
     assert said in log
+
+
+def test_an_enterprise_that_lacks_commands_is_not_loaded_into(enterprise: StandIn, house: House) -> None:
+    enterprise.control(told={"lacks": ["ALTER DATABASE", "CREATE ALIAS", "ALTER ALIAS"]})
+    house.drop("acme", FIRST, rows=100)
+    with serving(house):
+        said = "lacks commands that a switch needs, so nothing is loaded there: Unsupported administration command: ALTER"
+        house.await_("it waits", lambda: said in reason(house))
+    assert names(enterprise) == set()
+    assert said in house.run("doctor", "--json", ok=False).stdout
+    assert "dropped" not in (house.folder / "log").read_text()
+
+
+def test_a_full_page_cache_keeps_nothing_waiting(enterprise: StandIn, house: House) -> None:
+    enterprise.control(told={"page_cache": 0.99, "page_hits": 0.998})
+    health = house.target().health()
+    assert health.state == "ok"
+    assert {"page cache used 99 %", "page cache hits 99.8 %"} <= set(health.figures)
 
 
 @pytest.mark.parametrize("missing", ["CREATE DATABASE", "GRANT ACCESS"])
@@ -369,6 +387,19 @@ def test_live_and_standby_are_protected_as_configured(
         other = {name(0): name(1), name(1): name(0)}[str(alias(enterprise))]
         assert (access[str(alias(enterprise))], access[other]) == (live, standby)
         house.run("rollback", "acme", "--reason", "a test") if _ == 0 else None
+
+
+def test_what_was_written_to_live_is_told_before_a_way_back_leads_to_it(
+    enterprise: StandIn, house: House
+) -> None:
+    deploy(house, 0)
+    enterprise.rows("acme", "CREATE (:Entity {nodeId: 'written by a reader'})")
+    deploy(house, 1)
+    done = house.run("rollback", "acme", "--reason", "a test")
+    assert f"{name(0)} is not as it was verified" in done.stderr
+    assert alias(enterprise) == name(0)
+    done = house.run("rollback", "acme", "--to", name(1), "--reason", "a test")
+    assert "not as it was verified" not in done.stderr
 
 
 def test_a_move_that_worked_is_done_though_the_left_one_cannot_be_protected_yet(

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import neo4j
 import pyarrow as pa
 import pytest
+from neo4j.time import DateTime, Duration, Time
 
 from bgdeploy.errors import (
     BadInput,
@@ -182,7 +183,7 @@ def test_a_takeover_between_a_batchs_begin_and_its_end_shuts_it_out(real: Commun
         def old() -> None:
             with driver.session(database="neo4j") as session:
                 move = {"stream": id_, "fence": 1, "at": 0, "next": 5}
-                text = f"{CYPHER}{statements.MOVE_ON}RETURN s.at"
+                text = f"{CYPHER}{statements.MOVE_ON}RETURN s.__bgdeploy_at"
                 moved.append(session.run(text, move).single())
 
         with driver.session(database="neo4j") as session, session.begin_transaction() as takeover:
@@ -308,6 +309,52 @@ def test_neo4js_own_types_arrive_unharmed(real: Community, tmp_path: Path) -> No
     for name, (_, expected) in columns.items():
         assert to_native(found[name]) == expected, name
     assert (found["fine"].nanosecond, found["fine"].year) == (123_456_789, 2023)
+
+
+FINE = [-1, -1_000_000_001, -2_208_988_800_000_000_001, -(2**63), 0, 1, 1_700_000_000_123_456_789, 2**63 - 1]
+
+
+def test_nanoseconds_arrive_to_the_last_one_also_before_1970(real: Community, tmp_path: Path) -> None:
+    clock = [24 * 3600 * 10**9 - 1, 0, 1, 999, 1000, 86_399_000_000_001, 12, 13]
+    kinds = {
+        "plain": (FINE, pa.timestamp("ns")),
+        "utc": (FINE, pa.timestamp("ns", "UTC")),
+        "zoned": (FINE, pa.timestamp("ns", "America/New_York")),
+        "clock": (clock, pa.time64("ns")),
+        "span": (FINE, pa.duration("ns")),
+    }
+    columns: dict[str, Any] = {name: pa.array(v, pa.int64()).cast(kind) for name, (v, kind) in kinds.items()}
+    columns["many"] = pa.array([[one, None, -one][::2] for one in range(8)], pa.list_(pa.timestamp("ns")))
+    one = loading_of(tmp_path, real.uri, {"nodes/Fine/a.parquet": {"id": list(range(8)), **columns}})
+    one.load()
+    one.verify()
+    numbers = (  # not epochSeconds, which cuts towards zero
+        "MATCH (n:Fine) RETURN datetime({datetime: n.plain, timezone: 'Z'}).epochMillis AS ms, n.plain.nanosecond AS ns, "
+        "n.utc.epochMillis AS ums, n.utc.nanosecond AS uns, n.zoned.epochMillis AS zms, n.zoned.nanosecond AS zns, "
+        "toString(n.clock) AS clock, n.span AS span, [m IN n.many | m.nanosecond] AS many ORDER BY n.id"
+    )
+    for number, row in enumerate(ask(real, numbers)):
+        want = FINE[number] // 10**6, FINE[number] % 10**9
+        assert (row["ms"], row["ns"]) == (row["ums"], row["uns"]) == (row["zms"], row["zns"]) == want
+        assert row["span"].seconds * 10**9 + row["span"].nanoseconds == FINE[number]
+        assert row["many"] == [number, -number % 10**9]
+        assert row["clock"] == text_of(clock[number])
+
+
+def text_of(since_midnight: int) -> str:
+    """A time of day as Neo4j writes it."""
+    seconds, fraction = divmod(since_midnight, 10**9)
+    text = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{fraction:09}"
+    return text.rstrip("0").removesuffix(".") if fraction else text[:8]
+
+
+def test_a_query_answers_with_every_nanosecond() -> None:
+    late = Time(23, 59, 59, 999_999_999)
+    assert to_native([late, Time(1, 2, 3, 4000)]) == ["23:59:59.999999999", time(1, 2, 3, 4)]
+    assert to_native(DateTime(1969, 12, 31, 23, 59, 59, 999_999_999)) == "1969-12-31T23:59:59.999999999"
+    assert to_native(Duration(months=1, days=2)) == "P1M2D"
+    assert to_native(Duration(nanoseconds=-1)) == "PT-0.000000001S"
+    assert to_native(Duration(seconds=-1, nanoseconds=-5000)) == timedelta(seconds=-1, microseconds=-5)
 
 
 @pytest.mark.parametrize(

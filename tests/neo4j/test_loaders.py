@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from neo4j.exceptions import Neo4jError
 
@@ -15,6 +16,7 @@ from bgdeploy.errors import BadInput, ConfigError, TargetError, TargetFull
 from bgdeploy.targets.neo4j import access
 from bgdeploy.targets.neo4j.databases import Layout
 from bgdeploy.targets.neo4j.loaders import FEW, MANY, Facts, choose
+from bgdeploy.targets.neo4j.offline.looks import look_at
 from bgdeploy.targets.neo4j.offline.place import judge_place
 from bgdeploy.targets.neo4j.offline.report import as_misfit, parse, read_report
 from bgdeploy.targets.neo4j.offline.sources import Spaces, check_fit
@@ -156,11 +158,11 @@ def test_a_data_folder_is_the_servers_when_its_id_says_so(tmp_path: Path) -> Non
         (Layout(3, 0), " TOPOLOGY 3 PRIMARIES", {}),
         (
             Layout(3, 2, "an id"), " TOPOLOGY 3 PRIMARIES 2 SECONDARIES OPTIONS $options",
-            {"options": {"existingData": "use", "existingDataSeedServer": "an id"}},
+            {"options": {"existingDataSeedServer": "an id"}},
         ),
         (
             Layout(seed="file:///seeds/a.dump"), " OPTIONS $options",
-            {"options": {"existingData": "use", "seedURI": "file:///seeds/a.dump"}},
+            {"options": {"seedURI": "file:///seeds/a.dump"}},
         ),
     ],
 )  # fmt: skip
@@ -207,3 +209,12 @@ def test_what_a_member_refuses_that_leads_no_longer_is_sent_again(monkeypatch: p
     monkeypatch.setattr(access, "_RETRY", 0.01)
     with pytest.raises(Neo4jError):
         access.repeat(refusing(10_000, "Neo.ClientError.Cluster.NotALeader"))
+
+
+def test_moments_as_spark_writes_them_are_written_anew_for_the_tool(tmp_path: Path) -> None:
+    table = pa.table({"id": [1], "plain": [5], "spark": pa.array([5], pa.timestamp("ns"))})
+    snapshot = loading_of(tmp_path, "bolt://none", {"nodes/A/a.parquet": table}).snapshot
+    path = snapshot.path / "nodes/A/a.parquet"
+    pq.write_table(table, path, use_deprecated_int96_timestamps=True)
+    looks = look_at(path, snapshot.nodes[0], snapshot.nodes[0].files[0])
+    assert {look.own.name: look.copied for look in looks} == {"id": False, "plain": False, "spark": True}

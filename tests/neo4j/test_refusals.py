@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from neo4j.exceptions import IncompleteCommit, Neo4jError, ServiceUnavailable
 
+from bgdeploy.cli.customers import _hints, _row
 from bgdeploy.errors import BgdeployError, TargetAway, TargetFull
+from bgdeploy.targets.neo4j.access import open_server
 from bgdeploy.targets.neo4j.refusals import explain
+from tests.neo4j.servers import free_port
 
 LOG = "Could not append transaction: Transaction #68 {started ..., with 26060 commands in this transaction} to log."
 PANIC = "The database has encountered a critical error, and needs to be restarted. Please see database logs."
@@ -57,3 +60,22 @@ def test_whatever_a_server_says_there_is_a_cure(error: tuple[str, str] | Excepti
     found = explain(error, "Asking acme", "neo4j://localhost:7687")
     assert found.cure
     assert found.kept
+
+
+@pytest.mark.parametrize("scheme", ["bolt", "neo4j"])
+def test_a_server_that_is_away_takes_one_short_sentence(scheme: str) -> None:
+    port = free_port()
+    with pytest.raises(TargetAway) as caught:
+        open_server({"uri": f"{scheme}://127.0.0.1:{port}", "user": "neo4j", "password": "x"}).identity()
+    assert caught.value.what == f"The Neo4j server 127.0.0.1:{port} cannot be reached: connection refused."
+
+
+def test_it_is_said_once_for_all_customers() -> None:
+    said = "unknown: The Neo4j server a:7687 cannot be reached: connection refused."
+    plain = dict.fromkeys(
+        ("counts", "removed", "paused", "undecided", "failed", "live", "standby", "candidate")
+    )
+    more = {"rolled_back": [], "pinned": [], "snapshot_age_seconds": None}
+    found = [{**plain, **more, "customer": name, "trouble": said} for name in ("acme", "globex")]
+    assert [_row(one)[-1] for one in found] == ["TROUBLE: unknown"] * 2
+    assert _hints(found)[0] == said

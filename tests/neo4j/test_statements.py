@@ -21,6 +21,8 @@ ENTERPRISE = (
     databases.DROP,
     databases.READ_ONLY,
     databases.READ_WRITE,
+    databases.STOP,
+    databases.START,
     *databases.GRANTS,
     aliases.SHOW,
     aliases.SHOW_ONE,
@@ -33,6 +35,8 @@ EVERYWHERE = (
     databases.SHOW,
     databases.BEHIND,
     databases.TRANSACTIONS,
+    databases.PROCEDURES,
+    databases.LANGUAGES,
     health.COMPONENTS,
     health.HEAP,
     health.PAGE_CACHE,
@@ -57,6 +61,12 @@ GIVEN = {
 UNSUPPORTED = (
     "Neo.ClientError.Statement.UnsupportedAdministrationCommand",
     "Neo.ClientError.Statement.NotSystemDatabaseError",  # 5.26 says this of SHOW ALIASES
+)
+
+
+NEWER = tuple(
+    databases.creating(layout, cypher25=True)
+    for layout in (databases.Layout(3, 2, seeder="an id"), databases.Layout(seed="file:///seeds/acme-1.dump"))
 )
 
 
@@ -97,7 +107,7 @@ def test_a_whole_life_sends_no_other_statement(enterprise: StandIn, tmp_path) ->
     house.run("rollback", "acme", "--reason", "a test")
     house.run("customers")
     said = set(enterprise.control()["said"])
-    known = {" ".join(text.split()) for text in (*ENTERPRISE, *EVERYWHERE)}
+    known = {" ".join(text.split()) for text in (*ENTERPRISE, *EVERYWHERE, databases.CHECKPOINT)}
     assert said <= known
     assert {databases.CREATE, databases.DROP, databases.READ_ONLY, *databases.GRANTS, aliases.ALTER} <= said
 
@@ -131,3 +141,18 @@ def test_the_schema_is_told_by_every_version(real: Community) -> None:
     with real.driver() as driver:
         for statement in (schema.SHOW, schema.SHOW_KEYS):
             driver.execute_query(statement, database_="neo4j")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("statement", NEWER)
+def test_a_server_that_speaks_cypher_25_is_asked_in_it(newest_server: Community, statement: str) -> None:
+    assert refused(newest_server, statement) in UNSUPPORTED
+    with newest_server.driver() as driver:
+        rows = driver.execute_query(databases.LANGUAGES, database_="system").records
+    assert any(row["name"] == "Cypher" and "25" in row["versions"] for row in rows)
+
+
+@pytest.mark.parametrize("statement", health.NEEDED)
+def test_a_command_that_a_server_lacks_is_found_by_asking_for_its_plan(
+    real: Community, statement: str
+) -> None:
+    assert refused(real, f"EXPLAIN {statement}") in UNSUPPORTED

@@ -9,7 +9,7 @@ from typing import Any
 
 from bgdeploy.errors import Refused, StaleGeneration, TargetError
 from bgdeploy.snapshots.source import Snapshot
-from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Rows, Ticket
+from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Owned, Rows, Ticket
 
 
 @dataclass
@@ -69,7 +69,7 @@ class FakeTarget:
         self.generations[name] = generation
         self.pointing[name] = database
 
-    def catch_up(self) -> None:
+    def catch_up(self, owned: Owned) -> None:
         return
 
     def outdated(self, database: str) -> str | None:

@@ -64,7 +64,7 @@ def find_astray(site: Site) -> Iterator[Finding]:
 
 def _statuses(site: Site) -> dict[str, str]:
     # Last come those on their way out, which must not hide a database of the same name.
-    return {info.name: info.status for info in reversed(site.target.databases())}
+    return {info.name: info.trouble or info.status for info in reversed(site.target.databases())}
 
 
 def _judge(
@@ -105,6 +105,8 @@ def _judge_live(site: Site, owner: Row, there: Mapping[str, str]) -> Finding | N
     if status == "online":
         return None
     what = f"{owner['live']}, which the alias {owner['alias']} points at, is {status or 'gone'}"
+    if status is not None:  # a server may start it again, and a way back may be down with it
+        what += "; the next scan starts it again where that helps"
     return error(what, cure_of(site, owner["name"], _online(there)))
 
 

@@ -159,7 +159,7 @@ class Ladybug:
         """Move the link in one step."""
         links.move_link(self._paths, name, database, generation)
 
-    def catch_up(self) -> None:
+    def catch_up(self, owned: Owned) -> None:
         """Nothing is ever left."""
 
     def outdated(self, database: str) -> str | None:

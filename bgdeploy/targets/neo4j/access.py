@@ -89,6 +89,7 @@ class Server:
         self.access = access
         self.expected: str | None = None  # the id of the server the job table speaks of
         self._compared = -_TRUST  # when it was last seen to be that one
+        self.lacks: list[str] | None = None  # what it said to commands that it has not; None: not asked yet
         self._first = threading.Lock()
         self._bookmarks: dict[str, neo4j.BookmarkManager] = {}
 
@@ -126,7 +127,7 @@ class Server:
         except BgdeployError:
             raise
         except (Neo4jError, DriverError, ConfigurationError, OSError, ValueError) as error:
-            self._compared = -_TRUST  # another one may answer next time
+            self._compared, self.lacks = -_TRUST, None  # another one may answer next time
             raise explain(self._find_cause(error), doing, self.access.uri) from error
 
     def session(self, driver: neo4j.Driver, database: str, access: str = neo4j.WRITE_ACCESS) -> neo4j.Session:

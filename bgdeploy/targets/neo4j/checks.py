@@ -26,7 +26,6 @@ _SKEW = 2.0  # seconds the server's clock may be off
 _MEND = {
     "databases": "Lower keep_databases, or raise the server's dbms.max_databases.",
     "heap": "Loads and switches wait; raise server.memory.heap.max_size.",
-    "page cache": "Loads and switches wait; raise server.memory.pagecache.size.",
 }
 
 
@@ -91,6 +90,8 @@ def find_edition(server: Server) -> Iterator[Finding]:
     edition = health.edition(server)
     if edition == "community":
         yield error(f"{COMMUNITY}.", "Change neo4j.uri or target; for a trial load it does as it is.")
+    elif lacks := health.find_lacks(server):
+        yield error(f"{health.tell_lacks(edition, lacks)}.", "Change neo4j.uri or target.")
     elif edition == "enterprise":
         yield ok("it is Neo4j Enterprise")
     else:
@@ -155,7 +156,7 @@ def find_clock(server: Server) -> Iterator[Finding]:
 def find_figures(server: Server, settings: Mapping[str, Any]) -> Iterator[Finding]:
     """The figures that decide whether loads and switches may start, as the service judges them."""
     for figure in health.figures(server, settings):
-        if figure.value is None:
+        if figure.value is None and figure.most is not None:
             cure = "See docs/neo4j.md; neo4j.health_unknown decides whether it is waited for."
             yield unknown(figure.text, cure)
         elif figure.verdict == "ok":

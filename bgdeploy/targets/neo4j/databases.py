@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BuildLocked, ConfigError, NameTaken, Refused, TargetAway, TargetError
+from bgdeploy.failpoints import reach
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.names import CYPHER
@@ -21,6 +23,11 @@ SHOW = (
 DROP = "DROP DATABASE $name IF EXISTS DESTROY DATA WAIT 60 SECONDS"
 READ_ONLY = "ALTER DATABASE $name SET ACCESS READ ONLY WAIT 60 SECONDS"
 READ_WRITE = "ALTER DATABASE $name SET ACCESS READ WRITE WAIT 60 SECONDS"
+STOP = "STOP DATABASE $name WAIT 60 SECONDS"
+START = "START DATABASE $name WAIT 60 SECONDS"
+LANGUAGES = "CALL dbms.components() YIELD name, versions"
+CHECKPOINT = "CALL db.checkpoint()"
+PROCEDURES = "SHOW PROCEDURES YIELD name WHERE name = 'db.checkpoint' RETURN name"
 GRANTS = ("GRANT ACCESS ON DATABASE $name TO $role", "GRANT MATCH {*} ON GRAPH $name ELEMENTS * TO $role")
 BEHIND = "SHOW DATABASES YIELD name, address, replicationLag"
 TRANSACTIONS = "SHOW TRANSACTIONS YIELD database, transactionId, username WHERE database = $name"
@@ -65,13 +72,12 @@ class Layout:
         """The parameters of those clauses."""
         found = {"existingDataSeedServer": self.seeder, "seedURI": self.seed}
         given = {name: value for name, value in found.items() if value is not None}
-        return {"options": {"existingData": "use", **given}} if given else {}
+        return {"options": given} if given else {}
 
 
-def creating(layout: Layout) -> str:
+def creating(layout: Layout, *, cypher25: bool = False) -> str:
     """The statement that makes a database, and mounts what lies on disk under its name."""
-    # Cypher 25 has no existingData, and a server may have that for its default.
-    language = CYPHER if layout.given else ""
+    language = ("CYPHER 25 " if cypher25 else CYPHER) if layout.given else ""
     return f"{language}CREATE DATABASE $name IF NOT EXISTS{layout.text} WAIT 60 SECONDS"
 
 
@@ -95,10 +101,21 @@ def create(server: Server, name: str, layout: Layout = Layout()) -> None:
     on its way for too long.
     """
     if look(server, name).verdict == "absent":
-        said = server.ask(creating(layout), f"Creating the database {name}", name=name, **layout.given)
+        newer, given = bool(layout.given) and _speaks_25(server), layout.given
+        if (
+            given and not newer
+        ):  # Cypher 5 wants to be told so; in Cypher 25 it is deprecated and does nothing
+            given["options"]["existingData"] = "use"
+        text = creating(layout, cypher25=newer)
+        said = server.ask(text, f"Creating the database {name}", name=name, **given)
         if look(server, name).verdict == "absent":
             _raise_absent(name, said)
     await_online(server, name)
+
+
+def _speaks_25(server: Server) -> bool:
+    rows = server.ask(LANGUAGES, "Asking which Cypher the server speaks")
+    return any(row["name"] == "Cypher" and "25" in row["versions"] for row in rows)
 
 
 def _raise_absent(name: str, said: Rows) -> None:
@@ -162,6 +179,57 @@ def set_access(server: Server, name: str, *, read_only: bool) -> None:
     if found.access != wanted:
         trouble = failures(said) or f"it is {found.access or 'gone'}"
         raise TargetError(f"{name} could not be made {wanted}: {trouble}.", kept="What is live stays live.")
+
+
+def make_durable(server: Server, name: str, note: Path, *, live: bool) -> None:
+    """Have the server write all of a database's indexes to its disk.
+
+    A database that is read-only when its server crashes cannot rebuild an index, and stays offline. Where there is
+    no ``db.checkpoint``, stopping and starting the database does it: never of a live one, and not under readers.
+    ``note`` says on disk that it is stopped by us, so that ``start_again`` starts it after a crash.
+
+    Raises TargetAway where it has to wait.
+    """
+    alone = len(look(server, name).rows) == 1  # the procedure reaches no other member of a cluster
+    if alone and server.ask(PROCEDURES, "Asking whether there is db.checkpoint"):
+        server.change(name, CHECKPOINT, f"Making a checkpoint of {name}")
+        return
+    if live:
+        raise TargetAway(
+            f"{name} stays writable while it is live: without db.checkpoint it would have to be stopped first."
+        )
+    if running := readers(server, name):
+        raise TargetAway(f"{len(running)} transactions still run on {name}: {', '.join(running[:5])}.")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.touch()
+    restart(server, name)
+    note.unlink(missing_ok=True)
+
+
+def restart(server: Server, name: str) -> None:
+    """Stop a database, start it, and see it online; raises TargetError with the server's words where it is not."""
+    server.ask(STOP, f"Stopping {name}", name=name)
+    reach("database.stopped")
+    _start(server, name)
+
+
+def start_again(server: Server, name: str, note: Path) -> None:
+    """Start a database that an earlier run stopped, where its note says so."""
+    if note.exists():
+        if look(server, name).verdict != "absent":
+            _start(server, name)
+        note.unlink(missing_ok=True)
+
+
+def _start(server: Server, name: str) -> None:
+    server.ask(START, f"Starting {name}", name=name)
+    try:
+        await_online(server, name)
+    except BuildLocked as error:
+        said = f"{name} was started and is {look(server, name).text}."
+        raise TargetError(
+            said, kept="Its data was not touched.", cure="See the server's debug.log."
+        ) from error
 
 
 def make_writable(server: Server, name: str) -> None:

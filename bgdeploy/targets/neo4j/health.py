@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from bgdeploy.errors import ConfigError, TargetError
+from bgdeploy.errors import ConfigError, TargetAway, TargetError
+from bgdeploy.finding import TRIAL
 from bgdeploy.targets.base import Health
-from bgdeploy.targets.neo4j import databases
+from bgdeploy.targets.neo4j import aliases, databases
 from bgdeploy.targets.neo4j.access import Server
-from bgdeploy.targets.neo4j.refusals import COMMUNITY
+from bgdeploy.targets.neo4j.refusals import COMMUNITY, EditionLacks, RightMissing
 from bgdeploy.targets.neo4j.statuses import gather
 
 COMPONENTS = "CALL dbms.components() YIELD name, versions, edition"
@@ -30,6 +31,22 @@ LIMIT = (
     "RETURN toInteger(value) AS most"
 )
 CLOCK = "SHOW TRANSACTIONS YIELD startTime RETURN max(startTime) AS now"  # its own began last
+# EXPLAIN is refused where there is no such command, and carries nothing out where there is.
+NEEDED = (
+    databases.CREATE,
+    databases.DROP,
+    databases.READ_ONLY,
+    databases.READ_WRITE,
+    aliases.CREATE,
+    aliases.ALTER,
+    aliases.DROP,
+)
+_PROBE = {
+    "name": f"{TRIAL}probe",
+    "database": f"{TRIAL}probe",
+    "alias": f"{TRIAL}probe-alias",
+    "generation": 0,
+}
 DEFAULT_LIMIT = 100  # databases a server holds unless it is told otherwise
 
 
@@ -39,21 +56,22 @@ class Figure:
 
     what: str
     value: float | None
-    most: float
+    most: float | None  # None: it is shown, and nothing waits for it
     unit: str = " %"
     unknown: Literal["wait", "proceed"] = "wait"
 
     @property
     def text(self) -> str:
         """For people: the number and its threshold."""
-        if self.value is None:
-            return f"{self.what} unknown (at most {self.most:g}{self.unit})"
-        shown = f"{self.value:.1f}".removesuffix(".0")
-        return f"{self.what} {shown}{self.unit} (at most {self.most:g}{self.unit})"
+        shown = "unknown" if self.value is None else f"{self.value:.1f}".removesuffix(".0") + self.unit
+        limit = "" if self.most is None else f" (at most {self.most:g}{self.unit})"
+        return f"{self.what} {shown}{limit}"
 
     @property
     def verdict(self) -> Literal["ok", "wait", "unknown"]:
         """Unknown where the server does not tell and somebody wants to wait for it."""
+        if self.most is None:
+            return "ok"
         if self.value is None:
             return "unknown" if self.unknown == "wait" else "ok"
         return "ok" if self.value <= self.most else "wait"
@@ -63,18 +81,52 @@ def examine(server: Server, settings: Mapping[str, Any]) -> Health:
     """Ask the server how it is; an answer that does not come is a reason to wait."""
     try:
         kind = edition(server)
+        if kind != "community" and (lacks := find_lacks(server)):
+            return Health("wait", (tell_lacks(kind, lacks),))
         found = list(figures(server, settings))
         running = len(server.ask(RUNNING, "Counting the running transactions"))
     except (TargetError, ConfigError) as error:
         return Health("wait", (str(error),))
-    lacks = (COMMUNITY,) if kind == "community" else ()
-    shown = (*lacks, *(one.text for one in found), f"running transactions {running}")
+    few = (COMMUNITY,) if kind == "community" else ()
+    shown = (*few, *(one.text for one in found), f"running transactions {running}")
     verdicts = {one.verdict for one in found}
     bad = tuple(one.text for one in found if one.verdict != "ok")
     state: Literal["ok", "wait", "unknown"] = (
         "wait" if "wait" in verdicts else "unknown" if "unknown" in verdicts else "ok"
     )
     return Health(state, bad, shown)
+
+
+def find_lacks(server: Server) -> list[str]:
+    """What the server says to commands without which nothing goes live there; it is asked, and told to do nothing.
+
+    Some call themselves Enterprise and have only some of its commands. An answer that says something else, such as
+    a right that is missing, is no proof that there is no such command.
+    """
+    if server.lacks is None:
+        found = []
+        for statement in NEEDED:
+            try:
+                server.ask(f"EXPLAIN {statement}", "Asking what the server can do", **_PROBE)
+            except EditionLacks as refused:
+                found.append(refused.said)
+            except RightMissing:
+                pass
+            except TargetAway:
+                raise
+            except TargetError:
+                pass
+        server.lacks = found
+    return server.lacks
+
+
+def tell_lacks(kind: str, lacks: Sequence[str]) -> str:
+    """One sentence with the server's own words."""
+    more = f" (and {len(lacks) - 1} more)" if len(lacks) > 1 else ""
+    return (
+        f"The server says that it is {kind}, but lacks commands that a switch needs, so nothing is loaded there: "
+        f"{lacks[0].rstrip('.')}{more}"
+    )
 
 
 def edition(server: Server) -> str:
@@ -95,11 +147,12 @@ def _kernel(server: Server) -> dict[str, Any]:
 def figures(server: Server, settings: Mapping[str, Any]) -> Iterator[Figure]:
     """Databases, heap and page cache, each with its threshold."""
     otherwise = settings.get("health_unknown")
-    count = sum(one.name != "system" for one in gather(databases.show(server)))
+    count = len(gather(databases.show(server)))  # the limit counts ``system`` too
     yield Figure("databases", count, limit(server), "", otherwise or "wait")
     yield Figure("heap", _heap(server), settings["heap_percent"], " %", otherwise or "wait")
-    page_cache = _page_cache(server)
-    yield Figure("page cache", page_cache, settings["pagecache_percent"], " %", otherwise or "proceed")
+    # A full page cache is a healthy one: it keeps what it has room for. So neither figure makes anything wait.
+    for what, ratio in _page_cache(server):
+        yield Figure(what, ratio, None)
 
 
 def limit(server: Server) -> int:
@@ -121,8 +174,11 @@ def _heap(server: Server) -> float | None:
     return 100 * heap["used"] / heap["max"] if heap and heap.get("max") else None
 
 
-def _page_cache(server: Server) -> float | None:
+def _page_cache(server: Server) -> Iterator[tuple[str, float]]:
+    """Used pages, and reads that found theirs in it, in percent, as far as the server tells."""
     rows = server.ask(PAGE_CACHE, "Asking for the page cache")
-    found = (row["value"] for row in rows if "page_cache.usage_ratio" in row["name"])
-    ratio = next((value for value in found if value is not None), None)
-    return None if ratio is None else 100 * float(ratio)
+    for what, name in (("page cache used", "usage_ratio"), ("page cache hits", "hit_ratio")):
+        found = (row["value"] for row in rows if f"page_cache.{name}" in row["name"])
+        ratio = next((value for value in found if value is not None), None)
+        if ratio is not None:
+            yield what, 100 * float(ratio)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -12,10 +12,15 @@ from neo4j.time import Date, DateTime, Duration, Time
 
 from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import KEY, Counts, Group, Rows, TableCount, TableKey
+from bgdeploy.targets.groups import find_table
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.keys import key_name
 from bgdeploy.targets.neo4j.names import CYPHER, quote
+from bgdeploy.targets.neo4j.pages import PAGE, Aggregate, End, aggregate, node_pages, relationship_pages
+
+_PAGE_BYTES = 8 << 20  # of a page's rows, as they are in the files
+_DAYS = 999_999_998  # of a span that Python knows
 
 
 @dataclass(frozen=True)
@@ -134,9 +139,31 @@ class Inspection:
         rows = self._ask(query, keys=[list(key) for key in keys])
         named = {f"c{number}": name for number, name in enumerate(columns)}
         return [
-            {**{name: to_native(row[alias]) for alias, name in named.items()}, KEY: tuple(row["key"])}
+            {**{name: _cut(row[alias]) for alias, name in named.items()}, KEY: tuple(row["key"])}
             for row in rows
         ]
+
+    def pages(self, snapshot: Snapshot, group: Group) -> Iterator[pa.Table]:
+        """Every row of a group's table, or of its pair of labels, as ``node_pages`` and ``relationship_pages`` tell.
+
+        Pages have so many rows as take a few megabytes in the files, and are read one after the other.
+        """
+        table = find_table(snapshot, group)
+        each = sum(file.raw_size for file in table.files) // max(1, table.rows)
+        rows = min(PAGE, max(100, _PAGE_BYTES // max(1, each)))
+        if group.kind == "node":
+            return node_pages(self._ask, _end(snapshot, group.name), table.properties, rows=rows)
+        source, target = (_end(snapshot, str(label)) for label in (group.source_label, group.target_label))
+        return relationship_pages(self._ask, group.name, source, target, table.properties, rows=rows)
+
+    def aggregates(self, snapshot: Snapshot, group: Group) -> tuple[int, list[Aggregate]]:
+        """Rows of a group's table, or of its pair of labels, and what the server reckons of each of its properties."""
+        table = find_table(snapshot, group)
+        match = f"MATCH (e:{quote(group.name)})"
+        if group.kind == "relationship":
+            one, two = (quote(str(label)) for label in (group.source_label, group.target_label))
+            match = f"MATCH (:{one})-[e:{quote(group.name)}]->(:{two})"
+        return aggregate(self._ask, match, table.properties)
 
     def _key(self, label: str) -> str:
         rows = self._ask(schema.SHOW_KEYS)
@@ -151,6 +178,12 @@ class Inspection:
         return self.server.read(self.database, cypher, f"Examining {self.database}", **params)
 
 
+def _end(snapshot: Snapshot, label: str) -> End:
+    key = next(node.column("id") for node in snapshot.nodes if node.name == label)
+    assert key is not None
+    return End(label, key)
+
+
 def _total(keys: frozenset[TableKey], rows: Iterable[dict[str, Any]]) -> TableCount:
     present: dict[str, int] = {}
     total = 0
@@ -162,14 +195,32 @@ def _total(keys: frozenset[TableKey], rows: Iterable[dict[str, Any]]) -> TableCo
 
 
 def to_native(value: Any) -> Any:
-    """A value as plain Python has it; nodes and relationships become their properties."""
-    if isinstance(value, Date | DateTime | Time):
-        return value.to_native()
-    if isinstance(value, Duration):
-        days = value.months * 30 + value.days
-        return timedelta(days=days, seconds=value.seconds, microseconds=value.nanoseconds // 1000)
+    """A value as plain Python has it; nodes and relationships become their properties.
+
+    Times finer than Python's own, and durations that are no span, are text as Neo4j writes it.
+    """
+    if isinstance(value, DateTime | Time) and value.nanosecond % 1000:
+        zone = getattr(value.tzinfo, "key", None) or getattr(value.tzinfo, "zone", None)
+        return f"{value.iso_format()}[{zone}]" if zone else value.iso_format()
+    if isinstance(value, Duration) and (value.months or value.nanoseconds % 1000 or abs(value.days) > _DAYS):
+        return value.iso_format()
     if isinstance(value, list):
         return [to_native(one) for one in value]
     if isinstance(value, dict):
         return {name: to_native(one) for name, one in value.items()}
-    return value
+    return _cut(value)
+
+
+def _cut(value: Any) -> Any:
+    """The same with times cut down to the microseconds that Python knows; the driver rounds some of them up."""
+    if isinstance(value, Date):
+        return value.to_native()
+    if isinstance(value, Time):
+        fraction = value.nanosecond // 1000
+        return time(value.hour, value.minute, value.second, fraction, value.tzinfo)
+    if isinstance(value, DateTime):
+        return value.replace(nanosecond=value.nanosecond // 1000 * 1000).to_native()
+    if isinstance(value, Duration):
+        fine = value.seconds * 10**9 + value.nanoseconds
+        return timedelta(days=value.months * 30 + value.days, microseconds=fine // 1000)
+    return [_cut(one) for one in value] if isinstance(value, list) else value

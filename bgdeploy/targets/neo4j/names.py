@@ -4,7 +4,10 @@ from __future__ import annotations
 
 # Cypher 5 is named in each statement, since a server may have another default and quoting follows it.
 CYPHER = "CYPHER 5 "
-STREAM = "__bgdeploy_stream"  # the label of the nodes that keep fence and position during a load
+# The nodes that keep fence and position during a load. A server lists names of what was deleted for ever, so
+# label and properties are few and begin alike: see docs/neo4j.md.
+MARK = "__bgdeploy_"
+STREAM = f"{MARK}stream"
 
 
 def quote(name: str) -> str:

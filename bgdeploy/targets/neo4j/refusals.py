@@ -1,6 +1,6 @@
 """Refusals: what the server or the driver says, turned into what failed and what helps.
 
-Codes as seen on Neo4j 5.26 and 2026.03 (docs/decisions/0005).
+Codes as seen on Neo4j 5.26 and 2026.08 (docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -31,9 +31,14 @@ _LOGIN = "Set neo4j.user and neo4j.password (or neo4j.password_file, or the vari
 
 
 class EditionLacks(TargetError):
-    """This edition of the server has no such command."""
+    """This server has no such command; ``said`` are its own words."""
 
     code = "edition"
+
+    def __init__(self, doing: str, said: str) -> None:
+        cure = "Use Neo4j Enterprise, or target: ladybug, which needs no server."
+        super().__init__(f"{doing}: the server has no such command. {said}", kept=_KEPT, cure=cure)
+        self.said = said
 
 
 class RightMissing(TargetAway):
@@ -94,7 +99,7 @@ def _unauthorized(error: Neo4jError, where: str) -> BgdeployError:
 def _refused(error: Neo4jError, doing: str) -> BgdeployError:
     code = error.code or ""
     if "UnsupportedAdministrationCommand" in code or "NotSystemDatabaseError" in code:
-        return EditionLacks(f"{doing}: {COMMUNITY}.", kept=_KEPT, cure=_LOOK)
+        return EditionLacks(doing, _line(error))
     if "DatabaseLimitReached" in code:
         what = f"{doing}: the server has as many databases as it may hold. {_line(error)}"
         return TargetFull(what, kept=_KEPT, cure="Lower keep_databases, or raise the server's limit.")
@@ -139,9 +144,19 @@ def _unreachable(error: Exception, where: str) -> BgdeployError:
         cure = "Is it the Bolt port, and does it want TLS (bolt+s://, neo4j+s://)?"
         return TargetAway(what, kept=_KEPT, cure=cure)
     if isinstance(error, ServiceUnavailable | SessionExpired | DriverError | OSError):
-        return TargetAway(f"The Neo4j server {where} cannot be reached: {causes}", kept=_KEPT, cure=_LOOK)
+        what = f"The Neo4j server {where} cannot be reached: {_shortest(error)}."
+        return TargetAway(what, kept=_KEPT, cure=_LOOK)
     what = f"The Neo4j server {where} answered with something unexpected: {causes}"
     return TargetError(what, kept=_KEPT, cure=_LOOK)
+
+
+def _shortest(error: Exception) -> str:
+    """What the system says of a connection, where it says anything; else what the driver says of it."""
+    chain = _chain(error)
+    system = [one.strerror for one in chain if isinstance(one, OSError) and one.strerror]
+    if any(isinstance(one, TimeoutError) for one in chain):
+        return "it does not answer"
+    return (system[-1] if system else _line(chain[0])).rstrip(".").lower()
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

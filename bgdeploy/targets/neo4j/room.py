@@ -32,9 +32,9 @@ def find_needs(server: Server, snapshot: Snapshot, running: Sequence[str]) -> It
     """Databases, file descriptors, and the disk where the server's own is ours to look at."""
     there = {one.name for one in gather(databases.show(server))}
     coming = sum(name not in there for name in running)
-    count, most = len(there - {"system"}), limit(server)
+    count, most = len(there), limit(server)  # ``system`` is one of them
     also = f" + {coming} being made" if coming else ""
-    words = f"databases at the server: {count} exist{also} + 1 to load, its limit is {most}"
+    words = f"databases at the server: {count} exist (with system){also} + 1 to load, its limit is {most}"
     yield Need("databases at the server", count + coming + 1, most, words)
     yield from _files(server, coming)
     yield from _disk(server, snapshot)

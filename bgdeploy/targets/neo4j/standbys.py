@@ -2,19 +2,27 @@
 
 The move of the alias is what counts. So what is still to be protected is noted beside the build, with
 what the server said, before the move; it is taken up again at each scan.
+
+A read-only database whose server crashed may not come back: it may not rebuild an index that was not on
+disk yet. So nothing is made read-only before a checkpoint, and what is down all the same is healed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bgdeploy.clock import wall
 from bgdeploy.errors import BgdeployError, TargetAway, TargetError
 from bgdeploy.targets.neo4j import databases
 from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.statuses import Found
 
 _NOTE = "to-protect"
+_STOPPED = "stopped"  # we stopped it, and mean to start it again
+_HEALING = "healing"  # we made it writable, so that it can start
+_HEAL_AGAIN = 600.0  # seconds before one that did not start is tried again
 
 
 def owe(builds: Path, database: str) -> None:
@@ -55,24 +63,88 @@ def _read(note: Path) -> str:
         return ""
 
 
-def protect(server: Server, builds: Path, *, live: Sequence[str]) -> None:
+def protect(server: Server, builds: Path, *, live: Collection[str]) -> None:
     """Make read-only what is owed, but nothing that an alias points at; what cannot be done stays owed."""
     for database in owed(builds):
         if database not in live:
-            _protect(server, builds / database / _NOTE, database)
+            _protect(server, builds, database)
 
 
-def _protect(server: Server, note: Path, database: str) -> None:
+def _protect(server: Server, builds: Path, database: str) -> None:
+    note = builds / database / _NOTE
     try:
+        start_again(server, builds, database)
         found = databases.look(server, database)
         if found.verdict == "online":
-            databases.set_access(server, database, read_only=True)
+            make_read_only(server, builds, found, live=False)
         elif found.verdict != "absent":
             raise TargetAway(f"{database} cannot be made read-only now: {found.text}.")
     except BgdeployError as error:
-        with suppress(OSError):  # whoever dropped it was quicker, or the disk is full: it stays owed
-            note.write_text(error.what, encoding="utf-8")
+        _owe_still(note, error)
     else:
         note.unlink(missing_ok=True)
         with suppress(OSError):  # a build's own files are in it
             note.parent.rmdir()
+
+
+def _owe_still(note: Path, error: BgdeployError) -> None:
+    with suppress(OSError):  # whoever dropped it was quicker, or the disk is full: it stays owed
+        note.write_text(error.what, encoding="utf-8")
+
+
+def make_read_only(server: Server, builds: Path, found: Found, *, live: bool) -> None:
+    """Protect a database that is online, once a crash of its server cannot keep it from starting."""
+    if found.access != "read-only":
+        databases.make_durable(server, found.name, builds / found.name / _STOPPED, live=live)
+        databases.set_access(server, found.name, read_only=True)
+
+
+def start_again(server: Server, builds: Path, database: str) -> None:
+    """Start a database that an earlier run stopped for its checkpoint."""
+    databases.start_again(server, database, builds / database / _STOPPED)
+
+
+def find_down(builds: Path, there: Collection[Found]) -> list[Found]:
+    """What does not start and is read-only, or was when its healing began."""
+    return [
+        one
+        for one in there
+        if one.verdict == "stuck"
+        and (one.access == "read-only" or _is_healing(builds / one.name / _HEALING))
+        and all(row["currentStatus"] in ("offline", "online") for row in one.rows)  # nothing worse
+        and any(row["requestedStatus"] == "online" for row in one.rows)
+    ]
+
+
+def _is_healing(note: Path) -> bool:
+    """Begun and cut off; or, where the note holds what the server said to it, failed some time ago."""
+    try:
+        found = note.stat()
+    except FileNotFoundError:
+        return False
+    return found.st_size == 0 or wall() - found.st_mtime > _HEAL_AGAIN
+
+
+def heal(server: Server, builds: Path, down: Found, *, live: bool) -> None:
+    """Start a database that is down since it is read-only, and protect it again, now or when that works.
+
+    Raises TargetError, with the server's words, where it does not start though it may be written.
+    """
+    note = builds / down.name / _HEALING
+    with _translated(builds):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text("")
+        (note.parent / _NOTE).touch()
+    databases.set_access(server, down.name, read_only=False)
+    try:
+        databases.restart(server, down.name)
+    except TargetError as error:
+        _owe_still(note, error)
+        raise
+    note.unlink(missing_ok=True)
+    try:
+        make_read_only(server, builds, databases.look(server, down.name), live=live)
+    except BgdeployError as error:
+        _owe_still(note.parent / _NOTE, error)
+    else:
+        forgive(builds, down.name)

@@ -83,7 +83,11 @@ def find(rows: Rows, name: str) -> Found:
 def list_databases(rows: Rows) -> list[DatabaseInfo]:
     """Every database but the server's own: ``system``, the default one, and composites."""
     own = {str(row["name"]) for row in rows if row["type"] in _NOT_OURS or row["default"] or row["home"]}
-    return [DatabaseInfo(one.name, _status(one)) for one in gather(rows) if one.name not in own]
+    return [
+        DatabaseInfo(one.name, _status(one), trouble="" if one.verdict == "online" else one.text)
+        for one in gather(rows)
+        if one.name not in own
+    ]
 
 
 def _status(one: Found) -> Status:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bgdeploy import log
 from bgdeploy.errors import BadInput, BgdeployError, NameTaken, NotFound, TargetAway, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.finding import Check
@@ -24,7 +25,7 @@ from bgdeploy.targets.neo4j.community import (
     refuse_to_switch,
 )
 from bgdeploy.targets.neo4j.offline.store import discard
-from bgdeploy.targets.neo4j.statuses import list_databases
+from bgdeploy.targets.neo4j.statuses import Found, gather, list_databases
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,6 +74,7 @@ class Neo4j:
         from bgdeploy.targets.neo4j.loaders import load
 
         folder, place = self._folder(ticket.database), place_of(self._server, ticket.database)
+        standbys.start_again(self._server, self._builds, place)
         if ledger.done():  # the last run may have come as far as to protect it
             databases.make_writable(self._server, place)
         try:
@@ -114,8 +116,13 @@ class Neo4j:
         databases.await_copies(self._server, place_of(self._server, ticket.database))
         reach("publish.before")
         if whole and self._settings["read_only"] == "live":
-            databases.set_access(self._server, ticket.database, read_only=True)
+            self._protect(ticket.database)
         reach("publish.renamed")
+
+    def _protect(self, database: str) -> None:
+        standbys.start_again(self._server, self._builds, database)
+        found = databases.look(self._server, database)
+        standbys.make_read_only(self._server, self._builds, found, live=database in self.aliases().values())
 
     def _warm_up(self, database: str, query: str) -> None:
         try:
@@ -150,10 +157,27 @@ class Neo4j:
             standbys.owe(self._builds, str(left))
         aliases.move_alias(self._server, name, database, generation)
         with suppress(BgdeployError, OSError):  # it was moved and read back: whatever fails now is done later
-            self.catch_up()
+            self._pay()
 
-    def catch_up(self) -> None:
-        """Make read-only what aliases left, where that failed before."""
+    def catch_up(self, owned: Owned) -> None:
+        """Start what is down since it is read-only, and make read-only what aliases left, where that failed before."""
+        live = frozenset(self.aliases().values())
+        down = standbys.find_down(self._builds, gather(databases.show(self._server)))
+        mine = owned() if down else {}
+        for one in down:
+            if one.name in mine:
+                self._heal(one, live=one.name in live)
+        self._pay()
+
+    def _heal(self, down: Found, *, live: bool) -> None:
+        try:
+            standbys.heal(self._server, self._builds, down, live=live)
+        except BgdeployError as error:  # one that does not start must not hold up the others
+            log.emit("service.trouble", what=f"starting {down.name}, which is {down.text},", error=error)
+        else:
+            log.emit("database.healed", database=down.name, said=down.text)
+
+    def _pay(self) -> None:
         if standbys.owed(self._builds):
             standbys.protect(self._server, self._builds, live=tuple(self.aliases().values()))
 

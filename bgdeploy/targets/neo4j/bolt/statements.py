@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bgdeploy.targets.neo4j.names import CYPHER, STREAM, quote
+from bgdeploy.targets.neo4j.names import CYPHER, MARK, STREAM, quote
 
 GUARD = "bgdeploy_stream"
 CREATE_GUARD = (
-    f"{CYPHER}CREATE CONSTRAINT {GUARD} IF NOT EXISTS FOR (s:{STREAM}) REQUIRE (s.number, s.start) IS UNIQUE"
+    f"{CYPHER}CREATE CONSTRAINT {GUARD} IF NOT EXISTS FOR (s:{STREAM}) REQUIRE s.{MARK}range IS UNIQUE"
 )
 DROP_GUARD = f"{CYPHER}DROP CONSTRAINT {GUARD} IF EXISTS"
 
@@ -19,24 +19,28 @@ DROP_GUARD = f"{CYPHER}DROP CONSTRAINT {GUARD} IF EXISTS"
 # whose streams and guard are gone by then. Two that come at once are told apart by the guard.
 CREATE_STREAMS = (
     f"{CYPHER}MATCH (n) WITH count(n) AS found WHERE found = 0 UNWIND $streams AS one CREATE (s:{STREAM}) "
-    "SET s.number = one.number, s.start = one.start, s.stop = one.stop, s.at = one.start, s.fence = $fence, s.snapshot = $snapshot"
+    f"SET s.{MARK}range = [one.number, one.start, one.stop], s.{MARK}at = one.start, s.{MARK}fence = $fence, "
+    f"s.{MARK}snapshot = $snapshot"
 )
 READ_STREAMS = (
-    f"{CYPHER}MATCH (s:{STREAM}) RETURN elementId(s) AS id, s.number AS number, s.start AS start, "
-    "s.stop AS stop, s.at AS at, s.fence AS fence, s.snapshot AS snapshot ORDER BY number, start"
+    f"{CYPHER}MATCH (s:{STREAM}) RETURN elementId(s) AS id, s.{MARK}range[0] AS number, "
+    f"s.{MARK}range[1] AS start, s.{MARK}range[2] AS stop, s.{MARK}at AS at, s.{MARK}fence AS fence, "
+    f"s.{MARK}snapshot AS snapshot ORDER BY number, start"
 )
 # The first SET takes the node's lock, so what is read after it is what the last owner committed.
 TAKE_OVER = (
-    f"{CYPHER}MATCH (s:{STREAM}) WHERE s.snapshot = $snapshot SET s.touched = $fence "
-    "WITH s WHERE s.fence <= $fence SET s.fence = $fence"
+    f"{CYPHER}MATCH (s:{STREAM}) WHERE s.{MARK}snapshot = $snapshot SET s.{MARK}touched = $fence "
+    f"WITH s WHERE s.{MARK}fence <= $fence SET s.{MARK}fence = $fence"
 )
 # Stands before the first statement of a batch, which then does nothing where the fence or the row is another.
 MOVE_ON = (
-    f"MATCH (s:{STREAM}) WHERE elementId(s) = $stream SET s.touched = $fence "
-    "WITH s WHERE s.fence = $fence AND s.at = $at SET s.at = $next WITH s "
+    f"MATCH (s:{STREAM}) WHERE elementId(s) = $stream SET s.{MARK}touched = $fence "
+    f"WITH s WHERE s.{MARK}fence = $fence AND s.{MARK}at = $at SET s.{MARK}at = $next WITH s "
 )
 MOVED = 2  # properties that MOVE_ON sets; fewer when it found another fence or row
-REMOVE_STREAMS = f"{CYPHER}MATCH (s:{STREAM}) SET s.touched = $fence WITH s WHERE s.fence = $fence DELETE s"
+REMOVE_STREAMS = (
+    f"{CYPHER}MATCH (s:{STREAM}) SET s.{MARK}touched = $fence WITH s WHERE s.{MARK}fence = $fence DELETE s"
+)
 COUNT_NODES = f"{CYPHER}MATCH (n) RETURN count(*) AS rows"
 
 

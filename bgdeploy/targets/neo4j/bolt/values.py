@@ -55,33 +55,38 @@ def to_python(table: pa.Table, name: str, where: str) -> list[Any]:
         column = column.cast(_with(column.type, pa.float32()))
     elif getattr(kind, "unit", "") == "ns" or is_.is_duration(kind):
         return _to_nanoseconds(column)
+    zone = _zone(kind)
+    if zone is not None:
+        column = column.cast(_with(column.type, pa.timestamp(kind.unit, "UTC")))
     try:
         values = list(column.to_pylist())
     except (OverflowError, ValueError) as error:
         if is_.is_date(kind) or is_.is_timestamp(kind):
             raise outside_of_calendar(where, name) from error
         raise
-    if getattr(kind, "tz", None) is None:
+    if zone is None:
         return values
-    return [[_zoned(x) for x in one] if isinstance(one, list) else _zoned(one) for one in values]
+    return [[_named(x, zone) for x in one] if isinstance(one, list) else _named(one, zone) for one in values]
 
 
-class NamedOffset(tzinfo):
-    """A zone at one moment: its name and the offset it has then.
+class Zone(tzinfo):
+    """A zone's name for a moment that is given as its clock shows it at UTC.
 
-    The driver asks a zone about its own kind of time, which CPython's zoneinfo reads as if it were a
-    datetime: it was seen to take the process down.
+    The driver sends moments as UTC with the zone's name beside, and asks a zone for nothing but its offset. A real
+    one has offsets of odd seconds, before there was railway time, which the driver refuses; and it would ask it
+    about its own kind of time, which CPython's zoneinfo reads as if it were a datetime: it was seen to take the
+    process down.
     """
 
-    def __init__(self, key: str, offset: timedelta) -> None:
-        self.key, self._offset = key, offset
+    def __init__(self, key: str) -> None:
+        self.key = key
 
     def utcoffset(self, moment: object) -> timedelta:
-        """The same at every moment."""
-        return self._offset
+        """None at any moment: the clock shows UTC."""
+        return timedelta(0)
 
     def dst(self, moment: object) -> None:
-        """Not told: the offset holds it."""
+        """Not told."""
         return
 
     def tzname(self, moment: object) -> str:
@@ -89,13 +94,14 @@ class NamedOffset(tzinfo):
         return self.key
 
 
-def _zoned(moment: datetime | None) -> datetime | None:
-    """The same moment with a zone that the driver can ask."""
-    key = getattr(moment.tzinfo, "key", None) if moment is not None else None
-    offset = moment.utcoffset() if moment is not None else None
-    if moment is None or key is None or offset is None:
-        return moment
-    return moment.replace(tzinfo=NamedOffset(key, offset))
+def _zone(kind: pa.DataType) -> Zone | None:
+    """The zone of moments that have one with a name."""
+    tz = getattr(kind, "tz", None)
+    return None if tz is None or tz[0] in "+-" else Zone(tz)
+
+
+def _named(moment: datetime | None, zone: Zone) -> datetime | None:
+    return moment if moment is None else moment.replace(tzinfo=zone)
 
 
 def _with(kind: pa.DataType, inner: pa.DataType) -> pa.DataType:
@@ -114,8 +120,14 @@ def _to_nanoseconds(column: pa.ChunkedArray) -> list[Any]:
     numbers = column.cast(pa.int64()).to_pylist()
     if is_.is_time(kind):
         return [None if one is None else Time.from_ticks(one) for one in numbers]
-    whole = column.cast(pa.timestamp("us", kind.tz), safe=False).to_pylist()
-    return [None if one is None else _moment(one, number) for one, number in zip(whole, numbers, strict=True)]
+    # In integers: Arrow's casts cut towards zero, so that a moment before 1970 would become a later one.
+    coarse = pa.array([None if one is None else one // 1000 for one in numbers], pa.int64())
+    zone = _zone(kind)
+    whole = coarse.cast(pa.timestamp("us", "UTC" if zone else kind.tz)).to_pylist()
+    return [
+        None if one is None else _moment(one.replace(tzinfo=zone or one.tzinfo), number)
+        for one, number in zip(whole, numbers, strict=True)
+    ]
 
 
 def _duration(nanoseconds: int) -> Duration:
@@ -125,7 +137,7 @@ def _duration(nanoseconds: int) -> Duration:
 
 def _moment(whole: datetime, nanoseconds: int) -> DateTime:
     fraction: int = nanoseconds % 10**9
-    return DateTime.from_native(_zoned(whole) or whole).replace(nanosecond=fraction)
+    return DateTime.from_native(whole).replace(nanosecond=fraction)
 
 
 def _check(column: pa.ChunkedArray, name: str, where: str) -> None:
