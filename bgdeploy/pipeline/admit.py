@@ -382,7 +382,7 @@ def _about_files(site: Site, job: Row, found: str) -> dict[str, Any]:
 
 
 def find_damage(site: Site, job: Row, found: str) -> BadInput | None:
-    """Return the error for a file of a job's snapshot that cannot be read to its end, by a process of no value."""
+    """Return the error for a file of a job's snapshot that cannot be read to its end; an inspector reads every page."""
     request = {**_about_files(site, job, found), "op": "read"}
     try:
         site.inspectors.wait(site.inspectors.ask(request))
