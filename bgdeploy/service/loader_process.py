@@ -243,7 +243,10 @@ def _verify(target: Target, ticket: dict[str, Any], line: Line, snapshot: Snapsh
     """Read what to expect while the load still runs; its end brings a second ticket, which names the database."""
     from bgdeploy.pipeline.verify import expecting, verify
 
-    with _scratch(ticket) as folder, expecting(snapshot, folder) as expected:
+    with (
+        _scratch(ticket) as folder,
+        expecting(snapshot, folder, across=target.keys_cross_folders) as expected,
+    ):
         right, ledger = _right(json.loads(line.replies.get()), line)
         done = verify(target, right.database, expected, ledger.stored or ())
     ledger.step("verified")

@@ -65,7 +65,10 @@ def canonical(kind: pa.DataType, ref: str, duck: str, unit: str = "us") -> str:
             if "ZONE" in duck
             else f"CAST({ref} AS {plain_type(kind)})"
         )
-    if is_.is_time(kind) or is_.is_duration(kind):
+    if is_.is_time(kind):
+        # A target that has no times of day holds the span since midnight.
+        return f"CAST({ref} AS BIGINT) {_TO_NS[unit]}" if duck == "BIGINT" else f"epoch_ns({ref})"
+    if is_.is_duration(kind):
         fine = kind.unit == "ns"
         if duck in ("BIGINT", "INTEGER", '"NULL"'):
             return f"CAST({ref} AS BIGINT) {(_TO_NS if fine else _TO_US)[unit]}"
@@ -166,13 +169,19 @@ def keeps_labels(tables: Iterable[Table]) -> bool:
     return any(table.column("labels") is not None or len(table.labels) > 1 for table in tables)
 
 
-def subjects(snapshot: Snapshot) -> list[Subject]:
-    """Return what a snapshot's proof is made of, nodes first."""
+def subjects(snapshot: Snapshot, *, across: bool = False) -> list[Subject]:
+    """Return what a snapshot's proof is made of, nodes first.
+
+    ``across``: the target asks for nodes by label alone, so that a label's are those of every folder that carry it and
+    have their id under the same name; each is compared with all its labels.
+    """
     found: list[Subject] = []
     for name in dict.fromkeys(table.name for table in snapshot.nodes):
         mine = tuple(table for table in snapshot.nodes if table.name == name)
         keys: tuple[pa.DataType, ...] = (_key_kind(mine),)
-        found.append(Subject("node", name, None, None, mine, mine[0].properties, keys, keeps_labels(mine)))
+        some = tuple(table for table in snapshot.nodes if _carries(table, mine[0])) if across else mine
+        labels = across or keeps_labels(mine)
+        found.append(Subject("node", name, None, None, some, mine[0].properties, keys, labels))
     for name in dict.fromkeys(table.name for table in snapshot.relationships):
         mine = tuple(table for table in snapshot.relationships if table.name == name)
         pairs = {
@@ -191,6 +200,18 @@ def subjects(snapshot: Snapshot) -> list[Subject]:
             )
             found.append(Subject("relationship", name, None, None, mine, mine[0].properties, kinds))
     return [one for one in found if one.rows]
+
+
+def _carries(table: Table, of: Table) -> bool:
+    """True for a folder some of whose nodes may carry the label of another, with their id under the same name."""
+    named = of.name in table.labels or table.column("labels") is not None
+    one, other = table.key("id"), of.key("id")
+    return named and one.name == other.name and _is_text(one.kind) == _is_text(other.kind)
+
+
+def overlap(wanted: Iterable[Subject]) -> list[Subject]:
+    """Return the labels whose nodes may lie in folders of other labels too."""
+    return [one for one in wanted if any(folder.name != one.name for folder in one.folders)]
 
 
 def end_labels(snapshot: Snapshot, table: Table, role: Role) -> list[str]:
@@ -289,7 +310,10 @@ class Files:
         )
         number = ["file_row_number AS row_number"] if numbered else ["-1 AS row_number"]
         source = _parquet(links, ", file_row_number = true" if numbered else "")
-        return Shape(tuple(files), f"SELECT {', '.join([*number, *keys, *values])} FROM {source}")
+        select = f"SELECT {', '.join([*number, *keys, *values])} FROM {source}"
+        if subject.kind == "node" and subject.name not in folder.labels:
+            select = f"SELECT * FROM ({select}) WHERE list_contains(c{len(subject.properties)}, {text(subject.name)})"
+        return Shape(tuple(files), select)
 
     def _value(self, file: DataFile, column: Column, kind: pa.DataType) -> str:
         """A column of the table as a file has it, in the canonical type."""
@@ -460,8 +484,9 @@ class Found:
                     query = f"SELECT {_sums(subject, ids, columns=columns)} FROM ({rows})"
                     total += _digest(subject, self.duck.execute(query).fetchall()[0])
                     if file is not None:
-                        file.write(self._hashes_of(rows, file.tell() // 8))
-                if subject.kind == "node" and page.num_rows and len(some) < _LOOKED_UP:
+                        placed = "place" in page.schema.names
+                        file.write(self._hashes_of(rows, file.tell() // 8, placed=placed))
+                if "place" in page.schema.names and page.num_rows and len(some) < _LOOKED_UP:
                     some.append((page["place"][0].as_py(), page["k0"][0].as_py()))
         if ends:
             self._hashes[subject.name] = _mapped(self._path(subject.name))
@@ -480,6 +505,9 @@ class Found:
             ids = "k0, k1"
         elif subject.kind == "relationship":
             ids = "hash(k0), hash(k1)"
+        spans = {name: page[name].type for name in page.schema.names if is_.is_duration(page[name].type)}
+        for name in spans:  # DuckDB's own spans know no nanoseconds
+            page = page.set_column(page.schema.get_field_index(name), name, page[name].cast(pa.int64()))
         self.duck.register("page", page)
         try:
             types = {row[0]: row[1] for row in self.duck.execute("DESCRIBE page").fetchall()}
@@ -488,17 +516,24 @@ class Found:
                 name = f"k{place}"
                 values.append(name if "p0" in types else f"{canonical(kind, name, types[name])} AS {name}")
             kinds = _columns(subject)
-            values += [
-                f"{canonical(kind, f'c{at}', types[f'c{at}'])} AS c{at}" for at, kind in enumerate(kinds)
-            ]
-            if subject.labels:
-                values[-1] = f"list_sort(c{len(kinds) - 1}) AS c{len(kinds) - 1}"
+            for at, kind in enumerate(kinds):
+                name = f"c{at}" if f"c{at}" in types else "l0"  # labels that no property holds
+                unit = spans[name].unit if name in spans else "us"
+                value = canonical(kind, name, types[name], unit)
+                labels = subject.labels and at == len(kinds) - 1
+                values.append(f"{f'list_sort({value})' if labels else value} AS c{at}")
             yield f"SELECT {', '.join(values)} FROM page", ids
         finally:
             self.duck.unregister("page")
 
-    def _hashes_of(self, rows: str, start: int) -> bytes:
-        """The ids' hashes in the order of their places from ``start``; a place that no node has gets a zero."""
+    def _hashes_of(self, rows: str, start: int, *, placed: bool) -> bytes:
+        """The ids' hashes in the order of their places from ``start``; a place that no node has gets a zero.
+
+        Where nodes have no places they are in any order, which tells whether labels share ids.
+        """
+        if not placed:
+            hashes = self.duck.sql(f"SELECT hash(k0) AS h FROM ({rows})").to_arrow_table().column("h")
+            return _bytes(hashes.combine_chunks())
         last, count = self.duck.execute(f"SELECT max(place), count(*) FROM ({rows})").fetchall()[0]
         if not count:
             return b""
@@ -508,8 +543,7 @@ class Found:
                 f"SELECT coalesce(h, 0) AS h FROM range({start}, {last + 1}) AS r(p)"
                 f" LEFT JOIN (SELECT place, hash(k0) AS h FROM ({rows})) ON place = p ORDER BY p"
             )
-        hashes = self.duck.sql(query).to_arrow_table().column("h").combine_chunks()
-        return bytes(memoryview(hashes.buffers()[1])[: 8 * len(hashes)])
+        return _bytes(self.duck.sql(query).to_arrow_table().column("h").combine_chunks())
 
     def shared(self, labels: Sequence[str]) -> int:
         """How many ids several of these tables have, of those whose hashes are kept."""
@@ -527,6 +561,10 @@ class Found:
 
     def _path(self, label: str) -> Path:
         return self._folder / f"{hashlib.sha256(label.encode()).hexdigest()[:16]}.hashes"
+
+
+def _bytes(hashes: pa.Array) -> bytes:
+    return bytes(memoryview(hashes.buffers()[1])[8 * hashes.offset : 8 * (hashes.offset + len(hashes))])
 
 
 def _mapped(path: Path) -> pa.Array:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from bgdeploy.finding import Check
-from bgdeploy.snapshots.source import Kind, Snapshot
+from bgdeploy.snapshots.source import Column, Kind, Snapshot
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,6 +142,13 @@ class TableCount:
     )  # non-null values per column, where not all are read back
 
 
+class End(NamedTuple):
+    """The nodes of one table: its label, and the column that holds their ids."""
+
+    label: str
+    key: Column
+
+
 class Samples(Protocol):
     """What proves a database that is too large to be read back: rows by their keys, beside the counts of values."""
 
@@ -168,23 +175,24 @@ class Inspector(Protocol):
     def held(self, kind: Kind, name: str) -> Mapping[str, str]:
         """The type of each column of a table in the target's own words; nothing where it has types per value only."""
 
-    def nodes(self, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield every node of a table in pages that fit into memory.
+    def nodes(self, end: End, columns: Sequence[Column], *, labels: bool, width: int) -> Iterator[pa.Table]:
+        """Yield every node of a table in pages that fit into memory; ``width`` is about what a row has in bytes.
 
-        ``k0`` is the id, ``c0``, ``c1``, ... are the columns; ``place``, where there is one, is a whole number that
-        names the node, from 0 and with few gaps, in rising order from page to page.
+        ``k0`` is the id, ``c0``, ``c1``, ... are the columns, and with ``labels`` the last of them, or ``l0``, has all
+        labels. ``place``, where there is one, is a whole number that names the node, from 0 and with few gaps, in
+        rising order from page to page. Raises VerifyFailed for a value of another type than its column's.
         """
 
     def relationships(
-        self, name: str, source: str, target: str, columns: Sequence[str]
+        self, name: str, source: End, target: End, columns: Sequence[Column], *, width: int
     ) -> Iterator[pa.Table]:
         """Yield every relationship between two tables: ``p0`` and ``p1``, the places of both ends, or ``k0`` and
         ``k1``, their ids; and the columns as above."""
 
-    def place_of(self, name: str, key: Any) -> int | None:
+    def place_of(self, end: End, key: Any) -> int | None:
         """The place of the node with this id, found by the index of ids; None where there is not just one."""
 
-    def incoming(self, name: str, source: str, target: str, key: Any) -> int:
+    def incoming(self, name: str, source: End, target: End, key: Any) -> int:
         """How many relationships end at the node with this id, counted from its side."""
 
     def troubles(self, snapshot: Snapshot) -> list[str]:

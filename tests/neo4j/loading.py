@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bgdeploy.pipeline.verify import verify
+from bgdeploy.pipeline.verify import Verified, expecting, verify
 from bgdeploy.snapshots.generate import write_snapshot
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.snapshots.source import Snapshot
@@ -79,7 +79,7 @@ class Loading:
         plain = {
             "state_dir": str(self.folder / "state"), "concurrency": 2, "batch_rows": 100, "read_only": "none",
             "health_unknown": None, "heap_percent": 85, "indexes": [], "warm_up": [],
-            "reader_roles": [],
+            "reader_roles": [], "proof_rows": 1_000_000,
         }  # fmt: skip
         return {**plain, **self.options}
 
@@ -93,7 +93,12 @@ class Loading:
 
     def verify(self) -> dict[str, dict[str, int]]:
         assert self.ledger.groups is not None
-        return verify(self.target(), "neo4j", self.snapshot, self.ledger.groups)
+        return self.prove().counts
+
+    def prove(self) -> Verified:
+        assert self.ledger.groups is not None
+        with expecting(self.snapshot, self.folder / "scratch", across=True) as expected:
+            return verify(self.target(), "neo4j", expected, self.ledger.groups)
 
 
 def loading(folder: Path, uri: str, rows: int = 2000, **options: Any) -> Loading:

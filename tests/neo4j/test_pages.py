@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date, time
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,8 +14,9 @@ import pytest
 
 from bgdeploy.errors import VerifyFailed
 from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.targets.base import End
 from bgdeploy.targets.neo4j.inspection import Inspection
-from bgdeploy.targets.neo4j.pages import Ask, End, Form, form_of, node_pages, relationship_pages
+from bgdeploy.targets.neo4j.pages import Ask, Form, form_of, node_pages, relationship_pages
 from bgdeploy.targets.neo4j.target import Neo4j
 from tests.neo4j.loading import Loading, loading_of
 from tests.neo4j.servers import Community
@@ -202,16 +205,34 @@ def test_one_changed_value_is_found(loaded: Loading, lts_server: Community, chan
     assert read(loaded, "Thing", 1000) == before
 
 
+def test_every_value_is_proven_and_one_that_differs_is_told(loaded: Loading, lts_server: Community) -> None:
+    assert loaded.prove().proof["compared"] == "every value"
+    with lts_server.driver() as driver, driver.session(database="neo4j") as session:
+        one = session.run("MATCH (n:Thing {id: 2}) RETURN n.i64, n.span").single(strict=True).values()
+        two = session.run("MATCH (:Thing {id: 1})-[r:JOINS]->() RETURN r.text").single(strict=True).value()
+        session.run("MATCH (n:Thing {id: 2}) SET n.i64 = 77, n.span = null").consume()
+        session.run("MATCH (:Thing {id: 1})-[r:JOINS]->() SET r.text = 'x'").consume()
+        with pytest.raises(VerifyFailed) as caught:
+            loaded.verify()
+        kept = {"i64": one[0], "span": one[1], "text": two}
+        session.run("MATCH (n:Thing {id: 2}) SET n.i64 = $i64, n.span = $span", kept).consume()
+        session.run("MATCH (:Thing {id: 1})-[r:JOINS]->() SET r.text = $text", kept).consume()
+    said = caught.value.what
+    assert re.search(r"Thing +columns that differ +none +i64, span\n", said), said
+    assert re.search(r"a.parquet row \d +i64 +-?\d+ +77\n", said), said
+    assert re.search(r"JOINS\S+ +columns that differ +none +text\n", said), said
+    assert loaded.prove().proof["compared"] == "every value"
+
+
 def test_the_server_reckons_what_the_files_hold(loaded: Loading) -> None:
     with loaded.target().inspect("neo4j") as inspector:
         assert isinstance(inspector, Inspection)
         assert loaded.ledger.groups is not None
         for group in loaded.ledger.groups:
-            got = [row for page in inspector.pages(loaded.snapshot, group) for row in exact(page)]
+            got = read(loaded, group.name, 1000)
             rows, found = inspector.aggregates(loaded.snapshot, group)
             table = next(table for table in loaded.snapshot.tables if table.name == group.name)
             assert rows == len(got) == group.rows
-            assert sorted(got) == read(loaded, group.name, 1000)
             for column, one in zip(table.properties, found, strict=True):
                 values = VALUES[column.name].cast(wide(VALUES[column.name].type))
                 assert one.present == len(values) - values.null_count, column.name
@@ -235,3 +256,27 @@ def test_every_type_that_is_loaded_has_a_form() -> None:
         assert isinstance(form_of(plain), Form)
     with pytest.raises(KeyError):
         form_of(pa.decimal128(9, 2))
+
+
+def test_nodes_that_carry_the_labels_of_two_folders_are_proven_once_for_each(
+    lts_server: Community, tmp_path: Path
+) -> None:
+    lts_server.empty()
+    one = loading_of(
+        tmp_path,
+        lts_server.uri,
+        {
+            "nodes/Person/a.parquet": {"id": ["a", "b"], "labels": ["Boss", None], "age": [1, 2]},
+            "nodes/Boss/a.parquet": {"id": ["c"], "age": [3], "car": ["red"]},
+            "relationships/KNOWS/from=Person/to=Boss/a.parquet": {"source": ["b"], "target": ["c"]},
+        },
+    )
+    one.load()
+    try:
+        assert one.prove().proof["compared"] == "every value"
+        with lts_server.driver() as driver, driver.session(database="neo4j") as session:
+            session.run("MATCH (n {id: 'a'}) SET n.car = 'blue'").consume()
+        with pytest.raises(VerifyFailed, match="car"):
+            one.verify()
+    finally:
+        lts_server.empty()

@@ -21,6 +21,7 @@ from bgdeploy.snapshots.parquet import Parquet, floor_to_microseconds
 from bgdeploy.snapshots.sample import sample
 from bgdeploy.snapshots.schema import label_counts, open_snapshot
 from bgdeploy.snapshots.source import Column, Snapshot
+from bgdeploy.targets.base import End
 from bgdeploy.targets.ladybug.build import Build, build
 from bgdeploy.targets.ladybug.inspection import Inspection
 from bgdeploy.targets.ladybug.types import is_native, refuses
@@ -416,8 +417,9 @@ def test_ids_over_the_whole_range_of_unsigned_integers_join_and_are_found(tmp_pa
         found = engine.rows("MATCH (a)-[r:R]->(b) RETURN a.id AS one, b.id AS two ORDER BY two")
         assert [tuple(row.values()) for row in found] == [(ids[0], ids[1]), (ids[1], ids[2])]
         look = Inspection(engine)
-        assert sorted(look.place_of("U", one) or 0 for one in ids) == [0, 1, 2]
-        assert [look.incoming("R", "U", "U", one) for one in ids] == [0, 1, 1]
+        end = End("U", Column("id", pa.uint64(), "id"))
+        assert sorted(look.place_of(end, one) or 0 for one in ids) == [0, 1, 2]
+        assert [look.incoming("R", end, end, one) for one in ids] == [0, 1, 1]
 
 
 def test_labels_are_what_the_rows_say_whatever_the_footer_says(tmp_path: Path) -> None:

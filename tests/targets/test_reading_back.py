@@ -13,7 +13,7 @@ from benchmarks.mutations import Loaded, Memory, target
 from bgdeploy.errors import VerifyFailed
 from bgdeploy.pipeline.verify import expecting, verify
 from bgdeploy.snapshots.schema import open_snapshot
-from bgdeploy.targets.base import Ticket
+from bgdeploy.targets.base import End, Ticket
 from bgdeploy.targets.ladybug import inspection
 from tests.snapshots.folders import write
 
@@ -48,8 +48,10 @@ def test_hubs_gaps_and_wide_rows_are_read_back_whole_in_small_pages(
     monkeypatch.setattr(inspection, "_MOST_ROWS", 300)
     monkeypatch.setattr(inspection, "_PAGE_BYTES", 10_000)
     with target(tmp_path).inspect("acme-1") as look:
-        pages = [page.num_rows for page in look.nodes("P", ["name"])]
-        joins = [page.num_rows for page in look.relationships("R", "P", "P", ["at"])]
+        nodes, ends = loaded.open().tables
+        end = End("P", nodes.key("id"))
+        pages = [page.num_rows for page in look.nodes(end, nodes.properties, labels=False)]
+        joins = [page.num_rows for page in look.relationships("R", end, end, ends.properties)]
     assert sum(pages) == many
     assert len(pages) > 12
     assert min(pages) < 20  # after the wide row

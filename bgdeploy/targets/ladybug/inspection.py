@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from bgdeploy.errors import TargetError
-from bgdeploy.snapshots.source import Kind, Snapshot
-from bgdeploy.targets.base import Counts, Group, TableCount, TableKey
+from bgdeploy.snapshots.source import Column, Kind, Snapshot
+from bgdeploy.targets.base import Counts, End, Group, TableCount, TableKey
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote, text
 
@@ -64,38 +64,41 @@ class Inspection:
         found = self.engine.rows(f"CALL table_info({text(name)}) RETURN *")
         return {row["name"]: row["type"] for row in found}
 
-    def nodes(self, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    def nodes(
+        self, end: End, columns: Sequence[Column], *, labels: bool, width: int = 0
+    ) -> Iterator[pa.Table]:
         """Yield all nodes of a table in pages: ``place``, ``k0`` (the id), and the columns as ``c0``, ``c1``, ...
 
         A range of places reads whole columns of text (there is no push-down), so pages are as large as memory
         allows: few for what is narrow, many for what is wide.
         """
-        label, values = quote(name), _numbered("n", columns, self.held("node", name))
+        names = [*(column.name for column in columns), *([statements.LABELS] if labels else [])]
+        label, values = quote(end.label), _numbered("n", names, self.held("node", end.label))
         last = self.engine.rows(f"MATCH (n:{label}) RETURN max(offset(id(n))) AS last")[0]["last"]
-        end = -1 if last is None else int(last)
-        wanted = f"offset(id(n)) AS place, n.{self._key(name)[0]} AS k0{values}"
+        stop = 0 if last is None else int(last) + 1
+        wanted = f"offset(id(n)) AS place, n.{quote(end.key.name)} AS k0{values}"
 
         def read(start: int, stop: int) -> pa.Table:
             where = f"WHERE offset(id(n)) >= {start} AND offset(id(n)) < {stop}"
             return self.engine.arrow(f"MATCH (n:{label}) {where} RETURN {wanted}")
 
         start, size = 0, _FIRST_PAGE
-        while start <= end:
-            page, size = _read_smaller(read, start, min(size, end + 1 - start))
+        while start < stop:
+            page, size = _read_smaller(read, start, min(size, stop - start))
             yield page
             start += size
             size = _next_size(page, size)
 
     def relationships(
-        self, name: str, source: str, target: str, columns: Sequence[str]
+        self, name: str, source: End, target: End, columns: Sequence[Column], *, width: int = 0
     ) -> Iterator[pa.Table]:
         """Yield all relationships between two tables in pages: ``p0`` and ``p1``, the places of both ends, and the columns.
 
         Places cost a third of what the ids would. A page holds the relationships of some sources, as many as have
         few enough together; those of one source that has too many come in pieces.
         """
-        match = f"MATCH (a:{quote(source)})-[r:{quote(name)}]->(b:{quote(target)})"
-        values = _numbered("r", columns, self.held("relationship", name))
+        match = f"MATCH (a:{quote(source.label)})-[r:{quote(name)}]->(b:{quote(target.label)})"
+        values = _numbered("r", [column.name for column in columns], self.held("relationship", name))
         wanted = f"offset(id(a)) AS p0, offset(id(b)) AS p1{values}"
         for start, stop, rows in self._ranges(match):
             where = f"WHERE offset(id(a)) >= {start} AND offset(id(a)) < {stop}"
@@ -137,8 +140,9 @@ class Inspection:
         if held is not None:
             yield held
 
-    def place_of(self, name: str, key: Any) -> int | None:
+    def place_of(self, end: End, key: Any) -> int | None:
         """The place of the node with this id, found by the key's index; None where there is none."""
+        name = end.label
         own, kind = self._key(name)
         where = f"WHERE n.{own} = {_asked(kind)}"
         found = self.engine.rows(
@@ -146,10 +150,10 @@ class Inspection:
         )
         return int(found[0]["place"]) if len(found) == 1 else None
 
-    def incoming(self, name: str, source: str, target: str, key: Any) -> int:
+    def incoming(self, name: str, source: End, target: End, key: Any) -> int:
         """How many relationships end at the node with this id, counted from its side."""
-        match = f"MATCH (b:{quote(target)})<-[r:{quote(name)}]-(a:{quote(source)})"
-        own, kind = self._key(target)
+        match = f"MATCH (b:{quote(target.label)})<-[r:{quote(name)}]-(a:{quote(source.label)})"
+        own, kind = self._key(target.label)
         where = f"WHERE b.{own} = {_asked(kind)}"
         found = self.engine.rows(f"{match} {where} RETURN count(*) AS rows", {"k": _told(key, kind)})
         return int(found[0]["rows"])

@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow as pa
 from neo4j.time import Date, DateTime, Duration, Time
 
-from bgdeploy.snapshots.source import Kind, Snapshot
-from bgdeploy.targets.base import KEY, Counts, Group, Rows, TableCount, TableKey
+from bgdeploy.snapshots.source import Column, Kind, Snapshot
+from bgdeploy.targets.base import KEY, Counts, End, Group, Rows, TableCount, TableKey
 from bgdeploy.targets.groups import find_table
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.keys import key_name
 from bgdeploy.targets.neo4j.names import CYPHER, quote
-from bgdeploy.targets.neo4j.pages import PAGE, Aggregate, End, aggregate, node_pages, relationship_pages
+from bgdeploy.targets.neo4j.pages import PAGE, Aggregate, aggregate, node_pages, relationship_pages
 
 _PAGE_BYTES = 8 << 20  # of a page's rows, as they are in the files
 _DAYS = 999_999_998  # of a span that Python knows
@@ -95,31 +95,32 @@ class Inspection:
             present.setdefault(str((row["a"], row["b"])), {})[row["key"]] = row["present"]
         return [{**row, "present": present.get(str((row["a"], row["b"])), {})} for row in rows]
 
-    def samples(self, rows: int) -> Inspection:
-        """Rows by their keys."""
-        return self
+    def samples(self, rows: int) -> Inspection | None:
+        """Rows by their keys, beyond as many as are read back whole."""
+        return self if rows > int(self.settings.get("proof_rows", 0)) else None
 
     def held(self, kind: Kind, name: str) -> dict[str, str]:
-        """Nothing: a property has a type in each node."""
+        """Nothing: a property has a type in each node, which is looked at as it is read."""
         return {}
 
-    def nodes(self, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Not read back."""
-        raise AssertionError("samples prove it")
+    def nodes(self, end: End, columns: Sequence[Column], *, labels: bool, width: int) -> Iterator[pa.Table]:
+        """Every node with this label and a key, by pages of keys; all labels are in ``l0``."""
+        return node_pages(self._ask, end, columns, rows=_page_rows(width))
 
     def relationships(
-        self, name: str, source: str, target: str, columns: Sequence[str]
+        self, name: str, source: End, target: End, columns: Sequence[Column], *, width: int
     ) -> Iterator[pa.Table]:
-        """Not read back."""
-        raise AssertionError("samples prove it")
+        """Every relationship of this type between these labels, by pages of source keys."""
+        return relationship_pages(self._ask, name, source, target, columns, rows=_page_rows(width))
 
-    def place_of(self, name: str, key: Any) -> int | None:
-        """Nodes have no places."""
-        raise AssertionError("samples prove it")
+    def place_of(self, end: End, key: Any) -> int | None:
+        """None: nodes have no places, and pages are read by key already."""
+        return None
 
-    def incoming(self, name: str, source: str, target: str, key: Any) -> int:
-        """Not counted."""
-        raise AssertionError("samples prove it")
+    def incoming(self, name: str, source: End, target: End, key: Any) -> int:
+        """How many relationships end at the node with this id, found by its key and counted from its side."""
+        match = f"MATCH (b:{quote(target.label)} {{{quote(target.key.name)}: $key}})<-[r:{quote(name)}]-(a:{quote(source.label)})"
+        return int(self._ask(f"{CYPHER}{match} RETURN count(r) AS rows", key=key)[0]["rows"])
 
     def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
         """The rows with these keys; a node's key is its id, a relationship's its two ends."""
@@ -143,19 +144,6 @@ class Inspection:
             for row in rows
         ]
 
-    def pages(self, snapshot: Snapshot, group: Group) -> Iterator[pa.Table]:
-        """Every row of a group's table, or of its pair of labels, as ``node_pages`` and ``relationship_pages`` tell.
-
-        Pages have so many rows as take a few megabytes in the files, and are read one after the other.
-        """
-        table = find_table(snapshot, group)
-        each = sum(file.raw_size for file in table.files) // max(1, table.rows)
-        rows = min(PAGE, max(100, _PAGE_BYTES // max(1, each)))
-        if group.kind == "node":
-            return node_pages(self._ask, _end(snapshot, group.name), table.properties, rows=rows)
-        source, target = (_end(snapshot, str(label)) for label in (group.source_label, group.target_label))
-        return relationship_pages(self._ask, group.name, source, target, table.properties, rows=rows)
-
     def aggregates(self, snapshot: Snapshot, group: Group) -> tuple[int, list[Aggregate]]:
         """Rows of a group's table, or of its pair of labels, and what the server reckons of each of its properties."""
         table = find_table(snapshot, group)
@@ -178,10 +166,8 @@ class Inspection:
         return self.server.read(self.database, cypher, f"Examining {self.database}", **params)
 
 
-def _end(snapshot: Snapshot, label: str) -> End:
-    key = next(node.column("id") for node in snapshot.nodes if node.name == label)
-    assert key is not None
-    return End(label, key)
+def _page_rows(width: int) -> int:
+    return min(PAGE, max(100, _PAGE_BYTES // max(1, width)))
 
 
 def _total(keys: frozenset[TableKey], rows: Iterable[dict[str, Any]]) -> TableCount:

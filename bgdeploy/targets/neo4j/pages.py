@@ -19,7 +19,7 @@ from pyarrow import types as is_
 from bgdeploy.errors import TargetError, VerifyFailed
 from bgdeploy.snapshots.source import Column
 from bgdeploy.snapshots.unify import is_list, simple
-from bgdeploy.targets.base import Rows
+from bgdeploy.targets.base import End, Rows
 from bgdeploy.targets.neo4j.names import CYPHER, quote
 from bgdeploy.targets.neo4j.refusals import is_memory
 
@@ -167,19 +167,6 @@ def _field(mark: str, place: str, column: Column, name: str | None = None) -> Fi
     return Field(mark, place, name or column.name, form_of(simple(kind.value_type) if many else kind), many)
 
 
-@dataclass(frozen=True)
-class End:
-    """The nodes of one table: their label, and the column that holds their ids."""
-
-    label: str
-    key: Column
-
-    @property
-    def match(self) -> str:
-        """What finds them all, each by its key."""
-        return f":{quote(self.label)}"
-
-
 def node_pages(ask: Ask, end: End, columns: Sequence[Column], *, rows: int = PAGE) -> Iterator[pa.Table]:
     """Every node with this label and a key, as ``k0`` (its id), ``l0`` (its labels, sorted) and ``c0``, ``c1``, ...
 
@@ -197,7 +184,9 @@ def node_pages(ask: Ask, end: End, columns: Sequence[Column], *, rows: int = PAG
     after: Any = None
     while True:
         bound = f"e.{key} IS NOT NULL" if after is None else f"e.{key} > $after"
-        found, rows = _patiently(ask, f"{CYPHER}MATCH (e{end.match}) WHERE {bound} {tail}", rows, after=after)
+        found, rows = _patiently(
+            ask, f"{CYPHER}MATCH (e:{quote(end.label)}) WHERE {bound} {tail}", rows, after=after
+        )
         if not found:
             return
         yield from (_table(row, fields, ("l0",)) for row in found)
@@ -223,7 +212,7 @@ def relationship_pages(
             f"a.{key} {sign} ${name}" for name, sign in (("after", ">"), ("to", "<=")) if name in bounds
         )
         text = (
-            f"{CYPHER}MATCH (a{source.match}) WHERE {where} MATCH (a)-[e:{quote(kind)}]->(b{target.match}) "
+            f"{CYPHER}MATCH (a:{quote(source.label)}) WHERE {where} MATCH (a)-[e:{quote(kind)}]->(b:{quote(target.label)}) "
             "WITH a, e, b SKIP $skip LIMIT $rows "
             "WITH labels(a) AS l0, labels(b) AS l1, collect(e) AS g, collect(a) AS sources, collect(b) AS targets "
             f"RETURN l0, l1, size(g) AS rows, {shown}"
@@ -241,7 +230,7 @@ def _spans(ask: Ask, kind: str, source: End, rows: int) -> Iterator[tuple[dict[s
     while True:
         bound = f"a.{key} IS NOT NULL" if after is None else f"a.{key} > $after"
         text = (
-            f"{CYPHER}MATCH (a{source.match}) WHERE {bound} WITH a ORDER BY a.{key} LIMIT $nodes "
+            f"{CYPHER}MATCH (a:{quote(source.label)}) WHERE {bound} WITH a ORDER BY a.{key} LIMIT $nodes "
             f"RETURN collect(a.{key}) AS keys, collect(COUNT {{ (a)-[:{quote(kind)}]->() }}) AS degrees"
         )
         found = ask(text, after=after, nodes=_SOURCES)[0]
