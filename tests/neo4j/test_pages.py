@@ -40,7 +40,7 @@ VALUES: dict[str, Any] = {
     "seconds": pa.array(COARSE, pa.int64()).cast(pa.timestamp("s")),
     "millis": pa.array([None if n is None else n * 1000 - 1 for n in COARSE[2:] + COARSE[:1] * 2], pa.int64()).cast(pa.timestamp("ms")),
     "micros": pa.array([None if n is None else n * 10**6 + 1 for n in COARSE], pa.int64()).cast(pa.timestamp("us")),
-    "fine": pa.array(FINE, pa.int64()).cast(pa.timestamp("ns")),
+    "fine": pa.array([*FINE[:4], None, *FINE[5:]], pa.int64()).cast(pa.timestamp("ns")),
     "utc": pa.array(FINE, pa.int64()).cast(pa.timestamp("ns", "UTC")),
     "york": pa.array(FINE, pa.int64()).cast(pa.timestamp("ns", "America/New_York")),
     "offset": pa.array([None if n is None else n * 1000 for n in COARSE[4:] * 2], pa.int64()).cast(pa.timestamp("ms", "+05:30")),

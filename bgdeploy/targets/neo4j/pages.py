@@ -118,7 +118,8 @@ class Field:
         kind = f"LIST<{self.form.kind}>" if self.many else self.form.kind
         for number, part in enumerate(self.form.parts):
             shown = f"[v IN {value} | {part.format(x='v')}]" if self.many else part.format(x=value)
-            yield f"[e IN {self.place} | CASE WHEN {value} IS :: {kind} THEN {shown} END] AS {self.mark}_{number}"
+            # NULL is of every type, and no moment can be made of it.
+            yield f"[e IN {self.place} | CASE WHEN {value} IS :: {kind} NOT NULL THEN {shown} END] AS {self.mark}_{number}"
         yield f"size([e IN {self.place} WHERE NOT {value} IS :: {kind}]) AS {self.mark}_bad"
 
     def read(self, row: dict[str, Any]) -> pa.Array:
@@ -300,7 +301,7 @@ def aggregate(ask: Ask, match: str, columns: Sequence[Column]) -> tuple[int, lis
                 for number, part in enumerate(field.form.parts):
                     text = part.format(x=one)
                     kind = field.form.kind
-                    text = f"CASE WHEN {one} IS :: {kind} THEN {text} END" if kind else text
+                    text = f"CASE WHEN {one} IS :: {kind} NOT NULL THEN {text} END" if kind else text
                     shown.append(f"{text} AS {one}_{number}")
                 if field.form.kind:
                     shown.append(f"CASE WHEN {one} IS :: {field.form.kind} THEN 0 ELSE 1 END AS {one}_bad")
