@@ -198,9 +198,8 @@ def roll_back(
             cure="See: bgdeploy customers",
         )
     reach("rollback.decided")
-    wish = Move(name, goal, "rollback", why, by, pause=pause, leaves=live or "")
     _tell_written(site, name, goal)
-    wish = Move(name, goal, "rollback", why, by, pause=pause)
+    wish = Move(name, goal, "rollback", why, by, pause=pause, leaves=live or "")
     move_alias(site, wish)
     return wish, live
 

@@ -20,6 +20,7 @@ from bgdeploy.snapshots.proof import (
     Files,
     Found,
     Subject,
+    Unfit,
     end_labels,
     explain,
     opened_files,
@@ -58,9 +59,8 @@ class Expected:
     folder: Path  # private to this process
     labels: Mapping[str, int]
     digests: Mapping[Subject, Digest]
-    ends: Mapping[
-        Subject, Mapping[Any, int]
-    ]  # some targets of a type's relationships, and how many end at each
+    ends: Mapping[Subject, Mapping[Any, int]]  # some targets of a type, and how many relationships end there
+    unfit: Unfit | None = None  # why there are no digests: raised unless the load refuses the files itself
 
 
 @contextmanager
@@ -74,9 +74,13 @@ def expecting(snapshot: Snapshot, folder: Path, *, across: bool = False) -> Iter
         files = Files(snapshot, duck)
         labels = label_counts(snapshot)
         wanted = subjects(snapshot, across=across)
-        digests = {subject: files.digest(subject) for subject in wanted}
-        ends = {subject: files.ends(subject) for subject in wanted if subject.kind == "relationship"}
-        yield Expected(files, folder, labels, digests, ends)
+        digests, ends, unfit = {}, {}, None
+        try:
+            digests = {subject: files.digest(subject) for subject in wanted}
+            ends = {subject: files.ends(subject) for subject in wanted if subject.kind == "relationship"}
+        except Unfit as error:
+            unfit = error
+        yield Expected(files, folder, labels, digests, ends, unfit)
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ def verify(target: Target, database: str, expected: Expected, groups: Sequence[G
     every row is compared where the target can be read back, else counts of values and sampled rows.
     """
     snapshot = expected.files.snapshot
+    if expected.unfit is not None:
+        raise expected.unfit
     with target.inspect(database) as inspector:
         tables = inspector.tables(groups)
         counts = inspector.counts()

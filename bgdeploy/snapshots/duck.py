@@ -36,7 +36,7 @@ def opened_duck(
     shutil.rmtree(home / "in", ignore_errors=True)
     (home / "in").mkdir(parents=True)
     for number, file in enumerate(files):
-        os.symlink(file.absolute(), home / link(number))
+        os.symlink(file.resolve(), home / link(number))  # it follows no link behind the first
     settings: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{memory_mb}MiB",
         "threads": threads,

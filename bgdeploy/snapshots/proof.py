@@ -25,8 +25,10 @@ from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput, TargetFull
 from bgdeploy.snapshots.duck import MEMORY_MB, link, opened_duck, quote, text
+from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import Column, DataFile, Kind, Role, Snapshot, Table
 from bgdeploy.snapshots.unify import is_list, simple
+from bgdeploy.snapshots.values import find_bad_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -250,6 +252,10 @@ def _widest(snapshot: Snapshot, labels: Sequence[str]) -> pa.DataType:
 # The files' half
 
 
+class Unfit(BadInput):
+    """A value that DuckDB cannot bring to the type in which it is compared; a load that refuses it says it better."""
+
+
 class Files:
     """A snapshot's files in DuckDB's hands; they are read as they are, whatever the load makes of them."""
 
@@ -352,7 +358,7 @@ class Files:
         return self._names[file.path]
 
     def rows(self, query: str, files: Sequence[DataFile]) -> list[Any]:
-        """Run a query over some files; where it fails, the first file it fails for alone is named."""
+        """Run a query over some files; raises BadInput, with the file, where one cannot be read, and TargetFull."""
         import duckdb
 
         try:
@@ -362,17 +368,24 @@ class Files:
                 f"Comparing {files[0].path} takes more memory than there is: {_first_line(error)}",
                 cure="Write it with smaller row groups, or give the service more memory.",
             ) from error
+        except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
+            what = f"{files[0].path} holds a value that cannot be compared: {_first_line(error)}"
+            raise Unfit(what, kept="What is live stays live.", cure="Write it as a string.") from error
         except duckdb.Error as error:
-            for file in files if len(files) > 1 else ():
-                self.rows(query.replace(self._linked(files), text(self._links[file.path])), [file])
-            raise BadInput(
-                f"{files[0].path} cannot be read by DuckDB, the second reader that proves every value: {_first_line(error)}",
-                kept="What is live stays live.",
-                cure="Write the file again.",
-            ) from error
+            raise self._explain(error, files) from error
 
-    def _linked(self, files: Sequence[DataFile]) -> str:
-        return ", ".join(text(self._links[file.path]) for file in files)
+    def _explain(self, error: duckdb.Error, files: Sequence[DataFile]) -> BadInput:
+        """What is wrong with files that DuckDB cannot read, in the words of whoever else reads them, where these see it."""
+        for table in self.snapshot.tables:
+            for file in table.files:
+                if file in files:
+                    for _ in read_rows(self.snapshot.path / file.path, file, table.columns):
+                        pass  # it raises for what is damaged
+        return find_bad_text(self.snapshot) or BadInput(
+            f"{files[0].path} cannot be read by DuckDB, the second reader that proves every value: {_first_line(error)}",
+            kept="What is live stays live.",
+            cure="Write the file again.",
+        )
 
 
 @dataclass(frozen=True)

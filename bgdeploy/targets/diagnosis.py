@@ -40,7 +40,7 @@ def diagnose(desk: Desk, misfit: Misfit, kept: str) -> BadInput | None:
     said = next(filter(None, guessed), None) if misfit.kind == "relationship" else None
     if error is None or said is None:
         return error
-    return type(error)(f"{error.what} {said[0]}", kept=error.kept, cure=f"{said[1]} {error.cure}")
+    return type(error)(f"{error.what} {said[0]} {said[1]}", kept=error.kept, cure=error.cure)
 
 
 def _diagnose(desk: Desk, misfit: Misfit, kept: str) -> BadInput | None:

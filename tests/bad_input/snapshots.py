@@ -208,11 +208,11 @@ BAD: dict[str, tuple[Make, str]] = {
     ),
     "ends that are not named and are none": (
         relationship(who=["Ada"], whom=["p2"], since=[1999]),
-        "relationships/KNOWS: 1 row has a source id that no node has (looked in Person): 'Ada' in relationships/KNOWS/a.parquet row 1. "
+        "Write the missing nodes or leave their relationships out: 1 row of relationships/KNOWS has a source id that no node has, of Person ('Ada' in relationships/KNOWS/a.parquet row 1). "
         "relationships/KNOWS/a.parquet has no columns for the ends by their names (it has who, whom, since), so their position counted: 'who' as the source id and 'whom' as the target id. "
-        "What is live stays live; the build was deleted. If these are no ends: Declare the source id and the target id in config.yaml: "
+        "If these are no ends: Declare the source id and the target id in config.yaml: "
         'dataset: {columns: {source: [sourceNodeId, source, src, from, ":START_ID", <its column>], target: [targetNodeId, target, dst, to, ":END_ID", <its column>]}}. '
-        "Write those nodes, or leave the relationships out. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
+        "What is live stays live; the build was deleted. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
     ),
     "one end declared": (
         files({"relationships/OWNS/from=Person/a.parquet": KNOWS["relationships/KNOWS/a.parquet"]}),

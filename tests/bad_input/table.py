@@ -67,8 +67,8 @@ RIGHT: dict[str, tuple[Make, str, list[dict[str, Any]]]] = {
     ),
     "odd-labels": (
         files({}, {"nodes/O'Brien \"x\" `y` $1 日本/a.parquet": {"id": [1]}, f"nodes/{'L' * 200}/a.parquet": {"id": [2]}}),
-        "MATCH (n) RETURN n.id AS id, n.labels AS labels ORDER BY id",
-        [{"id": 1, "labels": ["O'Brien \"x\" `y` $1 日本"]}, {"id": 2, "labels": ["L" * 200]}],
+        "MATCH (n) RETURN n.id AS id, label(n) AS label ORDER BY id",
+        [{"id": 1, "label": "O'Brien \"x\" `y` $1 日本"}, {"id": 2, "label": "L" * 200}],
     ),
     "odd-files": (
         files({f"nodes/Person/{name}.parquet": {"id": [name], "name": ["x"]} for name in ("a*[b]?", "-rf", "x..y", "two words", "o'b\"", "日本", "f" * 200)}),
