@@ -42,8 +42,8 @@ def inside(path: str) -> Make:
 
     def make(folder: Path) -> None:
         write(folder, {**GOOD, path: {"id": ["p3"], "name": ["Cy"]}})
-        (folder / path).rename(folder / "aside")
-        os.symlink(folder / "aside", folder / path)
+        (folder / path).rename(folder / ".aside")
+        os.symlink(folder / ".aside", folder / path)
 
     return make
 

@@ -218,7 +218,7 @@ NOW = time.time()
 CASES: dict[str, tuple[Callable[[House], None], str, str, str, str]] = {
     # name: (what is done, subject, verdict, part of what is found, part of the cure)
     "config: a key that nothing reads": (
-        write_config(neo4j={"uri": "bolt://there"}), "configuration", "warning", "neo4j.uri is set (", "change target"),
+        write_config(target="ladybug", neo4j={"uri": "bolt://there"}), "configuration", "warning", "neo4j.uri is set (", "change target"),
     "config: a web page that is not there": (
         write_config(web={"port": 8484}), "configuration", "warning", "web.port is set (", "Remove it"),
     "config: no standby is ever kept": (

@@ -21,7 +21,7 @@ from bgdeploy.site import Site
 SUBJECT = "state folder"
 _MIB = 1 << 20
 _TIGHT, _FEW = 0.05, 1000  # share of a disk, and files on it, that are little to have left
-_FOLDERS = ("databases", "builds", "aliases", "trash")
+_FOLDERS = ("databases", "builds", "aliases", "trash", "scratch")
 # What bgdeploy keeps in it; whatever its job table is called.
 _TABLE = r"(-wal|-shm|-journal|\.migrate\.lock|\.backup-\w+-\w+)?"
 
