@@ -47,7 +47,7 @@ def test_every_row_and_every_column_arrives(house: House) -> None:
     [
         (
             "duplicate-id",
-            "Write every node once: 1 row of nodes/Entity repeats an id ('E0' in nodes/Entity/part-0.parquet rows 1 and 200).",
+            "1 row of nodes/Entity repeats an id ('E0' in nodes/Entity/part-0.parquet rows 1 and 200)",
         ),
         ("dangling", "1 row of relationships/HAS_ADDRESS has a target id that no node has"),
         ("truncated-file", "does not open as a Parquet file"),
