@@ -59,7 +59,7 @@ def test_the_last_words_of_a_loading_process_are_words_and_no_progress_bar() -> 
     said = f"import sys\nsys.stderr.write({'Assertion failed: x > 0' + chr(10) + BAR * 900!r})\nsys.exit(3)"
     with tempfile.TemporaryFile() as noise:
         popen = subprocess.Popen([sys.executable, "-c", said], stderr=noise, text=True)
-        error = Child(popen, find_process(popen.pid), noise).died()
+        error = Child(popen, find_process(popen.pid), noise).died("ladybug")
     assert str(error) == (
         "The loading process ended with code 3. Committed groups stay and are not loaded again. "
         "Its last words: Assertion failed: x > 0"
