@@ -114,6 +114,7 @@ def verify(target: Target, database: str, expected: Expected, groups: Sequence[G
         samples = inspector.samples(snapshot.rows if _can_read_back(expected, groups) else _ENDLESS)
         if samples is not None:
             differences += _compare_some(snapshot, tables, groups, samples)
+            differences += _compare_aggregates(expected, groups, samples)
         elif not differences:  # else the pages may not even have the shape that is compared
             differences = _compare_all(target, inspector, expected, groups)
     if differences:
@@ -364,6 +365,36 @@ def _present_together(tables: Sequence[TableCount]) -> list[tuple[list[str], Cou
             names, found = names | other[0], found + other[1]
         together.append((names, found))
     return [(sorted(names), found) for names, found in together]
+
+
+def _compare_aggregates(
+    expected: Expected, groups: Sequence[Group], samples: Samples
+) -> Iterator[Difference]:
+    """What the target reckons of each column, where a label's nodes lie in folders of its own and a type joins one pair."""
+    found = Found(expected.files.duck, expected.folder)
+    mixed = overlap(expected.digests)
+    for subject in expected.digests:
+        pairs = [] if subject.kind == "node" else _pairs_of(subject, groups)
+        if subject in mixed or len(pairs) > 1:
+            continue
+        ends = [
+            (_end(expected.files.snapshot, source), _end(expected.files.snapshot, end))
+            for source, end in pairs
+        ]
+        _, reckoned = samples.aggregates(subject.name, ends[0] if ends else None, subject.properties)
+        known = expected.files.aggregates(subject)
+        for column, one, (present_, least, most, length) in zip(
+            subject.properties, reckoned, known, strict=True
+        ):
+            there: tuple[Any, ...] = (one.present, one.length)
+            mine: tuple[Any, ...] = (present_, None if one.length is None else length)
+            if one.least is not None and one.most is not None:
+                there += tuple(found.plain(column.kind, [one.least, one.most]))
+                mine += (least, most)
+            if [_plain(value) for value in there] != [_plain(value) for value in mine]:
+                yield Difference(
+                    f"{subject}.{column.name}", "values, letters, least and greatest", mine, there
+                )
 
 
 def _compare_rows_by_key(

@@ -83,6 +83,11 @@ def canonical(kind: pa.DataType, ref: str, duck: str, unit: str = "us") -> str:
     )
 
 
+def is_ordered(kind: pa.DataType) -> bool:
+    """True for types whose least and greatest value every target and DuckDB agree on; not so for texts and bytes."""
+    return not (is_list(kind) or is_.is_string(kind) or is_.is_binary(kind) or is_.is_null(kind))
+
+
 def plain_type(kind: pa.DataType) -> str:
     """Return the DuckDB type of what ``canonical`` gives."""
     kind = simple(kind)
@@ -280,6 +285,23 @@ class Files:
         some = f"SELECT DISTINCT k1 FROM ({rows[0].select}) LIMIT {_LOOKED_UP}"
         query = f"SELECT k1, count(*) FROM ({every}) WHERE k1 IN ({some}) GROUP BY k1"
         return dict(self.rows(query, files))
+
+    def aggregates(self, subject: Subject) -> list[tuple[int, Any, Any, int | None]]:
+        """Return of each property how many values are not null, the least and the greatest, and the letters of all texts."""
+        shapes = list(self.shapes(subject))
+        every = " UNION ALL ".join(f"({shape.select})" for shape in shapes)
+        wanted = []
+        for place, column in enumerate(subject.properties):
+            name, kind = f"c{place}", simple(column.kind)
+            ends = f"min({name}), max({name})" if is_ordered(kind) else "NULL, NULL"
+            wanted.append(
+                f"count({name}), {ends}, {f'sum(length({name}))' if is_.is_string(kind) else 'NULL'}"
+            )
+        if not wanted:
+            return []
+        files = [file for shape in shapes for file in shape.files]
+        (row,) = self.rows(f"SELECT {', '.join(wanted)} FROM ({every})", files)
+        return [(row[at], row[at + 1], row[at + 2], row[at + 3]) for at in range(0, len(row), 4)]
 
     def shapes(self, subject: Subject, *, each: bool = False) -> Iterator[Shape]:
         """Yield one query over the files of each shape: the ids as k0, k1, the properties as c0, c1, ...
@@ -557,6 +579,13 @@ class Found:
                 f" LEFT JOIN (SELECT place, hash(k0) AS h FROM ({rows})) ON place = p ORDER BY p"
             )
         return _bytes(self.duck.sql(query).to_arrow_table().column("h").combine_chunks())
+
+    def plain(self, kind: pa.DataType, values: Sequence[pa.Scalar]) -> list[Any]:
+        """Return single values of a target as DuckDB has those of the files, to be compared with them."""
+        subject = Subject("node", "", None, None, (), (Column("c0", kind, "property"),), (pa.int64(),))
+        page = pa.table({"k0": [0] * len(values), "c0": pa.array(values, values[0].type)})
+        with self.registered(subject, page) as (rows, _):
+            return [row[0] for row in self.duck.execute(f"SELECT c0 FROM ({rows})").fetchall()]
 
     def shared(self, labels: Sequence[str]) -> int:
         """How many ids several of these tables have, of those whose hashes are kept."""

@@ -149,8 +149,29 @@ class End(NamedTuple):
     key: Column
 
 
+@dataclass(frozen=True)
+class Aggregate:
+    """What a target reckoned of one column: values that are not null, the least and the greatest of them, and the length
+    of all texts in code points; None where that says nothing of a type. No sums: those of floats depend on the order,
+    and those of integers overflow.
+    """
+
+    present: int
+    least: pa.Scalar | None = None
+    most: pa.Scalar | None = None
+    length: int | None = None
+
+
 class Samples(Protocol):
-    """What proves a database that is too large to be read back: rows by their keys, beside the counts of values."""
+    """What proves a database that is too large to be read back: what it reckons itself, and rows by their keys."""
+
+    def aggregates(
+        self, name: str, ends: tuple[End, End] | None, columns: Sequence[Column]
+    ) -> tuple[int, list[Aggregate]]:
+        """Rows of a label, or of a type between two labels, and what the target reckons of each column.
+
+        Raises VerifyFailed for a value of another type than its column's.
+        """
 
     def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
         """The rows with these keys, as ``{KEY: (...), "<column>": value, ...}``.

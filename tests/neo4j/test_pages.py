@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, time
 from pathlib import Path
 from typing import Any
@@ -230,8 +231,10 @@ def test_the_server_reckons_what_the_files_hold(loaded: Loading) -> None:
         assert loaded.ledger.groups is not None
         for group in loaded.ledger.groups:
             got = read(loaded, group.name, 1000)
-            rows, found = inspector.aggregates(loaded.snapshot, group)
             table = next(table for table in loaded.snapshot.tables if table.name == group.name)
+            ends = (end(loaded.snapshot, "Thing"), end(loaded.snapshot, "Other"))
+            pair = ends if group.kind == "relationship" else None
+            rows, found = inspector.aggregates(group.name, pair, table.properties)
             assert rows == len(got) == group.rows
             for column, one in zip(table.properties, found, strict=True):
                 values = VALUES[column.name].cast(wide(VALUES[column.name].type))
@@ -256,6 +259,26 @@ def test_every_type_that_is_loaded_has_a_form() -> None:
         assert isinstance(form_of(plain), Form)
     with pytest.raises(KeyError):
         form_of(pa.decimal128(9, 2))
+
+
+def test_beyond_what_is_read_back_the_server_reckons_and_rows_are_sampled(
+    loaded: Loading, lts_server: Community
+) -> None:
+    few = replace(loaded, options={"proof_rows": 5})
+    assert few.prove().proof["compared"] == "samples"
+    with lts_server.driver() as driver, driver.session(database="neo4j") as session:
+        old = session.run("MATCH (:Thing)-[r:JOINS]->() WHERE r.i64 = 2 ^ 63 - 1 RETURN max(r.i64)").single()
+        assert old is not None
+        session.run(
+            "MATCH (:Thing)-[r:JOINS]->() WHERE r.i64 = $old SET r.i64 = 5", old=old.value()
+        ).consume()
+        try:
+            with pytest.raises(VerifyFailed, match=r"JOINS\S+\.i64 +values, letters, least and greatest"):
+                few.verify()
+        finally:
+            session.run(
+                "MATCH (:Thing)-[r:JOINS]->() WHERE r.i64 = 5 SET r.i64 = $old", old=old.value()
+            ).consume()
 
 
 def test_nodes_that_carry_the_labels_of_two_folders_are_proven_once_for_each(

@@ -11,13 +11,12 @@ import pyarrow as pa
 from neo4j.time import Date, DateTime, Duration, Time
 
 from bgdeploy.snapshots.source import Column, Kind, Snapshot
-from bgdeploy.targets.base import KEY, Counts, End, Group, Rows, TableCount, TableKey
-from bgdeploy.targets.groups import find_table
+from bgdeploy.targets.base import KEY, Aggregate, Counts, End, Group, Rows, TableCount, TableKey
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.keys import key_name
 from bgdeploy.targets.neo4j.names import CYPHER, quote
-from bgdeploy.targets.neo4j.pages import PAGE, Aggregate, aggregate, node_pages, relationship_pages
+from bgdeploy.targets.neo4j.pages import PAGE, aggregate, node_pages, relationship_pages
 
 _PAGE_BYTES = 8 << 20  # of a page's rows, as they are in the files
 _DAYS = 999_999_998  # of a span that Python knows
@@ -144,14 +143,15 @@ class Inspection:
             for row in rows
         ]
 
-    def aggregates(self, snapshot: Snapshot, group: Group) -> tuple[int, list[Aggregate]]:
-        """Rows of a group's table, or of its pair of labels, and what the server reckons of each of its properties."""
-        table = find_table(snapshot, group)
-        match = f"MATCH (e:{quote(group.name)})"
-        if group.kind == "relationship":
-            one, two = (quote(str(label)) for label in (group.source_label, group.target_label))
-            match = f"MATCH (:{one})-[e:{quote(group.name)}]->(:{two})"
-        return aggregate(self._ask, match, table.properties)
+    def aggregates(
+        self, name: str, ends: tuple[End, End] | None, columns: Sequence[Column]
+    ) -> tuple[int, list[Aggregate]]:
+        """Reckoned by the server in one pass over a label's nodes, or a type's relationships between two labels."""
+        match = f"MATCH (e:{quote(name)})"
+        if ends is not None:
+            one, two = (quote(end.label) for end in ends)
+            match = f"MATCH (:{one})-[e:{quote(name)}]->(:{two})"
+        return aggregate(self._ask, match, columns)
 
     def _key(self, label: str) -> str:
         rows = self._ask(schema.SHOW_KEYS)

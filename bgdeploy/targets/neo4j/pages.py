@@ -19,7 +19,7 @@ from pyarrow import types as is_
 from bgdeploy.errors import TargetError, VerifyFailed
 from bgdeploy.snapshots.source import Column
 from bgdeploy.snapshots.unify import is_list, simple
-from bgdeploy.targets.base import End, Rows
+from bgdeploy.targets.base import Aggregate, End, Rows
 from bgdeploy.targets.neo4j.names import CYPHER, quote
 from bgdeploy.targets.neo4j.refusals import is_memory
 
@@ -267,19 +267,6 @@ def _table(row: dict[str, Any], fields: Sequence[Field], labels: Sequence[str]) 
     shown = {name: pa.array([sorted(row[name])], texts).take(same) for name in labels}
     columns = {field.mark: field.read(row) for field in fields}
     return pa.table({**columns, **shown})
-
-
-@dataclass(frozen=True)
-class Aggregate:
-    """What the server reckoned of one column: values that are not null, the least and the greatest of them, and the
-    length of all texts in code points; None where that says nothing of a type. No sums: those of floats depend on
-    the order, and those of integers overflow.
-    """
-
-    present: int
-    least: pa.Scalar | None = None
-    most: pa.Scalar | None = None
-    length: int | None = None
 
 
 def aggregate(ask: Ask, match: str, columns: Sequence[Column]) -> tuple[int, list[Aggregate]]:
