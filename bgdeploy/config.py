@@ -57,7 +57,7 @@ BECAME = {
     "orchestrator.scan_interval": "the same; unfinished folders are looked at every watch_interval",
     "orchestrator.max_databases": "databases in all; keep_databases says how many each customer keeps",
     "orchestrator.heap_threshold_percent": "the same: a start waits above it, and uses no attempt",
-    "orchestrator.pagecache_threshold_percent": "the same: a start waits above it, and uses no attempt",
+    "orchestrator.pagecache_threshold_percent": "without effect: a full page cache is normal; use and hits are shown",
     "orchestrator.health_check_retry_delay": "the same",
     "orchestrator.max_retries": "runs in a row without progress before a job fails",
     "orchestrator.retry_backoff_base": "the same: waits of about base, base^2, base^3 ... seconds",

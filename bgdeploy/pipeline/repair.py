@@ -131,7 +131,8 @@ def _repeat(site: Site, customer: Row) -> None:
     why = fresh["intent_why"] or "repeated after a crash"
     wish = Move(fresh["name"], fresh["intent"], fresh["intent_kind"], why, fresh["intent_who"])
     try:
-        if _came_further(site, fresh):
+        found = site.target.alias(fresh["alias"])
+        if _came_further(site, fresh) or (found != fresh["intent"] and leads_ahead(site, fresh, found)):
             raise Refused(f"{fresh['alias']} was moved since, by a newer job table than this one.")
         move_alias(site, wish)
     except Refused as error:  # what breaks a promise by now would do so at every round

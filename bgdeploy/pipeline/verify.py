@@ -106,6 +106,7 @@ def verify(target: Target, database: str, expected: Expected, groups: Sequence[G
         differences = [
             *_compare_rows(groups, tables),
             *_compare_labels(snapshot, expected, counts),
+            *_compare_names(snapshot, tables),
             *(
                 Difference("schema", trouble, "there", "not there")
                 for trouble in inspector.troubles(snapshot)
@@ -166,7 +167,16 @@ def _can_read_back(expected: Expected, groups: Sequence[Group]) -> bool:
             kinds = {column.name: simple(column.kind) for column in folder.properties}
             if any(kinds.get(own.name, simple(own.kind)) != simple(own.kind) for own in subject.properties):
                 return False
-    return not mixed or all(len(_pairs_of(one, groups)) < 2 for one in expected.digests if one.source is None)
+    return not mixed or not _joining_several(expected, groups)
+
+
+def _joining_several(expected: Expected, groups: Sequence[Group]) -> set[str]:
+    """Types that join several pairs of labels; where a node carries the labels of two, a row is in several of them."""
+    pairs: dict[str, set[tuple[str, str]]] = {}
+    for subject in expected.digests:
+        if subject.kind == "relationship":
+            pairs.setdefault(subject.name, set()).update(_pairs_of(subject, groups))
+    return {name for name, some in pairs.items() if len(some) > 1}
 
 
 def _compare_all(
@@ -178,7 +188,7 @@ def _compare_all(
     open_ends = [subject for subject in wanted if subject.kind == "relationship" and subject.source is None]
     ends = {label for group in groups for label in (group.source_label, group.target_label) if label}
     differences: list[Difference] = []
-    for subject in wanted:
+    for subject in {(one.kind, one.name): one for one in wanted}.values():
         differences += _compare_types(target, inspector, subject)
     if differences:
         return differences
@@ -311,6 +321,21 @@ def _compare_rows(groups: Sequence[Group], tables: Sequence[TableCount]) -> Iter
             yield Difference(_name(*key), "rows", expected[key], "no such table")
 
 
+def _compare_names(snapshot: Snapshot, tables: Sequence[TableCount]) -> Iterator[Difference]:
+    """No table holds a property that its files do not have, where its target counts those that there are."""
+    for one in tables:
+        names = {key.name for key in one.keys}
+        known = {
+            column.name
+            for table in snapshot.tables
+            if table.name in names
+            for column in table.columns
+            if column.role in ("id", "property")
+        }
+        for name in sorted({*one.present} - known):
+            yield Difference("+".join(sorted(names)), "property that no file has", "none", name)
+
+
 def _compare_labels(snapshot: Snapshot, expected: Expected, counts: Counts) -> Iterator[Difference]:
     types: Counter[str] = Counter()
     for table in snapshot.relationships:
@@ -372,10 +397,10 @@ def _compare_aggregates(
 ) -> Iterator[Difference]:
     """What the target reckons of each column, where a label's nodes lie in folders of its own and a type joins one pair."""
     found = Found(expected.files.duck, expected.folder)
-    mixed = overlap(expected.digests)
+    mixed, several = overlap(expected.digests), _joining_several(expected, groups)
     for subject in expected.digests:
         pairs = [] if subject.kind == "node" else _pairs_of(subject, groups)
-        if subject in mixed or len(pairs) > 1:
+        if subject in mixed or len(pairs) > 1 or (mixed and subject.name in several):
             continue
         ends = [
             (_end(expected.files.snapshot, source), _end(expected.files.snapshot, end))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,7 +68,7 @@ def _build(run: Run) -> dict[str, Any]:
     """
     if not children.end_recorded(run.job["child_pid"], run.job["child_born"]):
         _rename(run)
-    with children.started() as verifier:
+    with _scratched(run), children.started() as verifier:
         run.heart.adopt(verifier)
         verifier.send(_ticket(run, "verify"))
         early = children.Early(verifier)
@@ -76,6 +79,16 @@ def _build(run: Run) -> dict[str, Any]:
             _load(run, early)
         ticket = _ticket(run, "verify")
         return _converse(run, verifier, ticket, early.messages())
+
+
+@contextmanager
+def _scratched(run: Run) -> Iterator[None]:
+    """What the one that verifies left on disk goes with it, however it ended."""
+    try:
+        yield
+    finally:
+        for left in Path(run.site.settings.state_dir, "scratch").glob(f"{run.job['id']}-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _load(run: Run, early: children.Early) -> None:

@@ -17,13 +17,14 @@ from bgdeploy.snapshots.parquet import Parquet
 from bgdeploy.snapshots.source import Column, Snapshot, Table
 
 _BATCH = 65_536  # rows decoded at a time
+BLANKS = " \t\n\v\f\r"  # what stands around a label and is no part of it, to every reader and engine alike
 _MOST_LABELS = 10_000  # a column with more distinct values holds something else
 
 
 def split_labels(value: str | Sequence[str | None] | None) -> tuple[str, ...]:
     """Return the labels in a text, one or several joined by commas, or in a list, without blanks around them."""
     parts = value.split(",") if isinstance(value, str) else value or ()
-    return tuple(part for one in parts if one and (part := one.strip()))
+    return tuple(part for one in parts if one and (part := one.strip(BLANKS)))
 
 
 def label_counts(snapshot: Snapshot) -> dict[str, int]:
@@ -74,7 +75,9 @@ def _count_texts(column: pa.Array) -> Iterator[tuple[tuple[str, ...], int]]:
 def _count_lists(column: pa.Array) -> Iterator[tuple[tuple[str, ...], int]]:
     # A list may name a label twice, also with blanks around it, and a node counts once for it.
     named = _as_text(pc.list_flatten(column)).dictionary_encode()
-    plain = pa.array([(one or "").strip() or None for one in named.dictionary.to_pylist()], pa.large_string())
+    plain = pa.array(
+        [(one or "").strip(BLANKS) or None for one in named.dictionary.to_pylist()], pa.large_string()
+    )
     pairs = pa.table({"node": pc.list_parent_indices(column), "label": plain.take(named.indices)}).drop_null()
     labels = pairs.group_by(["node", "label"]).aggregate([]).column("label")
     for found in pc.value_counts(labels.combine_chunks()):

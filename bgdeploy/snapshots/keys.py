@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bgdeploy.errors import BadInput, BgdeployError, NotReadable, TargetFull
+from bgdeploy.snapshots.counts import BLANKS
 from bgdeploy.snapshots.duck import MEMORY_MB, link, opened_duck, quote, text
 from bgdeploy.snapshots.source import Column, DataFile, Kind, Role, Snapshot, Table
 
@@ -28,9 +29,6 @@ ROWS = (
 )
 _LARGE = 64 << 20  # bytes of a file from which on its row groups may need memory of their own
 _OWN_NAMES = ("file_index", "file_row_number")  # DuckDB's own columns, which a file's own would hide
-_BLANKS = "".join(
-    letter for letter in map(chr, range(0x3001)) if letter.isspace()
-)  # what str.strip takes away
 
 
 class NoRoom(TargetFull):
@@ -171,7 +169,7 @@ class Keys:
             listed = (
                 names[labels] if "list" in labels.type else f"string_split({names[labels]}::VARCHAR, ',')"
             )
-            stripped = f"list_transform({listed}, lambda one: trim(one, {text(_BLANKS)}))"
+            stripped = f"list_transform({listed}, lambda one: trim(one, {text(BLANKS)}))"
             which.append(f"list_contains({stripped}, {text(label)})")
         place = f"({here}) * {_FILE} + file_row_number"
         found = f"SELECT {mark} AS mark, {key} AS id, {place} AS place FROM {rows}"

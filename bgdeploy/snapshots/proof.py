@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import types as is_
 
-from bgdeploy.errors import BadInput, TargetFull
+from bgdeploy.errors import BadInput, TargetError, TargetFull
 from bgdeploy.snapshots.duck import MEMORY_MB, link, opened_duck, quote, text
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import Column, DataFile, Kind, Role, Snapshot, Table
@@ -54,6 +54,8 @@ def canonical(kind: pa.DataType, ref: str, duck: str, unit: str = "us") -> str:
     reads as bare numbers. Raises BadInput for a pair of types that nobody has decided on.
     """
     kind = simple(kind)
+    if duck == '"NULL"':
+        return f"CAST(NULL AS {plain_type(kind)})"
     if is_.is_null(kind) or is_.is_string(kind):
         return f"decode({ref})" if duck == "BLOB" else f"CAST({ref} AS VARCHAR)"
     if is_.is_boolean(kind) or is_.is_binary(kind) or is_.is_date(kind) or is_.is_floating(kind):
@@ -72,7 +74,7 @@ def canonical(kind: pa.DataType, ref: str, duck: str, unit: str = "us") -> str:
         return f"CAST({ref} AS BIGINT) {_TO_NS[unit]}" if duck == "BIGINT" else f"epoch_ns({ref})"
     if is_.is_duration(kind):
         fine = kind.unit == "ns"
-        if duck in ("BIGINT", "INTEGER", '"NULL"'):
+        if duck in ("BIGINT", "INTEGER"):
             return f"CAST({ref} AS BIGINT) {(_TO_NS if fine else _TO_US)[unit]}"
         return f"epoch_ns({ref})" if fine else f"epoch_us({ref})"
     if is_list(kind):
@@ -81,6 +83,12 @@ def canonical(kind: pa.DataType, ref: str, duck: str, unit: str = "us") -> str:
     raise BadInput(
         f"There is no way to compare values of type {kind}.", kept="Nothing of the snapshot was loaded."
     )
+
+
+def _innermost(kind: pa.DataType) -> pa.DataType:
+    """What a list holds, or what lists in it hold; any other type itself."""
+    kind = simple(kind)
+    return _innermost(kind.value_type) if is_list(kind) else kind
 
 
 def is_ordered(kind: pa.DataType) -> bool:
@@ -201,10 +209,8 @@ def subjects(snapshot: Snapshot, *, across: bool = False) -> list[Subject]:
                 keys = (_key_of(snapshot, source), _key_of(snapshot, target))
                 found.append(Subject("relationship", name, source, target, some, some[0].properties, keys))
         else:
-            # Ids of one kind can be compared, whichever label has them; the widest holds them all.
-            kinds = tuple(
-                _widest(snapshot, [label for pair in pairs.values() for label in pair[end]]) for end in (0, 1)
-            )
+            # Ids of one kind can be compared, whichever label has them: equal numbers of any type have one hash.
+            kinds = (mine[0].key("source").kind, mine[0].key("target").kind)
             found.append(Subject("relationship", name, None, None, mine, mine[0].properties, kinds))
     return [one for one in found if one.rows]
 
@@ -249,11 +255,6 @@ def _key_of(snapshot: Snapshot, label: str) -> pa.DataType:
     return _key_kind([node for node in snapshot.nodes if node.name == label])
 
 
-def _widest(snapshot: Snapshot, labels: Sequence[str]) -> pa.DataType:
-    kinds = [_key_of(snapshot, label) for label in labels]
-    return next((kind for kind in kinds if _is_text(kind) or is_.is_uint64(kind)), pa.int64())
-
-
 # The files' half
 
 
@@ -295,7 +296,7 @@ class Files:
             name, kind = f"c{place}", simple(column.kind)
             ends = f"min({name}), max({name})" if is_ordered(kind) else "NULL, NULL"
             wanted.append(
-                f"count({name}), {ends}, {f'sum(length({name}))' if is_.is_string(kind) else 'NULL'}"
+                f"count({name}), {ends}, {f'coalesce(sum(length({name})), 0)' if is_.is_string(kind) else 'NULL'}"
             )
         if not wanted:
             return []
@@ -350,7 +351,9 @@ class Files:
             return f"CAST(NULL AS {plain_type(kind)})"
         if own.constant is not None:
             return canonical(kind, literal(own.constant), "")
-        unit = getattr(simple(own.kind), "unit", "us")
+        unit = getattr(_innermost(own.kind), "unit", "us")
+        if is_.is_null(own.kind):
+            return f"CAST(NULL AS {plain_type(kind)})"
         name, duck = self.names(file)[own.name]
         return canonical(kind, quote(name), duck, unit)
 
@@ -380,14 +383,14 @@ class Files:
         return self._names[file.path]
 
     def rows(self, query: str, files: Sequence[DataFile]) -> list[Any]:
-        """Run a query over some files; raises BadInput, with the file, where one cannot be read, and TargetFull."""
+        """Run a query over some files; raises BadInput, with the file, where one cannot be read."""
         import duckdb
 
         try:
             return self.duck.execute(query).fetchall()
         except duckdb.OutOfMemoryException as error:
-            raise TargetFull(
-                f"Comparing {files[0].path} takes more memory than there is: {_first_line(error)}",
+            raise TargetError(
+                f"Comparing {files[0].path} takes more memory than it may have: {_first_line(error)}",
                 cure="Write it with smaller row groups, or give the service more memory.",
             ) from error
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
@@ -540,9 +543,11 @@ class Found:
             ids = "k0, k1"
         elif subject.kind == "relationship":
             ids = "hash(k0), hash(k1)"
-        spans = {name: page[name].type for name in page.schema.names if is_.is_duration(page[name].type)}
+        spans = {field.name: _innermost(field.type) for field in page.schema}
+        spans = {name: kind for name, kind in spans.items() if is_.is_duration(kind)}
         for name in spans:  # DuckDB's own spans know no nanoseconds
-            page = page.set_column(page.schema.get_field_index(name), name, page[name].cast(pa.int64()))
+            number = page.schema.get_field_index(name)
+            page = page.set_column(number, name, page[name].cast(_as_numbers(page[name].type)))
         self.duck.register("page", page)
         try:
             types = {row[0]: row[1] for row in self.duck.execute("DESCRIBE page").fetchall()}
@@ -603,6 +608,10 @@ class Found:
 
     def _path(self, label: str) -> Path:
         return self._folder / f"{hashlib.sha256(label.encode()).hexdigest()[:16]}.hashes"
+
+
+def _as_numbers(kind: pa.DataType) -> pa.DataType:
+    return pa.list_(_as_numbers(kind.value_type)) if is_list(kind) else pa.int64()
 
 
 def _bytes(hashes: pa.Array) -> bytes:

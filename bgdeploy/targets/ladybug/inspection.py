@@ -28,6 +28,7 @@ class Inspection:
     """A read-only look into one database file."""
 
     engine: Engine
+    threads: int = 1
 
     def counts(self) -> Counts:
         """Rows per label, a node once for each it carries, and per type."""
@@ -100,37 +101,38 @@ class Inspection:
         match = f"MATCH (a:{quote(source.label)})-[r:{quote(name)}]->(b:{quote(target.label)})"
         values = _numbered("r", [column.name for column in columns], self.held("relationship", name))
         wanted = f"offset(id(a)) AS p0, offset(id(b)) AS p1{values}"
-        for start, stop, rows in self._ranges(match):
+        most = max(1, min(_MOST_ROWS, _PAGE_BYTES // max(1, width)))
+        for start, stop, rows in self._ranges(match, most):
             where = f"WHERE offset(id(a)) >= {start} AND offset(id(a)) < {stop}"
-            if rows <= _MOST_ROWS:
+            if rows <= most:
                 yield self.engine.arrow(f"{match} {where} RETURN {wanted}")
                 continue
-            self.engine.run(
-                "CALL threads=1"
-            )  # rows then come in one order, so that none is skipped or doubled
-            for skip in range(0, rows, _MOST_ROWS):
-                yield self.engine.arrow(f"{match} {where} RETURN {wanted} SKIP {skip} LIMIT {_MOST_ROWS}")
-            self.engine.run(f"CALL threads={os.cpu_count() or 1}")
+            self.engine.run("CALL threads=1")  # rows then come in one order: none is skipped or doubled
+            for skip in range(0, rows, most):
+                yield self.engine.arrow(f"{match} {where} RETURN {wanted} SKIP {skip} LIMIT {most}")
+            self.engine.run(f"CALL threads={self.threads}")
 
-    def _ranges(self, match: str) -> Iterator[tuple[int, int, int]]:
-        """Yield ranges of source places with at most ``_MOST_ROWS`` rows, but for single sources with more."""
+    def _ranges(self, match: str, most: int) -> Iterator[tuple[int, int, int]]:
+        """Yield ranges of source places with at most so many rows, but for single sources with more."""
         total = self.engine.count(f"{match} RETURN count(*)")
-        if total <= _MOST_ROWS:
+        if total <= most:
             yield 0, 1 << 62, total
             return
-        yield from self._split(match, 0, 1 << 62, 65_536)
+        yield from self._split(match, 0, 1 << 62, 65_536, most)
 
-    def _split(self, match: str, start: int, stop: int, width: int) -> Iterator[tuple[int, int, int]]:
+    def _split(
+        self, match: str, start: int, stop: int, width: int, most: int
+    ) -> Iterator[tuple[int, int, int]]:
         where = f"WHERE offset(id(a)) >= {start} AND offset(id(a)) < {stop}"
         each = f"{match} {where} RETURN offset(id(a)) / {width} AS bucket, count(*) AS rows ORDER BY bucket"
         held: tuple[int, int, int] | None = None
         for row in self.engine.rows(each):
             low, rows = int(row["bucket"]) * width, int(row["rows"])
-            if held is not None and held[2] + rows > _MOST_ROWS:
+            if held is not None and held[2] + rows > most:
                 yield held
                 held = None
-            if rows > _MOST_ROWS and width > 1:
-                yield from self._split(match, low, low + width, max(1, width // 256))
+            if rows > most and width > 1:
+                yield from self._split(match, low, low + width, max(1, width // 256), most)
             else:
                 held = (
                     low if held is None else held[0],
@@ -144,6 +146,8 @@ class Inspection:
         """The place of the node with this id, found by the key's index; None where there is none."""
         name = end.label
         own, kind = self._key(name)
+        if not _fits(key, kind):
+            return None
         where = f"WHERE n.{own} = {_asked(kind)}"
         found = self.engine.rows(
             f"MATCH (n:{quote(name)}) {where} RETURN offset(id(n)) AS place", {"k": _told(key, kind)}
@@ -154,6 +158,8 @@ class Inspection:
         """How many relationships end at the node with this id, counted from its side."""
         match = f"MATCH (b:{quote(target.label)})<-[r:{quote(name)}]-(a:{quote(source.label)})"
         own, kind = self._key(target.label)
+        if not _fits(key, kind):
+            return 0
         where = f"WHERE b.{own} = {_asked(kind)}"
         found = self.engine.rows(f"{match} {where} RETURN count(*) AS rows", {"k": _told(key, kind)})
         return int(found[0]["rows"])
@@ -170,6 +176,13 @@ class Inspection:
     def troubles(self, snapshot: Snapshot) -> list[str]:
         """Nothing: a snapshot promises tables alone here."""
         return []
+
+
+def _fits(key: Any, kind: str) -> bool:
+    """False for a number that a key of this type cannot hold: where nothing declares ends, each label is asked."""
+    if not isinstance(key, int):
+        return True
+    return key >= 0 if kind == "UINT64" else key < 1 << 63
 
 
 def _told(key: Any, kind: str) -> Any:
@@ -218,7 +231,7 @@ def inspected(graph: Path, *, pool_mb: int, threads: int) -> Iterator[Inspection
         with open_engine(
             graph, pool_mb=pool_mb, threads=threads, read_only=True, room=_room(graph)
         ) as engine:
-            yield Inspection(engine)
+            yield Inspection(engine, threads or os.cpu_count() or 1)
     except QueryFailed as error:
         raise TargetError(
             f"The database {graph.parent.name} could not be examined: {error.what}",

@@ -18,6 +18,7 @@ from bgdeploy.targets.neo4j.keys import key_name
 from bgdeploy.targets.neo4j.names import CYPHER, quote
 from bgdeploy.targets.neo4j.pages import PAGE, aggregate, node_pages, relationship_pages
 
+_PROOF_ROWS = 10_000_000  # for a job whose settings are older than that key
 _PAGE_BYTES = 8 << 20  # of a page's rows, as they are in the files
 _DAYS = 999_999_998  # of a span that Python knows
 
@@ -96,7 +97,7 @@ class Inspection:
 
     def samples(self, rows: int) -> Inspection | None:
         """Rows by their keys, beyond as many as are read back whole."""
-        return self if rows > int(self.settings.get("proof_rows", 0)) else None
+        return self if rows > int(self.settings.get("proof_rows", _PROOF_ROWS)) else None
 
     def held(self, kind: Kind, name: str) -> dict[str, str]:
         """Nothing: a property has a type in each node, which is looked at as it is read."""
@@ -119,7 +120,8 @@ class Inspection:
     def incoming(self, name: str, source: End, target: End, key: Any) -> int:
         """How many relationships end at the node with this id, found by its key and counted from its side."""
         match = f"MATCH (b:{quote(target.label)} {{{quote(target.key.name)}: $key}})<-[r:{quote(name)}]-(a:{quote(source.label)})"
-        return int(self._ask(f"{CYPHER}{match} RETURN count(r) AS rows", key=key)[0]["rows"])
+        where = f"WHERE a.{quote(source.key.name)} IS NOT NULL"
+        return int(self._ask(f"{CYPHER}{match} {where} RETURN count(r) AS rows", key=key)[0]["rows"])
 
     def rows_by_key(self, group: Group, keys: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> Rows:
         """The rows with these keys; a node's key is its id, a relationship's its two ends."""

@@ -214,6 +214,7 @@ def relationship_pages(
         )
         text = (
             f"{CYPHER}MATCH (a:{quote(source.label)}) WHERE {where} MATCH (a)-[e:{quote(kind)}]->(b:{quote(target.label)}) "
+            f"WHERE b.{quote(target.key.name)} IS NOT NULL "
             "WITH a, e, b SKIP $skip LIMIT $rows "
             "WITH labels(a) AS l0, labels(b) AS l1, collect(e) AS g, collect(a) AS sources, collect(b) AS targets "
             f"RETURN l0, l1, size(g) AS rows, {shown}"
