@@ -125,7 +125,7 @@ def test_figures_a_clock_and_databases_that_are_not_well(enterprise: StandIn, ho
     pick(found, "server", "ok", "page cache used 50 %")
     pick(found, "server", "warning", f"acme-{FIRST} is quarantined on 127.0.0.1")
     pick(found, "rights", "unknown", "as many databases as it may hold")
-    assert "rollback acme" in pick(found, "aliases", "error", f"acme-{FIRST}, which the alias acme").cure
+    assert "retry 1 --reload" in pick(found, "aliases", "error", f"acme-{FIRST}, which the alias acme").cure
 
 
 @pytest.mark.parametrize("wrong", ["password", "port", "file"])

@@ -276,7 +276,7 @@ def test_a_transaction_that_never_fits_is_said(small_server: Community, tmp_path
 
 def test_batches_shrink_until_the_server_has_memory_for_them(small_server: Community, tmp_path: Path) -> None:
     small_server.empty()
-    one = loading(tmp_path, small_server.uri, rows=60_000, batch_rows=20_000)
+    one = loading(tmp_path, small_server.uri, rows=60_000, batch_rows=20_000, proof_rows=0)
     one.load()
     assert one.verify()["types"] == {"HAS_ADDRESS": 24_000}
     steps = [event[2] for event in one.ledger.events if event[0] == "advanced"]

@@ -21,7 +21,7 @@ from bgdeploy.targets.neo4j.offline.place import judge_place
 from bgdeploy.targets.neo4j.offline.report import as_misfit, parse, read_report
 from bgdeploy.targets.neo4j.offline.sources import Spaces, check_fit
 from bgdeploy.targets.neo4j.offline.tool import Failed, Tool, explain_failure, judge_version
-from tests.neo4j.loading import loading_of
+from tests.neo4j.loading import _open, loading_of
 
 ID = uuid.UUID("8921c4c6-1133-4781-b230-7d33dfd26cb6")
 SPACES = Spaces(("Person", "City"))
@@ -212,9 +212,10 @@ def test_what_a_member_refuses_that_leads_no_longer_is_sent_again(monkeypatch: p
 
 
 def test_moments_as_spark_writes_them_are_written_anew_for_the_tool(tmp_path: Path) -> None:
-    table = pa.table({"id": [1], "plain": [5], "spark": pa.array([5], pa.timestamp("ns"))})
+    table = pa.table({"id": [1], "plain": [5], "spark": pa.array([5000], pa.timestamp("ns"))})
     snapshot = loading_of(tmp_path, "bolt://none", {"nodes/A/a.parquet": table}).snapshot
     path = snapshot.path / "nodes/A/a.parquet"
     pq.write_table(table, path, use_deprecated_int96_timestamps=True)
+    snapshot = _open(snapshot.path)
     looks = look_at(path, snapshot.nodes[0], snapshot.nodes[0].files[0])
     assert {look.own.name: look.copied for look in looks} == {"id": False, "plain": False, "spark": True}

@@ -76,6 +76,8 @@ def test_it_is_said_once_for_all_customers() -> None:
         ("counts", "removed", "paused", "undecided", "failed", "live", "standby", "candidate")
     )
     more = {"rolled_back": [], "pinned": [], "snapshot_age_seconds": None}
-    found = [{**plain, **more, "customer": name, "trouble": said} for name in ("acme", "globex")]
+    found = [
+        {**plain, **more, "customer": name, "alias": name, "trouble": said} for name in ("acme", "globex")
+    ]
     assert [_row(one)[-1] for one in found] == ["TROUBLE: unknown"] * 2
     assert _hints(found)[0] == said

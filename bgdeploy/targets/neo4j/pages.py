@@ -220,22 +220,22 @@ def relationship_pages(
             f"RETURN l0, l1, size(g) AS rows, {shown}"
         )
         for skip in skips:
-            for row in ask(text, skip=skip, rows=rows, **bounds):
+            for row in _in_parts(ask, text, skip, rows, bounds):
                 yield _table(row, fields, ("l0", "l1"))
 
 
 def _spans(ask: Ask, kind: str, source: End, rows: int) -> Iterator[tuple[dict[str, Any], range]]:
     """Ranges of source keys that have up to ``rows`` relationships together, or one node of its own with more; each
     with the rows to skip for its pages."""
-    key = quote(source.key.name)
+    key, nodes = quote(source.key.name), _SOURCES
     after: Any = None
     while True:
         bound = f"a.{key} IS NOT NULL" if after is None else f"a.{key} > $after"
         text = (
-            f"{CYPHER}MATCH (a:{quote(source.label)}) WHERE {bound} WITH a ORDER BY a.{key} LIMIT $nodes "
+            f"{CYPHER}MATCH (a:{quote(source.label)}) WHERE {bound} WITH a ORDER BY a.{key} LIMIT $rows "
             f"RETURN collect(a.{key}) AS keys, collect(COUNT {{ (a)-[:{quote(kind)}]->() }}) AS degrees"
         )
-        found = ask(text, after=after, nodes=_SOURCES)[0]
+        (found, *_), nodes = _patiently(ask, text, nodes, after=after)
         if not found["keys"]:
             return
         last, start, count = len(found["keys"]) - 1, after, 0
@@ -249,6 +249,20 @@ def _spans(ask: Ask, kind: str, source: End, rows: int) -> Iterator[tuple[dict[s
                 yield bounds, range(0, count, rows)
             start, count = to, 0
         after = found["keys"][-1]
+
+
+def _in_parts(ask: Ask, text: str, skip: int, rows: int, bounds: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Ask for so many rows, or for each half of them where the server has no memory for all."""
+    try:
+        found = ask(text, skip=skip, rows=rows, **bounds)
+    except TargetError as error:
+        if error.__cause__ is None or not is_memory(error.__cause__) or rows <= _SMALLEST:
+            raise
+        half = rows // 2
+        yield from _in_parts(ask, text, skip, half, bounds)
+        yield from _in_parts(ask, text, skip + half, rows - half, bounds)
+        return
+    yield from found
 
 
 def _patiently(ask: Ask, text: str, rows: int, **params: Any) -> tuple[Rows, int]:
