@@ -259,7 +259,7 @@ def _key_of(snapshot: Snapshot, label: str) -> pa.DataType:
 
 
 class Unfit(BadInput):
-    """A value that DuckDB cannot bring to the type in which it is compared; a load that refuses it says it better."""
+    """What DuckDB cannot read, or bring to the type in which it is compared; a load that refuses it says it better."""
 
 
 class Files:
@@ -397,15 +397,19 @@ class Files:
             what = f"{files[0].path} holds a value that cannot be compared: {_first_line(error)}"
             raise Unfit(what, kept="What is live stays live.", cure="Write it as a string.") from error
         except duckdb.Error as error:
-            raise self._explain(error, files) from error
+            said = self._explain(error, files)
+            raise Unfit(said.what, kept=said.kept, cure=said.cure) from error
 
     def _explain(self, error: duckdb.Error, files: Sequence[DataFile]) -> BadInput:
         """What is wrong with files that DuckDB cannot read, in the words of whoever else reads them, where these see it."""
-        for table in self.snapshot.tables:
-            for file in table.files:
-                if file in files:
-                    for _ in read_rows(self.snapshot.path / file.path, file, table.columns):
-                        pass  # it raises for what is damaged
+        try:
+            for table in self.snapshot.tables:
+                for file in table.files:
+                    if file in files:
+                        for _ in read_rows(self.snapshot.path / file.path, file, table.columns):
+                            pass  # it raises for what is damaged
+        except BadInput as damaged:
+            return damaged
         return find_bad_text(self.snapshot) or BadInput(
             f"{files[0].path} cannot be read by DuckDB, the second reader that proves every value: {_first_line(error)}",
             kept="What is live stays live.",
