@@ -14,10 +14,9 @@ from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.families import is_text_list
 from bgdeploy.snapshots.footers import read_statistics
 from bgdeploy.snapshots.parquet import Parquet
-from bgdeploy.snapshots.source import Column, Snapshot, Table
+from bgdeploy.snapshots.source import BLANKS, Column, Snapshot, Table
 
 _BATCH = 65_536  # rows decoded at a time
-BLANKS = " \t\n\v\f\r"  # what stands around a label and is no part of it, to every reader and engine alike
 _MOST_LABELS = 10_000  # a column with more distinct values holds something else
 
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bgdeploy.errors import BadInput, BgdeployError, NotReadable, TargetFull
-from bgdeploy.snapshots.counts import BLANKS
 from bgdeploy.snapshots.duck import MEMORY_MB, link, opened_duck, quote, text
-from bgdeploy.snapshots.source import Column, DataFile, Kind, Role, Snapshot, Table
+from bgdeploy.snapshots.source import BLANKS, Column, DataFile, Kind, Role, Snapshot, Table
 
 if TYPE_CHECKING:
     import duckdb

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Role = Literal["id", "labels", "source", "target", "type", "property"]
 Kind = Literal["node", "relationship"]
+BLANKS = " \t\n\v\f\r"  # what stands around a label and is no part of it, to every reader and engine alike
 
 
 @dataclass(frozen=True)
