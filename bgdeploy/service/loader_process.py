@@ -262,7 +262,8 @@ def _scratch(ticket: dict[str, Any]) -> Iterator[Path]:
     """A folder for this process alone; what earlier runs of its job left behind goes."""
     home = Path(ticket["settings"]["state_dir"], "scratch")
     for left in home.glob(f"{ticket['job_id']}-*"):
-        shutil.rmtree(left, ignore_errors=True)
+        if int(left.name.rpartition("-")[2]) <= ticket["fence"]:
+            shutil.rmtree(left, ignore_errors=True)
     folder = home / f"{ticket['job_id']}-{ticket['fence']}"
     folder.mkdir(parents=True)
     try:

@@ -84,11 +84,12 @@ def _build(run: Run) -> dict[str, Any]:
 @contextmanager
 def _scratched(run: Run) -> Iterator[None]:
     """What the one that verifies left on disk goes with it, however it ended."""
+    # This run's own: one that lost its lease must not take the folder of the next.
+    own = Path(run.site.settings.state_dir, "scratch", f"{run.job['id']}-{run.job['fence']}")
     try:
         yield
     finally:
-        for left in Path(run.site.settings.state_dir, "scratch").glob(f"{run.job['id']}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _load(run: Run, early: children.Early) -> None:
