@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bgdeploy.snapshots.source import DataFile, Snapshot
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -67,6 +69,15 @@ def opened_duck(
         os.chdir(before)
         shutil.rmtree(home / "in", ignore_errors=True)
         shutil.rmtree(home / "spill", ignore_errors=True)
+
+
+def memory_to_compare(snapshot: Snapshot) -> tuple[int, DataFile | None]:
+    """Return the MiB that comparing a snapshot takes, and the file whose row group needs more than is usual."""
+    files = [file for table in snapshot.tables for file in table.files]
+    largest = max(files, key=lambda file: file.largest_group, default=None)
+    if largest is None or largest.largest_group * 5 // 4 <= MEMORY_MB << 20:
+        return MEMORY_MB, None
+    return largest.largest_group * 5 // 4 >> 20, largest
 
 
 def link(number: int) -> str:

@@ -24,7 +24,7 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput, TargetError, TargetFull
-from bgdeploy.snapshots.duck import MEMORY_MB, link, opened_duck, quote, text
+from bgdeploy.snapshots.duck import link, memory_to_compare, opened_duck, quote, text
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import Column, DataFile, Kind, Role, Snapshot, Table
 from bgdeploy.snapshots.unify import is_list, simple
@@ -430,16 +430,13 @@ def opened_files(snapshot: Snapshot, folder: Path, *, available: int) -> Any:
 
     ``available`` is what the machine has to spare, in bytes. Raises TargetFull, naming the file, where that is too little.
     """
-    files = _files(snapshot)
-    largest = max(files, key=lambda file: file.largest_group, default=None)
-    needed = 0 if largest is None else largest.largest_group // _MIB
-    memory = max(MEMORY_MB, needed + needed // 4)
-    if largest is not None and memory > MEMORY_MB and memory > available // _MIB:
+    memory, largest = memory_to_compare(snapshot)
+    if largest is not None and memory > available // _MIB:
         raise TargetFull(
             f"Comparing {largest.path} takes {memory:,} MiB, a whole row group at once; {available // _MIB:,} MiB are free.",
             cure="Write it with smaller row groups, or make memory free.",
         )
-    return opened_duck(folder, [snapshot.path / file.path for file in files], memory_mb=memory)
+    return opened_duck(folder, [snapshot.path / file.path for file in _files(snapshot)], memory_mb=memory)
 
 
 def _files(snapshot: Snapshot) -> list[DataFile]:

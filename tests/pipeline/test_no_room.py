@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
-from bgdeploy.pipeline import clean, scan, switch
+from bgdeploy.pipeline import admit, clean, room, scan, switch
 from bgdeploy.service import worker
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Need
@@ -41,6 +42,22 @@ def test_newer_ones_go_live_without_it_and_it_is_overtaken(
     place.now += 60
     scan.scan(place.site)
     assert place.states("acme") == {OLD: "switched", OLD + 1: "cleaned", OLD + 2: "switched"}
+
+
+def test_memory_for_the_proof_is_reckoned_before_the_load(
+    make_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_place()
+    place.drop("acme", OLD)
+    scan.scan(place.site)
+    job = place.rows()[0]
+    snapshot = admit.open_folder(place.site, job, job["fingerprint"])
+    table = snapshot.nodes[0]
+    file = replace(table.files[0], largest_group=1 << 60)
+    huge = replace(snapshot, tables=(replace(table, files=(file,)),))
+    (need,) = [need for need in room.find_needs(place.site, job, huge) if not need.met]
+    assert file.path in need.sum, need
+    assert all(need.met for need in room.find_needs(place.site, job, snapshot))
 
 
 def test_while_the_target_is_away_the_order_is_kept(make_place: Callable[..., Place]) -> None:
