@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
 # What ``error_code`` of a job may be, to filter by: the codes below, those of the engines, and how a load ended.
 CODES = (
     "bad-input", "build-locked", "cancelled", "config", "contradicted", "edition", "error", "folder-away", "interrupted",
-    "job-table", "job-table-full", "job-table-lost", "lease-lost", "name-taken", "not-found", "not-readable", "pool",
+    "job-table", "job-table-full", "job-table-lost", "lease-lost", "name-taken", "not-found", "not-ours", "not-readable", "pool",
     "query", "refused", "stale-generation", "stopped", "target", "target-away", "target-full", "usage", "verify",
 )  # fmt: skip
 
@@ -151,6 +151,12 @@ class NameTaken(BuildLocked):
     """The name belongs to something bgdeploy did not make: it is left alone and never dropped."""
 
     code = "name-taken"
+
+
+class NotOurs(Refused):
+    """A database of ours is gone, and another that somebody made has its name: it is left alone."""
+
+    code = "not-ours"
 
 
 class BadInput(BgdeployError):

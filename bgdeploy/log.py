@@ -67,7 +67,7 @@ EVENTS: dict[str, tuple[int, str]] = {
     # load
     "load.claimed": (
         logging.INFO,
-        "loading {job} into {database} (run {fence}; runs that failed without progress: {attempt}, that the service died under: {service_deaths})",
+        "loading {job} into {database} (run {fence}; runs that failed without progress: {attempt}, that the service died under: {interruptions})",
     ),
     "load.chosen": (logging.INFO, "{job} is loaded by {loader}: {why}"),
     "load.planned": (logging.INFO, "{job}: {rows:,} rows to load, in {groups} group(s) of files"),
@@ -169,6 +169,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     # clean
     "clean.intended": (logging.INFO, "{database} will be dropped: {why}"),
     "clean.dropped": (logging.INFO, "dropped {database}"),
+    "clean.foreign": (
+        logging.WARNING,
+        "{database} of ours is gone, and what has its name is left alone: {reason}",
+    ),
     "clean.waits": (logging.WARNING, "{database} is not dropped yet: {reason}"),
     "clean.retired": (logging.INFO, "cleaned {job}: {why}"),
     "clean.orphan": (

@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.errors import LeaseLost
-from bgdeploy.jobs.rows import Row, Tx, jobs, load_tables, write
+from bgdeploy.jobs.rows import Row, Tx, databases, jobs, load_tables, write
 
 # Progress clears both counters: they count only runs in a row that got nowhere.
-PROGRESS = {"attempt": 0, "service_deaths": 0}
+PROGRESS = {"attempt": 0, "interruptions": 0}
 _STEPS = {"closed": 1, "verified": 2, "published": 3}  # in the order a build goes through them
 _FURTHEST = sa.select(jobs.c.furthest).where(jobs.c.id == sa.bindparam("id"))
 _PLANNED = ("number", "kind", "name", "source_label", "target_label", "files", "rows_expected")
@@ -50,6 +50,13 @@ def restart(tx: Tx, job: Row, database: str, reason: str) -> None:
     of_build = (load_tables.c.job_id == job["id"], load_tables.c.database == database)
     tx.connection.execute(load_tables.update().where(*of_build).values(**cleared))
     tx.say("load.restarted", job, reason=reason)
+
+
+def owns(tx: Tx, job: Row, database: str, mark: str) -> None:
+    """Store what tells a build from another database of its name; the first mark stays."""
+    write(tx, job)
+    unmarked = (databases.c.name == database, databases.c.mark.is_(None))
+    tx.connection.execute(databases.update().where(*unmarked).values(mark=mark))
 
 
 def started(tx: Tx, job: Row, database: str, number: int) -> None:

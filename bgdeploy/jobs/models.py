@@ -104,8 +104,7 @@ jobs = Table(
     _may("child_pid", Integer),
     _may("child_born", String),
     _must("attempt", Integer, default=0),
-    _must("interruptions", Integer, default=0),
-    _must("service_deaths", Integer, default=0),  # how often in a row the whole service died under it
+    _must("interruptions", Integer, default=0),  # how often in a row the whole service died under it
     _must("not_before", Double, default=0.0),
     _may("cancel_at", Double),
     _must("blocked", Boolean, default=False),
@@ -197,6 +196,7 @@ databases = Table(
     _must("build", Integer),
     _must("created_at", Double),
     _may("verified_at", Double),
+    _may("mark", String),  # what tells it from another of its name, where the target has such a thing
     _may("counts", JSON),  # {"labels": {...}, "types": {...}}, asked of the database
     _may("proof", JSON),  # what was compared with the files and how, with the digests
     _may("left_at", Double),  # when the alias moved away

@@ -54,7 +54,7 @@ def _take_back(tx: Tx, row: Row, most: int, base: float) -> bool:
         end_cancelled(tx, row)  # else it would be loaded again, against what a person said
     elif known_alive(row["lease_owner"]):
         _return_late(tx, row)
-    elif (count := row["service_deaths"] + 1) < most:
+    elif (count := row["interruptions"] + 1) < most:
         rest = min(LONGEST_REST, delay(count - 1, base)) if count > 1 else 0.0
         _return(tx, row, count, most, rest)
     else:
@@ -84,7 +84,7 @@ def _return(tx: Tx, row: Row, count: int, most: int, rest: float) -> None:
     reason = f"resumes after {holder} was lost"
     # The code keeps its place before newer ones while it rests: most of it may be loaded already.
     changes = {
-        "service_deaths": count,
+        "interruptions": count,
         "not_before": tx.now + rest,
         "reason": reason,
         "error_code": "interrupted",
@@ -107,7 +107,7 @@ def _give_up(tx: Tx, row: Row, count: int) -> None:
     )
     fields = {"limit": count, "step": step}
     changes = {
-        "service_deaths": count,
+        "interruptions": count,
         "error": error,
         "error_code": "interrupted",
         "reason": None,

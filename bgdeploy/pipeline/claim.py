@@ -139,7 +139,7 @@ def claim(
         tx.connection.execute(update_where(customers, "name"), served)
         database = _database_of(tx, job) or own_database(tx, job, existing)
         job = rewrite(tx, job, database=database, settings=job["settings"] or settings)
-        fields = {key: job[key] for key in ("fence", "attempt", "service_deaths")}
+        fields = {key: job[key] for key in ("fence", "attempt", "interruptions")}
         tx.say("load.claimed", job, edge=(State.QUEUED, State.LOADING), database=database, **fields)
         return job
 

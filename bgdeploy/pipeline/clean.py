@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bgdeploy.errors import BgdeployError
+from bgdeploy.errors import BgdeployError, NotOurs
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lease, lineage
 from bgdeploy.jobs.lineage import Doomed
@@ -82,9 +82,13 @@ def _drop(site: Site, customer: Row, doomed: Doomed) -> bool:
         leaving = site.target.drain(name)
         if leaving.state != "ok":
             return _wait(site, doomed, fence, "; ".join(leaving.reasons))
-        site.target.drop(name, fence)
+        site.target.drop(name, fence, doomed.database["mark"])
         if any(found.name == name for found in site.target.databases()):
             return _wait(site, doomed, fence, "it is still there after the drop")
+    except NotOurs as error:
+        with site.transaction(Actor.CLEANER) as tx:
+            job = get_job(tx.connection, doomed.database["job_id"])
+            tx.say("clean.foreign", job, database=name, reason=error.what)
     except BgdeployError as error:
         return _wait(site, doomed, fence, str(error))
     reach("clean.dropped")

@@ -73,6 +73,8 @@ def end_badly(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base:
     else:
         if isinstance(error, VerifyFailed):
             intend_drop(tx, job, "it did not hold what its snapshot says")
+            # A footer may not say what the pages hold: the next build trusts the engine's reader with nothing.
+            job = rewrite(tx, job, settings={**(job["settings"] or {}), "rewrite": True})
         _retry(tx, job, error, attempt, max_retries=max_retries, base=base)
 
 

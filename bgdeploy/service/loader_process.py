@@ -80,6 +80,10 @@ class PipeLedger:
         """Make the choice durable."""
         self.line.ask("chosen", loader=loader, why=why)
 
+    def owns(self, mark: str) -> None:
+        """Make the mark durable."""
+        self.line.ask("owns", mark=mark)
+
     def started(self, group: int) -> None:
         """Say that a group is about to be committed."""
         self.line.ask("started", group=group)

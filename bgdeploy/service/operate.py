@@ -28,7 +28,7 @@ from bgdeploy.site import Site
 
 FRESH: dict[str, Any] = {
     "attempt": 0,
-    "service_deaths": 0,
+    "interruptions": 0,
     "not_before": 0.0,
     "rows_confirmed": 0,
     "furthest": 0,

@@ -229,6 +229,8 @@ def _answer(run: Run, tx: Tx, message: dict[str, Any]) -> Row:
             settings = {**job["settings"], "loader": message["loader"]}
             tx.say("load.chosen", job, loader=message["loader"], why=message["why"])
             return rewrite(tx, job, settings=settings)
+        case "owns":
+            ledger.owns(tx, job, database, message["mark"])
         case "started":
             ledger.started(tx, job, database, message["group"])
         case "advanced":

@@ -31,6 +31,7 @@ _PLAIN = [
     "state",
     "database",
     "attempt",
+    "interruptions",
     "rows_expected",
     "rows_confirmed",
     "bytes_expected",
@@ -50,12 +51,10 @@ def show_job(row: Row) -> View:
     """Return a job with the keys that scripts rely on; times are ISO 8601 in UTC."""
     lease = {"lease_owner": short(row["lease_owner"]) if row["lease_owner"] else None}
     times = {key: iso(row[key]) for key in _TIMES}
-    tries = {"interruptions": row["service_deaths"]}
     # An earlier version may have kept what steers a terminal.
     named = {key: tidy(row[key]) if isinstance(row[key], str) else row[key] for key in _PLAIN}
     return {
         **named,
-        **tries,
         **lease,
         "lease_expires": iso(row["lease_expires"]),
         **times,

@@ -90,6 +90,9 @@ class Ledger(Protocol):
     def chosen(self, loader: str, why: str) -> None:
         """Store with the job by which of several ways it is loaded, so that a later run goes on with it."""
 
+    def owns(self, mark: str) -> None:
+        """Store what tells the database from another of its name; the first mark stays."""
+
     def started(self, group: int) -> None:
         """A group is about to be committed; refused for one that is confirmed already."""
 
@@ -320,10 +323,10 @@ class Target(Protocol):
     def drain(self, database: str) -> Health:
         """Whether readers have left the database, so that it may be dropped."""
 
-    def drop(self, database: str, fence: int) -> None:
+    def drop(self, database: str, fence: int, mark: str | None = None) -> None:
         """Remove a database or build and all it left behind; idempotent.
 
-        Raises Refused while any alias points at it.
+        Raises Refused while any alias points at it, NotOurs where ``mark`` is that of another of its name.
         """
 
     def query(self, alias: str, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:

@@ -43,7 +43,7 @@ def test_a_lease_is_left_alone_until_it_expires(store: Store, loading: int) -> N
     assert run(store, now=99.9) == 0
     assert run(store, now=100.1) == 1
     job = read_job(store, loading)
-    assert (job["state"], job["service_deaths"], job["attempt"], job["lease_owner"]) == (
+    assert (job["state"], job["interruptions"], job["attempt"], job["lease_owner"]) == (
         State.QUEUED,
         1,
         0,
@@ -54,7 +54,7 @@ def test_a_lease_is_left_alone_until_it_expires(store: Store, loading: int) -> N
 
 def test_the_last_death_in_a_row_fails_the_job_and_names_the_step(store: Store, loading: int) -> None:
     with store.write() as connection:
-        connection.execute(jobs.update().values(service_deaths=2, step="group 4"))
+        connection.execute(jobs.update().values(interruptions=2, step="group 4"))
     run(store, now=200.0)
     job = read_job(store, loading)
     assert job["state"] == State.FAILED and job["error_code"] == "interrupted"
@@ -69,8 +69,8 @@ def test_deaths_of_the_service_count_apart_and_each_rests_longer(store: Store, l
             connection.execute(jobs.update().values(**held))
         assert rescue(store, now=200.0, owner=OWNER, most=20, base=2.0) == 1
         job = read_job(store, loading)
-        assert (job["state"], job["service_deaths"]) == (State.QUEUED, death)
-        assert (job["attempt"], job["interruptions"]) == (0, 0)
+        assert (job["state"], job["interruptions"]) == (State.QUEUED, death)
+        assert job["attempt"] == 0
         rests.append(job["not_before"] - 200.0)
     assert rests[0] == 0, "who is killed once goes on at once"
     assert all(1 <= rest <= 60 for rest in rests[1:])
@@ -93,12 +93,12 @@ def test_a_living_worker_that_could_not_prolong_its_lease_is_no_interruption(
     store: Store, state: State
 ) -> None:
     add_customer(store, "acme")
-    held = {"lease_owner": new_owner(), "lease_expires": 100.0, "service_deaths": 2}
+    held = {"lease_owner": new_owner(), "lease_expires": 100.0, "interruptions": 2}
     job_id = add_job(store, "acme", 1, state, **held)
     assert run(store, now=100.1) == 1
     job = read_job(store, job_id)
     assert job["state"] == (State.QUEUED if state == State.LOADING else state)
-    assert (job["service_deaths"], job["lease_owner"]) == (2, None)
+    assert (job["interruptions"], job["lease_owner"]) == (2, None)
     with store.read() as connection:
         assert connection.execute(sa.select(events.c.kind)).scalars().all() == ["rescue.late"]
 
@@ -178,7 +178,7 @@ def test_a_row_held_for_a_switch_is_only_released(store: Store) -> None:
     job_id = add_job(store, "acme", 1, State.LOADED, lease_owner=ELSEWHERE, lease_expires=1.0)
     assert run(store, now=2.0) == 1
     job = read_job(store, job_id)
-    assert (job["state"], job["lease_owner"], job["service_deaths"]) == (State.LOADED, None, 0)
+    assert (job["state"], job["lease_owner"], job["interruptions"]) == (State.LOADED, None, 0)
 
 
 def test_renewing_fails_once_another_claim_has_the_row(store: Store, loading: int) -> None:
@@ -286,14 +286,14 @@ def test_a_confirmed_group_clears_both_counters(store: Store, loading: int) -> N
     from bgdeploy.jobs import ledger
 
     with store.write() as connection:
-        connection.execute(jobs.update().values(attempt=2, service_deaths=2))
+        connection.execute(jobs.update().values(attempt=2, interruptions=2))
     job = read_job(store, loading)
     group = {"number": 0, "kind": "node", "name": "A", "source_label": None, "target_label": None}
     with opened(store, Actor.WORKER) as tx:
         ledger.store_plan(tx, job, "acme-1", [{**group, "files": ["a"], "rows_expected": 3}])
         ledger.confirmed(tx, job, "acme-1", 0, 3, found=True)
         after = get_job(tx.connection, loading)
-    assert (after["attempt"], after["service_deaths"], after["rows_confirmed"]) == (0, 0, 3)
+    assert (after["attempt"], after["interruptions"], after["rows_confirmed"]) == (0, 0, 3)
 
 
 def test_a_free_row_is_taken_once(store: Store) -> None:

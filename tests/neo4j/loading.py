@@ -26,6 +26,7 @@ class Memory:
     groups: tuple[Group, ...] | None = None
     rows: dict[int, int] = field(default_factory=dict)
     events: list[tuple[Any, ...]] = field(default_factory=list)
+    mark: str = ""
 
     def plan(self) -> tuple[Group, ...] | None:
         return self.groups
@@ -41,6 +42,9 @@ class Memory:
 
     def chosen(self, loader: str, why: str) -> None:
         self.events.append(("chosen", loader))
+
+    def owns(self, mark: str) -> None:
+        self.mark = mark
 
     def started(self, group: int) -> None:
         assert group not in self.rows

@@ -47,6 +47,7 @@ class Database:
     requested: str = "online"
     message: str = ""
     access: str = "read-write"
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass
@@ -430,7 +431,7 @@ class Dbms:
             "name": one.name, "serverID": self.id, "type": "standard", "aliases": pointing, "access": one.access,
             "address": self.address, "role": "primary", "writer": True, "requestedStatus": one.requested,
             "currentStatus": one.status, "statusMessage": one.message, "default": first, "home": first,
-            "constituents": [], "replicationLag": -self.told.get("behind", 0),
+            "constituents": [], "creationTime": one.created.isoformat(), "replicationLag": -self.told.get("behind", 0),
         }  # fmt: skip
 
     # Aliases and rights

@@ -139,6 +139,19 @@ def test_an_alias_of_the_customers_name_is_not_ours_to_touch(enterprise: StandIn
     assert alias(enterprise) == "neo4j"
 
 
+def test_a_database_that_somebody_put_in_the_place_of_ours_is_never_dropped(
+    enterprise: StandIn, house: House
+) -> None:
+    deploy(house, 0, 1)
+    enterprise.system(f"DROP DATABASE `{name(0)}` IF EXISTS DESTROY DATA WAIT 60 SECONDS")
+    enterprise.control(foreign=name(0))
+    deploy(house, 2)
+    assert house.states() == {FIRST: "cleaned", FIRST + 1: "switched", FIRST + 2: "switched"}
+    assert names(enterprise) == {name(0), name(1), name(2)}
+    events = [event["message"] for event in house.json("jobs", "show", "1")["events"]]
+    assert any("somebody has put another in its place" in message for message in events)
+
+
 @pytest.mark.parametrize("what", ["database", "alias"])
 def test_a_builds_name_that_somebody_else_uses_is_stepped_around(
     enterprise: StandIn, house: House, what: str

@@ -87,7 +87,7 @@ class FakeTarget:
     def drain(self, database: str) -> Health:
         return Health("ok")
 
-    def drop(self, database: str, fence: int) -> None:
+    def drop(self, database: str, fence: int, mark: str | None = None) -> None:
         if database in self.pointing.values():
             raise Refused(f"{database} is live")
         self.whole.discard(database)

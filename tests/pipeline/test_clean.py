@@ -46,7 +46,7 @@ def test_a_job_is_retired_also_where_its_lease_ran_out_while_its_database_was_dr
     site = Site(settings, store, target, OWNER, lambda: clock[0])
     drop = target.drop
 
-    def slow(database: str, fence: int) -> None:
+    def slow(database: str, fence: int, mark: str | None = None) -> None:
         drop(database, fence)
         clock[0] += 1000
         assert rescue(store, now=clock[0], owner="host~1/2/2.00/" + "1" * 32, most=3, base=2.0) == 1

@@ -107,7 +107,7 @@ def _load(work: Build) -> None:
         engine.run(TURN_ON)
         done = _settle(work, engine, groups)
         for group in groups[len(done) :]:
-            _copy(work, engine, group, anew="anew" in hints)
+            _copy(work, engine, group, anew="anew" in hints or "rewrite" in work.settings)
         _name(work, engine)
         engine.run("CHECKPOINT")
 

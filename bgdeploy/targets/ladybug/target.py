@@ -183,8 +183,8 @@ class Ladybug:
         """Readers keep an open file even after it is removed, so nobody is waited for."""
         return Health("ok")
 
-    def drop(self, database: str, fence: int) -> None:
-        """Put it out of sight in one step, then remove it; leftovers of an earlier try go too."""
+    def drop(self, database: str, fence: int, mark: str | None = None) -> None:
+        """Put it out of sight in one step, then remove it; leftovers of an earlier try go too. No folder has a mark."""
         with _dropping(database, self._paths), self._paths.hold(database):
             for home in (self._paths.databases, self._paths.builds):
                 folder = home / database

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BuildLocked, ConfigError, NameTaken, Refused, TargetAway, TargetError
+from bgdeploy.errors import BuildLocked, ConfigError, NameTaken, NotOurs, Refused, TargetAway, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.names import CYPHER
+from bgdeploy.targets.neo4j.refusals import NoSuchName
 from bgdeploy.targets.neo4j.statuses import Found, failures, find
 
 SHOW = (
     "SHOW DATABASES YIELD name, type, access, address, role, requestedStatus, currentStatus, "
-    "statusMessage, default, home"
+    "statusMessage, default, home, creationTime"
 )
 DROP = "DROP DATABASE $name IF EXISTS DESTROY DATA WAIT 60 SECONDS"
 READ_ONLY = "ALTER DATABASE $name SET ACCESS READ ONLY WAIT 60 SECONDS"
@@ -89,8 +90,8 @@ def layout_of(settings: Mapping[str, Any], seeder: str | None = None, seed: str 
     return Layout(settings.get("primaries"), settings.get("secondaries"), seeder, seed)
 
 
-def create(server: Server, name: str, layout: Layout = Layout()) -> None:
-    """Make the database, or find that it is there, and wait until it is online on every server.
+def create(server: Server, name: str, layout: Layout = Layout()) -> Found:
+    """Make the database, or find that it is there, and return it once it is online on every server.
 
     A store of that name on the server's disk becomes the database, on one server by itself, in a
     cluster as the store of ``layout.seeder``, from which the other members copy it.
@@ -110,7 +111,7 @@ def create(server: Server, name: str, layout: Layout = Layout()) -> None:
         said = server.ask(text, f"Creating the database {name}", name=name, **given)
         if look(server, name).verdict == "absent":
             _raise_absent(name, said)
-    await_online(server, name)
+    return await_online(server, name)
 
 
 def _speaks_25(server: Server) -> bool:
@@ -128,8 +129,8 @@ def _raise_absent(name: str, said: Rows) -> None:
     )
 
 
-def await_online(server: Server, name: str) -> None:
-    """Return when the database can be used on every server; raises BuildLocked or TargetAway as ``create`` does."""
+def await_online(server: Server, name: str) -> Found:
+    """Return it when the database can be used on every server; raises BuildLocked or TargetAway as ``create`` does."""
     deadline = monotonic() + _PATIENCE
     while (found := look(server, name)).verdict != "online":
         if found.verdict in ("stuck", "going", "absent"):
@@ -141,6 +142,7 @@ def await_online(server: Server, name: str) -> None:
         if monotonic() > deadline:
             raise TargetAway(f"The database {name} is not online after {_PATIENCE:.0f} s: {found.text}.")
         _pause()
+    return found
 
 
 def await_copies(server: Server, name: str) -> None:
@@ -250,9 +252,7 @@ def grant(server: Server, name: str, roles: Sequence[str]) -> None:
         for statement in GRANTS:
             try:
                 server.ask(statement, f"Granting the role {role} to read {name}", name=name, role=role)
-            except TargetError as error:
-                if "does not exist" not in error.what:
-                    raise
+            except NoSuchName as error:
                 cure = f"Create the role {role} there, or change neo4j.reader_roles."
                 raise ConfigError(error.what, kept=error.kept, cure=cure) from error
 
@@ -261,6 +261,16 @@ def readers(server: Server, name: str) -> list[str]:
     """Transactions that run on a database, with their users."""
     found = server.ask(TRANSACTIONS, f"Looking for readers of {name}", name=name)
     return [f"{row['transactionId']} of {row['username'] or 'nobody'}" for row in found]
+
+
+def check_ours(server: Server, name: str, mark: str | None) -> None:
+    """Raise NotOurs where somebody dropped our database and made another of its name; one without a mark is not judged."""
+    found = look(server, name)
+    if mark and found.created and found.created != mark:
+        raise NotOurs(
+            f"{name} was made at {found.created}, and bgdeploy's own at {mark}: somebody has put another in its place.",
+            kept="It was not dropped.",
+        )
 
 
 def drop(server: Server, name: str, pointing: Sequence[str]) -> None:

@@ -30,6 +30,10 @@ _LOOK = "See: bgdeploy doctor"
 _LOGIN = "Set neo4j.user and neo4j.password (or neo4j.password_file, or the variable NEO4J_PASSWORD)."
 
 
+class NoSuchName(TargetError):
+    """What a statement names does not exist."""
+
+
 class EditionLacks(TargetError):
     """This server has no such command; ``said`` are its own words."""
 
@@ -113,6 +117,10 @@ def _refused(error: Neo4jError, doing: str) -> BgdeployError:
         what = f"{doing}: the server has stopped this database. {_line(error)}"
         return TargetAway(
             what, kept=_KEPT, cure="Look into its log, and restart it: often its disk was full."
+        )
+    if "does not exist" in _line(error):  # no code tells it: for roles the server has ArgumentError
+        return NoSuchName(
+            f"{doing}: the server refused. {_line(error)} ({code or 'no code'})", kept=_KEPT, cure=_LOOK
         )
     if error.is_retryable():
         busy = f"{doing}: the server is busy or starting. {_line(error)}"

@@ -59,6 +59,11 @@ class Found:
         """``read-only`` or ``read-write``, as the first server tells it."""
         return str(self.rows[0]["access"]) if self.rows else ""
 
+    @property
+    def created(self) -> str:
+        """When it was made, which tells it from another of its name; empty where it is not there."""
+        return str(self.rows[0].get("creationTime") or "") if self.rows else ""
+
 
 def _read(row: dict[str, Any]) -> Verdict:
     status = str(row["currentStatus"])

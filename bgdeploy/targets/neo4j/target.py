@@ -80,6 +80,7 @@ class Neo4j:
         try:
             with only_where_empty(ticket.database, place):
                 load(self._server, replace(ticket, database=place), snapshot, ledger, folder)
+                ledger.owns(databases.look(self._server, place).created)
         except NameTaken:
             shutil.rmtree(folder, ignore_errors=True)  # nobody drops a name that is somebody else's
             raise
@@ -201,12 +202,13 @@ class Neo4j:
         shown = ", ".join(running[:5])
         return Health("wait", (f"{len(running)} transactions still run on {database}: {shown}",))
 
-    def drop(self, database: str, fence: int) -> None:
+    def drop(self, database: str, fence: int, mark: str | None = None) -> None:
         """Remove a database that no alias points at; the server refuses too while one does.
 
         On Community only the name is given up: what its one database holds is for a person to empty.
         """
         pointing = [one.name for one in aliases.list_aliases(self._server) if one.database == database]
+        databases.check_ours(self._server, database, mark)
         begun.forget(self._server, database, self._folder(database))
         databases.drop(self._server, database, pointing)
         reach("drop.moved")

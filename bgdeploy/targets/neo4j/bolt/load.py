@@ -35,7 +35,7 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
     Raises BadInput, TargetFull, TargetAway, BuildLocked, NameTaken or TargetError.
     """
     declared = schema.declared(ticket.settings, snapshot.path)
-    create(server, ticket.database, layout_of(ticket.settings))
+    ledger.owns(create(server, ticket.database, layout_of(ticket.settings)).created)
     reach("load.created")
     folder.mkdir(parents=True, exist_ok=True)
     try:
