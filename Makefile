@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test test-neo4j check bench lock clean
 
 help:            ## show this
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/user: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bgdeploy needs Python 3.11 or newer: make PYTHON=python3.12 demo")'
@@ -22,12 +22,16 @@ $(VENV)/dev: $(VENV)/user requirements-dev.lock
 demo: $(VENV)/user      ## the whole job on made-up customers, with a crash in the middle
 	@$(BIN)/bgdeploy demo
 
-test: $(VENV)/dev       ## style, types and all tests
+test: $(VENV)/dev       ## style, types and all tests but those that need a Neo4j server
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m compileall -q bgdeploy tests  # where Python may not keep what it compiled, each process would anew
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not neo4j"
+
+test-neo4j: $(VENV)/dev  ## the tests on Neo4j servers and a stand-in for Enterprise; needs Java and Maven
+	$(BIN)/python -m compileall -q bgdeploy tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m neo4j
 
 check: $(VENV)/dev      ## style and types only
 	$(BIN)/python -m ruff check .

@@ -40,6 +40,7 @@ def ask(server: Community, text: str, **params: Any) -> list[dict[str, Any]]:
         return session.run(text, params).data()  # type: ignore[arg-type]
 
 
+@pytest.mark.each_version
 def test_a_load_is_whole_verified_and_leaves_nothing_of_its_own(real: Community, tmp_path: Path) -> None:
     one = loading(tmp_path, real.uri)
     one.load()
@@ -205,6 +206,7 @@ def await_blocked(driver: neo4j.Driver) -> None:
         threading.Event().wait(0.02)
 
 
+@pytest.mark.each_version
 def test_the_index_of_a_constraint_that_a_crash_cut_off_is_in_nobodys_way(
     real: Community, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +289,7 @@ MOMENT = datetime(2026, 1, 7, 12, 30, 15, 123456)
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
+@pytest.mark.each_version
 def test_neo4js_own_types_arrive_unharmed(real: Community, tmp_path: Path) -> None:
     columns = {
         "half": (pa.array([1.5, None], pa.float16()), 1.5),
@@ -314,6 +317,7 @@ def test_neo4js_own_types_arrive_unharmed(real: Community, tmp_path: Path) -> No
 FINE = [-1, -1_000_000_001, -2_208_988_800_000_000_001, -(2**63), 0, 1, 1_700_000_000_123_456_789, 2**63 - 1]
 
 
+@pytest.mark.each_version
 def test_nanoseconds_arrive_to_the_last_one_also_before_1970(real: Community, tmp_path: Path) -> None:
     clock = [24 * 3600 * 10**9 - 1, 0, 1, 999, 1000, 86_399_000_000_001, 12, 13]
     kinds = {
@@ -402,6 +406,7 @@ def test_nodes_that_somebody_removed_are_no_fault_of_the_files(
     assert not list((tmp_path / "state/builds/neo4j").glob("*"))
 
 
+@pytest.mark.each_version
 def test_odd_names_ids_of_both_kinds_and_properties_called_id_and_labels(
     real: Community, tmp_path: Path
 ) -> None:
@@ -461,6 +466,7 @@ CREATE TEXT INDEX FOR (n:Address) ON (n.city);
 """
 
 
+@pytest.mark.each_version
 def test_declared_indexes_are_made_awaited_and_verified(real: Community, tmp_path: Path) -> None:
     one = loading(
         tmp_path, real.uri, indexes=["CREATE CONSTRAINT one_name FOR (n:Address) REQUIRE n.nodeId IS UNIQUE"]
@@ -503,6 +509,7 @@ def test_a_schema_that_cannot_be_is_bad_input(
         one.load()
 
 
+@pytest.mark.each_version
 def test_community_is_recognised_in_one_sentence(real: Community, tmp_path: Path) -> None:
     health = loading(tmp_path, real.uri).target().health()
     assert health.state == "ok"

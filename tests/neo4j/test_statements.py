@@ -12,6 +12,8 @@ from tests.house import make_house
 from tests.neo4j.servers import Community
 from tests.neo4j.standin import StandIn
 
+pytestmark = pytest.mark.each_version
+
 # Community knows these words and says that only Enterprise carries them out.
 ENTERPRISE = (
     databases.CREATE,
