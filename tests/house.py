@@ -12,13 +12,15 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
-from contextlib import closing, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bgdeploy.cli.app import app
+from bgdeploy.cli.output import guarded
 from bgdeploy.config import load_settings
 from bgdeploy.errors import ConfigError
 from bgdeploy.snapshots.generate import write_snapshot
@@ -32,6 +34,24 @@ ORCHESTRATOR: dict[str, Any] = {
 }  # fmt: skip
 PATIENCE = 90.0
 STARTED: list[subprocess.Popen[bytes]] = []  # every service of the test at hand
+
+
+def run_here(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process, from its arguments to its exit code."""
+    out, err, ended = io.StringIO(), io.StringIO(), 0
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            guarded(lambda: app(words, prog_name="bgdeploy"))
+    except SystemExit as end:
+        ended = int(end.code or 0)
+    except Exception:
+        err.write(traceback.format_exc())
+        ended = 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return subprocess.CompletedProcess(words, ended, out.getvalue(), err.getvalue())
 
 
 def end_started() -> None:
@@ -55,10 +75,18 @@ class House:
         return open_target(load_settings(self.folder / "config.yaml"))
 
     def run(self, *words: str, failpoint: str = "", ok: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; with ``ok`` it must succeed."""
-        done = subprocess.run(
-            self.command(*words), capture_output=True, text=True, timeout=PATIENCE, env=environ(failpoint)
-        )
+        """Run a command to its end; with ``ok`` it must succeed.
+
+        It runs in this process unless a failpoint may kill it, it never ends by itself, or another thread's output would
+        be taken for its own: to start a process takes longer than most commands.
+        """
+        alone = threading.current_thread() is threading.main_thread() and not failpoint
+        if alone and words[0] not in ("serve", "work", "demo"):
+            done = run_here([*self.words(), *words])
+        else:
+            done = subprocess.run(
+                self.command(*words), capture_output=True, text=True, timeout=PATIENCE, env=environ(failpoint)
+            )
         assert "Traceback" not in done.stderr + done.stdout, done.stderr + done.stdout
         assert not ok or done.returncode == 0, done.stderr + done.stdout
         return done
