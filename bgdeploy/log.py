@@ -151,7 +151,7 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "the alias {alias} of {customer} is gone; it pointed at {database}",
     ),
-    "database.bad": (logging.WARNING, "{database} is marked bad: {why}"),
+    "database.bad": (logging.WARNING, "{database} is marked bad by {by}: {why}"),
     "database.cleared": (logging.INFO, "{database} is no longer marked bad"),
     "database.unreadable": (
         logging.ERROR,

@@ -153,7 +153,10 @@ def _naming_choices(site: Site, customer: str, to: str | None) -> Iterator[None]
 def rollback(
     context: typer.Context,
     customer: Name,
-    reason: options.Reason,
+    reason: Annotated[
+        str | None,
+        typer.Option("--reason", metavar="TEXT", help="Why; required, and kept in the history."),
+    ] = None,
     to: To = None,
     pause: Annotated[
         bool, typer.Option("--pause", help="Let nothing newer go live until: bgdeploy resume")
@@ -165,6 +168,9 @@ def rollback(
     refused: nobody has called that bad. The bad one is kept for a look until something newer is live. It never comes back by itself: `switch --to`
     or `rollback --to` brings it back, and takes the mark away.
     """
+    if reason is None:
+        example = f'bgdeploy rollback {shlex.quote(customer)} --reason "wrong prices"'
+        raise typer.BadParameter(f"say why, for the history: {example}", param_hint="--reason")
     output.guarded(lambda: _rollback(context, customer, to, reason, pause))
 
 

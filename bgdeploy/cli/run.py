@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bgdeploy.service.shutdown import Stop
     from bgdeploy.site import Site
 
+_MOST_TOLD = 10
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -177,7 +178,7 @@ def _run(context: typer.Context, timeout: float, workers: int | None, form: str 
     from bgdeploy.cli.live import live_loads
     from bgdeploy.pipeline.admit import Pending
     from bgdeploy.pipeline.scan import scan as scan_all
-    from bgdeploy.service.run_once import list_failed
+    from bgdeploy.service.run_once import list_failed, tell_unserved
     from bgdeploy.service.run_once import run as run_all
 
     site, stop = _start(context, workers, None, form)
@@ -195,6 +196,13 @@ def _run(context: typer.Context, timeout: float, workers: int | None, form: str 
         raise typer.Exit(ExitCode.INTERRUPTED)
     if not finished:
         typer.echo("not everything could be finished; see: bgdeploy jobs list", err=True)
+    told = [one for one in tell_unserved(site) if not any(f"job {job['id']} " in one for job in failed)]
+    for line in told[:_MOST_TOLD]:
+        typer.echo(f"not live: {line}", err=True)
+    if len(told) > _MOST_TOLD:
+        typer.echo(
+            f"not live: the newest of {len(told) - _MOST_TOLD} more customers; bgdeploy customers", err=True
+        )
     raise typer.Exit(ExitCode.OK if finished and not failed and not unread else ExitCode.FAILED)
 
 

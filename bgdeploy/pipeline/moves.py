@@ -145,7 +145,8 @@ def _mark_databases(tx: Tx, customer: Row, wish: Move, database: Row) -> None:
         bad = {"bad_at": tx.now, "bad_why": wish.why} if wish.kind == "rollback" else {}
         tx.connection.execute(update_where(databases, "name"), {"of_name": left, "left_at": tx.now, **bad})
         if bad:
-            tx.say("database.bad", customer=wish.customer, database=left, why=wish.why)
+            gone = get_job(tx.connection, get_database(tx.connection, left)["job_id"])
+            tx.say("database.bad", gone, database=left, by=wish.by, why=wish.why)
     cleared = {"bad_at": None, "bad_why": None} if wish.kind in ("switch", "found", "rollback") else {}
     if cleared and database["bad_at"] is not None:
         tx.say("database.cleared", customer=wish.customer, database=reached)

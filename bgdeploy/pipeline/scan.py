@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
@@ -67,7 +68,13 @@ def scan(site: Site, pending: Pending | None = None) -> Report:
     scan_customers(site, names, known, report, pending)
     expected = {name for name, row in known.customers.items() if not _is_removed(row)}
     for missing in sorted(expected - {folder.name for folder in found}):
-        _unlisted(report, missing, NotReadable("its folder is not there"))
+        _unlisted(
+            report,
+            missing,
+            NotReadable(
+                f"its folder is not there: mount or restore it, or: bgdeploy customers remove {shlex.quote(missing)}"
+            ),
+        )
     return report
 
 

@@ -89,7 +89,7 @@ def _obstacle(site: Site, job: Row) -> tuple[str | None, bool]:
         database["counts"], live["counts"] if live else None, site.settings.checks.max_shrink_percent
     )
     if lost:
-        again = f"bgdeploy retry {job['id']} --reload"
+        again = f"drop a newer snapshot, or mend its folder and: bgdeploy retry {job['id']} --reload"
         return f"fewer rows than live: {'; '.join(lost)}. If right: {_by_hand(job)}; else: {again}", True
     held = (job["settings"] or {}).get("auto_switch") is False  # whoever asked for the load said so
     if held or not site.settings.orchestrator.auto_switch:

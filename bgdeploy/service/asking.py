@@ -148,6 +148,12 @@ _OTHERS = {
 # What an engine says, and what helps the one who asked; the first that fits counts.
 _CURES: tuple[tuple[str, Callable[[Asked], str]], ...] = (
     (r"read-only database|read access mode|writ\w+ .*not allowed", _tell_read_only),
+    (
+        r"buffer pool is full|unable to allocate memory",
+        lambda asked: (
+            "It takes more memory than queries may have: bgdeploy --set ladybug.buffer_pool_mb=8000 query ..."
+        ),
+    ),
     (r"table \S+ does not exist", _tell_names),
     (r"cannot find property", _tell_properties),
     (r"query is empty|unexpected end of input: expected", _tell_empty),

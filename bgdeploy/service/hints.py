@@ -6,8 +6,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+import sqlalchemy as sa
+
 from bgdeploy.errors import BadInput
 from bgdeploy.jobs.cancel import CODE
+from bgdeploy.jobs.rows import databases
 
 
 def after_failure(job: Mapping[Any, Any]) -> str:
@@ -25,6 +28,16 @@ def after_failure(job: Mapping[Any, Any]) -> str:
             f"or drop a newer snapshot. To try the folder as it is: {retry}"
         )
     return f"It is not tried again by itself. When the reason is gone: {retry}"
+
+
+def use_anyway(connection: sa.Connection, job: Mapping[Any, Any]) -> str:
+    """Return how a database that is not live is made so by hand; where a person marked it bad, that first."""
+    query = sa.select(databases.c.bad_at, databases.c.bad_why).where(databases.c.name == job["database"])
+    mark = connection.execute(query).one_or_none()
+    command = f"bgdeploy switch {shlex.quote(job['customer'])} --to {job['database']}"
+    if mark is None or mark.bad_at is None:
+        return f"To use it: {command}"
+    return f"It is marked bad ({mark.bad_why}): drop a newer snapshot. If that was wrong: {command}"
 
 
 def pause_of(customer: Mapping[Any, Any]) -> str:

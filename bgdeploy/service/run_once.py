@@ -26,7 +26,7 @@ from bgdeploy.pipeline.known import read_known
 from bgdeploy.pipeline.notes import Report
 from bgdeploy.pipeline.scan import scan_customers
 from bgdeploy.pipeline.switch import switch_ready
-from bgdeploy.service.hints import after_failure, pause_of
+from bgdeploy.service.hints import after_failure, pause_of, use_anyway
 from bgdeploy.service.scan_once import SECOND_LOOK
 from bgdeploy.service.serve import serve
 from bgdeploy.service.shutdown import Stop
@@ -34,6 +34,9 @@ from bgdeploy.service.worker import work_once
 from bgdeploy.site import Site
 from bgdeploy.snapshots.folders import list_customers, list_names
 
+_WRITERS = (
+    60.0  # seconds a folder may lie unchanged, beyond the settling, before nobody is waited for any more
+)
 # Each state stands in the text, so that SQLite uses the index that is made for it.
 _OPEN = sa.union_all(
     *(
@@ -109,13 +112,13 @@ def _is_finished(site: Site) -> bool:
     return not any(
         customer["intent"]
         or (customer["removed_at"] and customer["live"])
-        or _moves(customer, [row for row in open_jobs if row["customer"] == customer["name"]])
+        or _moves(site, customer, [row for row in open_jobs if row["customer"] == customer["name"]])
         or _drops(site, customer, kept.get(customer["name"], ()), there)
         for customer in owners
     )
 
 
-def _moves(customer: Row, open_jobs: Sequence[Row]) -> bool:
+def _moves(site: Site, customer: Row, open_jobs: Sequence[Row]) -> bool:
     """True while any job of a customer can still get further without a person."""
     paused = customer["paused_at"] is not None
     newest = max((age(row) for row in open_jobs if row["state"] == State.LOADED), default=(0, 0))
@@ -123,7 +126,7 @@ def _moves(customer: Row, open_jobs: Sequence[Row]) -> bool:
         match State(row["state"]):
             case State.LOADING:
                 return True
-            case State.DISCOVERED if row["reason"] != "folder gone":
+            case State.DISCOVERED if _may_settle(site, row):
                 return True
             case State.QUEUED if not paused and (row["requested"] or age(row) > newest):
                 return True
@@ -132,6 +135,40 @@ def _moves(customer: Row, open_jobs: Sequence[Row]) -> bool:
         if row["lease_owner"] is not None:
             return True
     return False
+
+
+def _may_settle(site: Site, job: Row) -> bool:
+    """True while a snapshot that is not ready changed a short time ago: later its writer, or a person, has to act first."""
+    unchanged = site.clock() - (job["fingerprint_at"] or job["created_at"])
+    return bool(
+        job["reason"] != "folder gone" and unchanged < site.settings.dataset.settle_seconds + _WRITERS
+    )
+
+
+def tell_unserved(site: Site) -> list[str]:
+    """Say of each customer whose newest snapshot neither went live nor can without somebody, what that waits for."""
+    newest = sa.func.row_number().over(
+        partition_by=jobs.c.customer, order_by=(jobs.c.timestamp.desc(), jobs.c.build.desc())
+    )
+    ranked = sa.select(jobs.c.id, newest.label("place")).where(jobs.c.state != State.CLEANED).subquery()
+    waits = sa.or_(
+        jobs.c.state.in_((State.DISCOVERED, State.FAILED)),
+        sa.and_(jobs.c.state == State.LOADED, jobs.c.blocked),
+    )
+    query = (
+        sa.select(jobs.c.id, jobs.c.customer, jobs.c.timestamp, jobs.c.build, jobs.c.state, jobs.c.reason)
+        .join(ranked, ranked.c.id == jobs.c.id)
+        .join(customers, customers.c.name == jobs.c.customer)
+        .where(ranked.c.place == 1, waits, customers.c.removed_at.is_(None))
+        .where(sa.func.coalesce(jobs.c.error_code, "") != CODE)
+        .order_by(jobs.c.customer)
+    )
+    with site.store.read() as connection:
+        rows = connection.execute(query).mappings().all()
+    return [
+        f"{title(row)} is {row['state']}{': ' if row['reason'] else ''}{row['reason'] or ''}; bgdeploy jobs show {row['id']}"
+        for row in rows
+    ]
 
 
 def _drops(site: Site, customer: Row, kept: Sequence[Row], there: Callable[[], Collection[str]]) -> bool:
@@ -248,12 +285,13 @@ def _outcome(site: Site, name: str, timestamp: int, *, switches: bool) -> Outcom
     """How it ended, or None while it can go on without a person."""
     customer, job = _newest_build(site, name, timestamp)
     kept = f"{customer['live']} stays live." if customer["live"] else "Nothing is live yet."
-    by_hand = f"To use it: bgdeploy switch {shlex.quote(name)} --to {job['database']}"
     match State(job["state"]):
         case State.SWITCHED if job["database"] == customer["live"]:
             return Outcome(True, f"{job['database']} is live")
         case State.SWITCHED:
-            return Outcome(False, f"{title(job)} was live before, and is loaded still.", kept, by_hand)
+            with site.store.read() as connection:
+                cure = use_anyway(connection, job)
+            return Outcome(False, f"{title(job)} was live before, and is loaded still.", kept, cure)
         case State.LOADED if not switches and job["blocked"]:
             return Outcome(
                 True,

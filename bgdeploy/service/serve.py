@@ -136,11 +136,12 @@ def _thread(name: str, act: object, house: House) -> threading.Thread:
 def _end(house: House, scheduler: BackgroundScheduler | None, threads: list[threading.Thread]) -> None:
     stop = house.stop
     running = _running(house.site)
-    log.emit("service.stopping", running=running, timeout=stop.timeout)
+    if running:
+        log.emit("service.stopping", running=running, timeout=stop.timeout)
     if scheduler is not None:
         scheduler.shutdown(wait=False)  # waiting can deadlock; it only pokes anyway
     house.poke()
-    _join(stop, threads)
+    _join(house.site, stop, threads)
     if stop.failure is not None:
         log.emit("store.lost", path=house.site.store.path)
         raise stop.failure
@@ -148,13 +149,14 @@ def _end(house: House, scheduler: BackgroundScheduler | None, threads: list[thre
     log.emit("service.stopped")
 
 
-def _join(stop: Stop, threads: list[threading.Thread]) -> None:
+def _join(site: Site, stop: Stop, threads: list[threading.Thread]) -> None:
     """Wait for the threads; one that hangs in the system is left behind, with the whole process."""
     last = float("inf")
     while alive := [thread for thread in threads if thread.is_alive()]:
         if stop.must_end() and last == float("inf"):
             last = monotonic() + LAST_WAIT
-            log.emit("service.hurried")
+            if _running(site):
+                log.emit("service.hurried")
         if monotonic() > last:
             log.emit("service.abandoned", threads=", ".join(thread.name for thread in alive))
             os._exit(

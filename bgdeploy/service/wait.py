@@ -17,10 +17,10 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import BadInput, NotFound
 from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.rescue import is_free
-from bgdeploy.jobs.rows import Row, age, get_customer, jobs, select_jobs, title
+from bgdeploy.jobs.rows import Row, age, get_customer, get_database, jobs, select_jobs, title
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.admit import is_as_it_was, look_at
-from bgdeploy.service.hints import after_failure
+from bgdeploy.service.hints import after_failure, use_anyway
 from bgdeploy.service.idleness import find_idleness
 from bgdeploy.site import Site
 
@@ -68,11 +68,27 @@ def look(site: Site, name: str, timestamp: int) -> Verdict:
         newest = (jobs.c.timestamp.desc(), jobs.c.build.desc())
         heirs = select_jobs(connection, jobs.c.customer == name, jobs.c.timestamp >= timestamp, order=newest)
         held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None))).mappings().all()
-    verdict = _mind_mending(site, judge(customer, heirs, timestamp))
+        verdict = judge(customer, heirs, timestamp)
+        if (
+            verdict is not None
+            and verdict.answer == "never"
+            and verdict.job is not None
+            and verdict.job["database"]
+        ):
+            verdict = _mind_mark(connection, verdict, verdict.job)
+    verdict = _mind_mending(site, verdict)
     if verdict is None:
         return _unfound(site, name, timestamp, customer["live"])
     works = any(not is_free(row, site.clock()) for row in held)
     return verdict if works else _mind_idleness(site, verdict)
+
+
+def _mind_mark(connection: sa.Connection, verdict: Verdict, job: Row) -> Verdict:
+    """What may be used by hand all the same is told as such only where nobody has called it bad."""
+    there = get_database(connection, job["database"])
+    if job["state"] not in (State.SWITCHED, State.LOADED) or there["dropped_at"] is not None:
+        return verdict
+    return replace(verdict, cure=use_anyway(connection, job))
 
 
 def _mind_mending(site: Site, verdict: Verdict | None) -> Verdict | None:
@@ -164,11 +180,9 @@ def _left_behind(customer: Row, own: Row) -> Verdict:
     name, database = customer["name"], own["database"]
     if own["state"] == State.SWITCHED:
         why = f"{title(own)} was live, and {name} was moved away from it."
-        return Verdict(
-            "never", why, cure=f"To use it all the same: bgdeploy switch {shlex.quote(name)} --to {database}"
-        )
+        return Verdict("never", why, cure=f"To use it: bgdeploy switch {shlex.quote(name)} --to {database}")
     if own["state"] == State.LOADED:
-        cure = f"To use it all the same: bgdeploy switch {shlex.quote(name)} --to {database}"
+        cure = f"To use it: bgdeploy switch {shlex.quote(name)} --to {database}"
     elif own["state"] == State.CLEANED:
         cure = f"To load it all the same: bgdeploy retry {own['id']} --reload"
     else:
@@ -187,7 +201,7 @@ def _unfound(site: Site, name: str, timestamp: int, live: str | None) -> Verdict
     folder = base / name / str(timestamp)
     if folder.is_dir():
         why = f"{folder} is there, and nobody has scanned since."
-        cure = "Scan with: bgdeploy scan --once, or let bgdeploy serve run."
+        cure = "Scan and load it with: bgdeploy run, or let bgdeploy serve run."
     elif not (base / name).is_dir() and live is None:
         why = f"There is no snapshot {folder} yet, and no customer {name} so far."
         cure = (

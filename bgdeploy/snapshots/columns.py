@@ -89,7 +89,8 @@ def declare(roles: Sequence[Role], names: Mapping[str, Any]) -> str:
         known = [f'"{one}"' if one.startswith(":") else one for one in names_of(role, names)]
         lines.append(f"{role}: [{', '.join([*known, '<its column>'])}]")
     what = " and the ".join(map(_spoken, roles))
-    return f"Declare the {what} in config.yaml: dataset: {{columns: {{{', '.join(lines)}}}}}."
+    line = f"dataset: {{columns: {{{', '.join(lines)}}}}}"
+    return f"Declare the {what} in config.yaml, {line}, restart bgdeploy serve, and: bgdeploy retry --all-failed."
 
 
 def tell_ends(table: Table) -> tuple[str, str] | None:

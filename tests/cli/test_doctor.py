@@ -63,7 +63,7 @@ def test_before_the_first_start_what_others_rest_on_comes_first(house: House) ->
     missing = next(number for number, line in enumerate(told) if "jobs.db does not exist yet" in line)
     resting = [number for number, line in enumerate(told) if "not looked at, since" in line]
     assert resting == list(range(resting[0], len(told))) and missing < resting[0]
-    assert lines.count("           > Mend the job table's file first: bgdeploy init") == len(resting) > 5
+    assert lines.count("           > First: bgdeploy init") == len(resting) > 5
 
 
 def test_scripts_get_four_keys_for_each_finding(lived_in: House) -> None:

@@ -66,7 +66,7 @@ def test_a_clock_that_jumps_neither_stops_the_scans_nor_keeps_a_core_busy(house:
         house.await_("it is put back", alias.is_symlink)
     asked = time.monotonic()
     service.send_signal(signal.SIGTERM)
-    house.await_("it stops", lambda: "stopping" in (house.folder / "log").read_text())
+    house.await_("it stops", lambda: "stopped" in (house.folder / "log").read_text())
     heard = time.monotonic() - asked
     assert seen.memory_info().rss - memory < 100 << 20
     assert seen.cpu_times().user - used < 5

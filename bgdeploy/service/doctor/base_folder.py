@@ -135,7 +135,10 @@ def find_gone(site: Site, seen: Seen) -> Iterator[Finding]:
     gone = sorted(set(names) - set(seen.snapshots) - {name for name, _ in seen.skipped})
     if gone:
         what = f"no folder is there of {many(len(gone), 'known customer')}: {', '.join(gone)[:200]}"
-        yield warning(what, "Mount or restore them; what is live stays live.")
+        yield warning(
+            what,
+            "Mount or restore them; what is live stays live. For good: bgdeploy customers remove <customer>",
+        )
     else:
         yield ok(f"every one of {many(len(names), 'known customer')} has a folder")
 

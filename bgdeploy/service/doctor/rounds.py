@@ -65,9 +65,9 @@ class Round:
 
 
 def _first(opens: str, found: list[Finding]) -> str:
-    """``Mend the job table first: bgdeploy init``; a cure that is no command stands where it was found."""
+    """``First: bgdeploy init``; a cure that is no command stands where it was found."""
     command = next((one.cure for one in found if one.cure.startswith("bgdeploy ")), "")
-    return f"Mend the {opens} first: {command}" if command else f"Mend the {opens} first."
+    return f"First: {command}" if command else f"Mend the {opens} first."
 
 
 def make_rounds(checks: Iterable[Check]) -> Iterator[Finding]:

@@ -17,7 +17,6 @@ from bgdeploy.targets.ladybug.links import read_link
 from bgdeploy.targets.ladybug.paths import GRAPH, Paths
 from bgdeploy.targets.ladybug.reads import in_one_line, refuse_others
 
-_POOL_MB = 256  # at most, unless the configuration gives loads less
 _TRIES = 10  # a database may be switched away and dropped between looking and opening
 
 
@@ -69,7 +68,7 @@ class Reader:
 
 def open_reader(settings: Mapping[str, Any], alias: str) -> Reader:
     """Open what an alias points at now; raises NotFound when nothing is live under it."""
-    pool_mb = min(_POOL_MB, int(settings["buffer_pool_mb"]))
+    pool_mb = int(settings["buffer_pool_mb"])  # an upper bound: a small question takes little of it
     return Reader(Paths(Path(settings["state_dir"])), alias, pool_mb, int(settings["threads"]))
 
 
