@@ -131,6 +131,9 @@ class _File:
         if texts is _SHAPELESS:
             yield Fault(FILE, line, f"{where}: must be a single value or a list of them")
             return
+        if any("\ud800" <= letter <= "\udfff" for text in (texts or ()) for letter in text):
+            yield Fault(FILE, line, f"{where}: holds half of a character, which is no text")
+            return
         origin = f"{self.path}:{line}"
         value, problem = fill_all(texts, self.environ)
         template = "" if value == texts else join(texts)

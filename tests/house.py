@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import closing, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,12 @@ class House:
             log = (self.folder / "log").read_text() if (self.folder / "log").exists() else ""
             assert time.monotonic() < deadline, f"{what} never came true:\n{log[-3000:]}"
             pause.wait(0.2)  # looking all the time would slow down what is looked at
+
+    @contextmanager
+    def connected(self) -> Iterator[sqlite3.Connection]:
+        """The job table, for what no command can do; committed at the end."""
+        with closing(sqlite3.connect(self.folder / "state/jobs.db")) as connection, connection:
+            yield connection
 
     def leftovers(self) -> list[str]:
         return [path.name for path in (self.folder / "state/builds").iterdir()]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import psutil
-
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.rows import Row, jobs, select_jobs
 from bgdeploy.jobs.states import State
+from bgdeploy.memory import find_free
 from bgdeploy.site import Site
 from bgdeploy.snapshots.duck import memory_to_compare
 from bgdeploy.snapshots.source import Snapshot
@@ -34,6 +33,6 @@ def _proof(snapshot: Snapshot) -> list[Need]:
     needed, largest = memory_to_compare(snapshot)
     if largest is None:
         return []
-    free = psutil.virtual_memory().available
+    free = find_free()
     words = f"memory to compare {largest.path}, a whole row group at once: {needed:,} MiB, {free >> 20:,} MiB are free"
     return [Need("memory", needed << 20, free, words)]

@@ -11,9 +11,8 @@ from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from bgdeploy.errors import VerifyFailed
+from bgdeploy.memory import find_free
 from bgdeploy.snapshots.proof import (
     ALGORITHM,
     Digest,
@@ -70,7 +69,7 @@ def expecting(snapshot: Snapshot, folder: Path, *, across: bool = False) -> Iter
     For a child process: DuckDB is opened on the files, and its folder becomes the current one. Raises BadInput for what
     cannot be right in the files, TargetFull where they take more memory than there is.
     """
-    with opened_files(snapshot, folder, available=psutil.virtual_memory().available) as duck:
+    with opened_files(snapshot, folder, available=find_free()) as duck:
         files = Files(snapshot, duck)
         labels = label_counts(snapshot)
         wanted = subjects(snapshot, across=across)

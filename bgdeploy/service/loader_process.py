@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from bgdeploy.errors import BadInput, BgdeployError
+from bgdeploy.errors import BadInput, BgdeployError, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.garbage import put_off
 from bgdeploy.snapshots.source import Snapshot
@@ -245,6 +245,8 @@ def _load(target: Target, right: Ticket, ledger: PipeLedger, snapshot: Snapshot)
 
 def _verify(target: Target, ticket: dict[str, Any], line: Line, snapshot: Snapshot) -> dict[str, Any]:
     """Read what to expect while the load still runs; its end brings a second ticket, which names the database."""
+    import pyarrow as pa
+
     from bgdeploy.pipeline.verify import expecting, verify
 
     with (
@@ -252,7 +254,11 @@ def _verify(target: Target, ticket: dict[str, Any], line: Line, snapshot: Snapsh
         expecting(snapshot, folder, across=target.keys_cross_folders) as expected,
     ):
         right, ledger = _right(json.loads(line.replies.get()), line)
-        done = verify(target, right.database, expected, ledger.stored or ())
+        try:
+            done = verify(target, right.database, expected, ledger.stored or ())
+        except pa.ArrowException as error:  # of what the database gave back: the files were read before
+            what = f"{right.database} cannot be compared: {type(error).__name__}: {error}"
+            raise TargetError(what, kept="It was not published.") from error
     ledger.step("verified")
     reach("child.verified")
     facts = {"snapshot": f"{snapshot.customer}/{snapshot.timestamp}", "fingerprint": snapshot.fingerprint}

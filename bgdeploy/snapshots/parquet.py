@@ -23,6 +23,9 @@ _KEPT = "What is live stays live."
 _TEXT = "a string"
 # Logical types whose values are what pyarrow gives for them, or text that is made of it; all others are refused.
 _AS_TEXT = ("UUID", "JSON", "ENUM")
+_MOST_LEVELS = (
+    8  # time and memory to hash lists in lists double with each: 16 levels took seconds, 30 a whole machine
+)
 _KNOWN = (
     *_AS_TEXT, "NONE", "STRING", "LIST", "INT", "DECIMAL", "DATE", "TIME", "TIMESTAMP", "FLOAT16", "BSON", "NULL", "UNKNOWN",
 )  # fmt: skip
@@ -323,8 +326,16 @@ def _refusal(field: pa.Field, stored: Stored | None) -> Refusal | None:
     name = _extension(field)
     if name is not None and name not in _EXTENSIONS:
         return Refusal(f"{name} ({_leaf_type(field.type)})", _CURES.get(name, _TEXT))
+    levels = _levels(field.type)
+    if levels > _MOST_LEVELS:
+        return Refusal(f"lists in {levels} levels", f"lists in at most {_MOST_LEVELS} levels")
     if stored is None:
         return None
+    if stored.physical == "FIXED_LEN_BYTE_ARRAY" and "BYTE_STREAM_SPLIT" in stored.encodings.split(","):
+        return Refusal(
+            "bytes of a fixed length encoded as BYTE_STREAM_SPLIT",
+            "that encoding for numbers of 32 and 64 bits only",
+        )
     if stored.logical not in _KNOWN:
         return Refusal(f"{stored.logical} ({stored.physical})", _CURES.get(stored.logical, _TEXT))
     for codec in filter(None, stored.codecs.split(",")):
@@ -334,6 +345,13 @@ def _refusal(field: pa.Field, stored: Stored | None) -> Refusal | None:
         if encoding not in _ENCODINGS:
             return Refusal(f"data encoded as {encoding}", "the encodings PLAIN and RLE_DICTIONARY")
     return None
+
+
+def _levels(kind: pa.DataType) -> int:
+    levels = 0
+    while _is_listed(kind):
+        levels, kind = levels + 1, kind.value_type
+    return levels
 
 
 def _extension(field: pa.Field) -> str | None:

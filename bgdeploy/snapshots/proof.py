@@ -25,8 +25,9 @@ from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput, TargetError, TargetFull
 from bgdeploy.snapshots.duck import link, memory_to_compare, opened_duck, quote, text
+from bgdeploy.snapshots.parquet import outside_of_calendar
 from bgdeploy.snapshots.rows import read_rows
-from bgdeploy.snapshots.source import Column, DataFile, Kind, Role, Snapshot, Table
+from bgdeploy.snapshots.source import BLANKS, Column, DataFile, Kind, Role, Snapshot, Table
 from bgdeploy.snapshots.unify import is_list, simple
 from bgdeploy.snapshots.values import find_bad_text
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 ALGORITHM = "sum of hash(hash(row)), 128 bit"
 _MIB = 1 << 20
-_SPACE = r"E' \t\n\v\f\r'"  # what stands around a label and is no part of it
 _TO_US = {"s": "* 1000000", "ms": "* 1000", "us": ""}
 _TO_NS = {"s": "* 1000000000", "ms": "* 1000000", "us": "* 1000", "ns": ""}
 _SHOWN = 60  # letters of a value that are shown
@@ -273,10 +273,23 @@ class Files:
     def digest(self, subject: Subject) -> Digest:
         """Return the digest of a subject's rows; raises BadInput, with the file, for one that cannot be read."""
         total = Digest(columns=dict.fromkeys(subject.names, 0))
+        beyond = _beyond_the_calendar(subject)
         for shape in self.shapes(subject):
-            query = f"SELECT {_sums(subject, file_ids(subject))} FROM ({shape.select})"
-            total += _digest(subject, self.rows(query, shape.files)[0])
+            sums = ", ".join([_sums(subject, file_ids(subject)), *beyond.values()])
+            row = self.rows(f"SELECT {sums} FROM ({shape.select})", shape.files)[0]
+            if any(row[len(row) - len(beyond) :]):
+                raise self._outside_of_calendar(subject, beyond)
+            total += _digest(subject, row[: len(row) - len(beyond)])
         return total
+
+    def _outside_of_calendar(self, subject: Subject, beyond: Mapping[str, str]) -> BadInput:
+        """The error for the first file and column that holds such a day or moment, whatever their footers say."""
+        for shape in self.shapes(subject, each=True):
+            row = self.rows(f"SELECT {', '.join(beyond.values())} FROM ({shape.select})", shape.files)[0]
+            for name, found in zip(beyond, row, strict=True):
+                if found:
+                    return outside_of_calendar(shape.files[0].path, name)
+        raise AssertionError("no file holds what all of them together do")
 
     def ends(self, subject: Subject) -> dict[Any, int]:
         """Return some targets of a type's relationships, and how many rows end at each."""
@@ -369,7 +382,7 @@ class Files:
         )
         if not is_list(simple(named.kind)):
             found = f"string_split(CAST({found} AS VARCHAR), ',')"
-        found = f"list_transform({found}, lambda x: trim(x, {_SPACE}))"
+        found = f"list_transform({found}, lambda x: trim(x, {text(BLANKS)}))"
         found = f"list_filter({found}, lambda x: x <> '')"
         return f"list_sort(list_distinct(list_concat({own}, coalesce({found}, []))))"
 
@@ -395,7 +408,8 @@ class Files:
             ) from error
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
             what = f"{files[0].path} holds a value that cannot be compared: {_first_line(error)}"
-            raise Unfit(what, kept="What is live stays live.", cure="Write it as a string.") from error
+            cure = "Days and moments must lie in the years 1 to 9999 (is the unit right?); write anything else as a string."
+            raise Unfit(what, kept="What is live stays live.", cure=cure) from error
         except duckdb.Error as error:
             said = self._explain(error, files)
             raise Unfit(said.what, kept=said.kept, cure=said.cure) from error
@@ -482,6 +496,22 @@ def _sums(subject: Subject, ids: str, *, columns: bool = True) -> str:
     for place, kind in enumerate(_columns(subject) if columns else ()):
         sums.append(f"hash(hash({ids}, {hashed(kind, f'c{place}')}))")
     return ", ".join(["count(*)", *(f"coalesce(sum(CAST({one} AS HUGEINT)), 0)" for one in sums)])
+
+
+def _beyond_the_calendar(subject: Subject) -> dict[str, str]:
+    """For each column of days or moments what tells that one lies outside of the years 1 to 9999, where readers fail."""
+    found = {}
+    for place, column in enumerate(subject.properties):
+        inner, value = _innermost(column.kind), f"c{place}"
+        if not (is_.is_date(inner) or (is_.is_timestamp(inner) and inner.unit != "ns")):
+            continue  # nanoseconds end in the year 2262
+        outside = "{0} < DATE '0001-01-01' OR {0} >= DATE '10000-01-01'".format
+        kind = simple(column.kind)
+        while is_list(kind) and is_list(simple(kind.value_type)):
+            value, kind = f"flatten({value})", simple(kind.value_type)
+        one = f"len(list_filter({value}, lambda x: {outside('x')})) > 0" if is_list(kind) else outside(value)
+        found[column.name] = f"coalesce(bool_or({one}), false)"
+    return found
 
 
 def _digest(subject: Subject, row: Sequence[int]) -> Digest:

@@ -33,9 +33,15 @@ def read_rows(
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
             raise  # the system's own: the file is gone, or the disk fails
         said = str(error).partition("\n")[0]
-        raise BadInput(
-            f"{file.path} is damaged: {said}", kept="What is live stays live.", cure="Write it again."
-        ) from error
+        # DuckDB writes an array of a fixed length that is null with fewer values than pyarrow wants to see.
+        arrays = "list offsets" in said
+        cure = (
+            "Write arrays of a fixed length as lists (DuckDB: column::INT[])."
+            if arrays
+            else "Write it again."
+        )
+        what = f"{file.path} is damaged: {said}"
+        raise BadInput(what, kept="What is live stays live.", cure=cure) from error
 
 
 def iterate(

@@ -120,7 +120,11 @@ def read_footer(
         )
         found += constants
         check_names(folder.kind, file, found)
-        groups = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
+        every = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        groups, rows = [one.total_byte_size for one in every], sum(one.num_rows for one in every)
+        if rows != metadata.num_rows:  # readers go by either of the two, and rows would be left out
+            what = f"{file}: its footer says {metadata.num_rows:,} rows, and its row groups hold {rows:,}."
+            raise BadInput(what, kept=_KEPT, cure="Write it again.")
         size = (path / file).stat().st_size
         return DataFile(
             file, metadata.num_rows, size, sum(groups), found, written_by, max(groups, default=0), by_position

@@ -20,6 +20,7 @@ import pytest
 from bgdeploy.config import load_settings
 from bgdeploy.finding import Check, Finding, ok
 from bgdeploy.jobs.lease import this_host, this_process
+from bgdeploy.memory import find_whole
 from bgdeploy.service.doctor import clocks, disk_of_table, disks, job_table, limits
 from bgdeploy.service.doctor.examine import examine, find_checks, looking
 from bgdeploy.service.doctor.rounds import make_rounds
@@ -631,8 +632,8 @@ def test_the_memory_of_a_container_counts(tmp_path: Path) -> None:
     ):  # fmt: skip
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(text)
-    assert limits.find_whole(8 << 30, tmp_path, mine) == 900 << 20
-    assert limits.find_whole(8 << 30, tmp_path / "nowhere", mine) == 8 << 30
+    assert find_whole(8 << 30, tmp_path, mine) == 900 << 20
+    assert find_whole(8 << 30, tmp_path / "nowhere", mine) == 8 << 30
 
 
 def test_memory_that_is_taken_now_is_a_warning(lived_in: House) -> None:

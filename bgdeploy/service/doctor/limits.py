@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import psutil
 import sqlalchemy as sa
@@ -13,6 +12,7 @@ import sqlalchemy as sa
 from bgdeploy.config import Settings
 from bgdeploy.finding import Check, Finding, error, many, ok, warning
 from bgdeploy.jobs.rows import Row, jobs, title
+from bgdeploy.memory import find_whole
 from bgdeploy.pipeline.admit import folder_of, open_folder
 from bgdeploy.pipeline.room import find_needs
 from bgdeploy.service.customers import capacity_warning
@@ -20,7 +20,6 @@ from bgdeploy.service.processes import count_workers, find_open
 from bgdeploy.site import Site
 
 SUBJECT = "limits"
-GROUPS = Path("/sys/fs/cgroup")
 _FILES, _FILES_EACH = 64, 32  # open files of a service, and for each worker: connections, pipes, its child
 _MIB = 1 << 20
 
@@ -108,30 +107,6 @@ def judge_memory(settings: Settings, *, workers: int, whole: int, free: int) -> 
     if needed > whole:
         return error(what, cure)
     return warning(what, f"{cure} Or see what else takes memory.") if needed > min(free, whole) else ok(what)
-
-
-def find_whole(machine: int, groups: Path = GROUPS, mine: Path = Path("/proc/self/cgroup")) -> int:
-    """Return the bytes of memory this process may ever have: the machine's, or its control group's limit."""
-    found = [machine]
-    for line in mine.read_text(encoding="ascii").splitlines():
-        _, kinds, path = line.split(":", 2)
-        if kinds == "":
-            found += _read_limits(groups, path, "memory.max")
-        elif kinds == "memory":
-            found += _read_limits(groups / "memory", path, "memory.limit_in_bytes")
-    return min(found)
-
-
-def _read_limits(root: Path, path: str, name: str) -> Iterator[int]:
-    """The limit of a group and of every group above it; ``max`` is none."""
-    place = root / path.lstrip("/")
-    for folder in (place, *place.parents):
-        if not folder.is_relative_to(root):
-            return
-        try:
-            yield int((folder / name).read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue
 
 
 def find_room(site: Site) -> Iterator[Finding]:

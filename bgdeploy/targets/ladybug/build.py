@@ -79,6 +79,13 @@ def _check_names(snapshot: Snapshot) -> None:
                 kept="Nothing of the snapshot was loaded.",
                 cure=f"Rename the folder, for instance to {home}/{table.name.replace('.', '_')}.",
             )
+        for column in table.columns:
+            if column.name.casefold() == "rowid" and column.role in ("id", "property"):
+                raise BadInput(
+                    f"{table.files[0].path}: the embedded database has row numbers of its own under the name {column.name!r}.",
+                    kept="Nothing of the snapshot was loaded.",
+                    cure="Rename the column, for instance to 'row_id'.",
+                )
 
 
 def delete(folder: Path) -> None:

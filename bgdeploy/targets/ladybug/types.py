@@ -52,8 +52,10 @@ def engine_type(kind: pa.DataType) -> str | None:
     kind = simple(kind)
     if is_.is_list(kind):
         inner = engine_type(kind.value_type)
-        # Casting a list to decimals was seen to take the process down.
-        return None if inner is None or is_.is_decimal(kind.value_type) else f"{inner}[]"
+        # Casting a list to decimals was seen to take the process down; where one list of lists is null or
+        # empty, spans in those behind it were seen to become null.
+        lost = is_.is_decimal(kind.value_type) or inner == "INTERVAL[]"
+        return None if inner is None or lost else f"{inner}[]"
     if is_.is_integer(kind):
         return str(kind).upper()
     if is_.is_timestamp(kind):
@@ -77,6 +79,10 @@ def refuses(kind: pa.DataType, written_by: str) -> str | None:
 def _cure(kind: pa.DataType) -> str:
     if is_.is_decimal(kind):
         return "decimals of at most 38 digits outside of lists, float64, or a string"
+    if is_.is_list(kind):
+        return f"lists of: {_cure(kind.value_type)}"
+    if is_.is_time(kind) or is_.is_duration(kind):
+        return "integers, such as microseconds"
     if is_.is_struct(kind) or is_.is_map(kind):
         return "one column for each field"
     return "a string"
