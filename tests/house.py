@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -51,6 +52,8 @@ def run_here(words: list[str]) -> subprocess.CompletedProcess[str]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        gc.unfreeze()
+        gc.collect()  # a process that ends has no file open any more
     return subprocess.CompletedProcess(words, ended, out.getvalue(), err.getvalue())
 
 
@@ -74,13 +77,15 @@ class House:
         """The target that its configuration names."""
         return open_target(load_settings(self.folder / "config.yaml"))
 
-    def run(self, *words: str, failpoint: str = "", ok: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, failpoint: str = "", ok: bool = True, apart: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; with ``ok`` it must succeed.
 
-        It runs in this process unless a failpoint may kill it, it never ends by itself, or another thread's output would
-        be taken for its own: to start a process takes longer than most commands.
+        It runs in this process unless a failpoint may kill it, it never ends by itself, another thread's output would
+        be taken for its own, or ``apart`` says so: to start a process takes longer than most commands.
         """
-        alone = threading.current_thread() is threading.main_thread() and not failpoint
+        alone = threading.current_thread() is threading.main_thread() and not (failpoint or apart)
         if alone and words[0] not in ("serve", "work", "demo"):
             done = run_here([*self.words(), *words])
         else:

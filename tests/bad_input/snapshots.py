@@ -203,15 +203,15 @@ BAD: dict[str, tuple[Make, str]] = {
     "an id that is not named": (
         node(full_name=["Ada"], dept=["a"], person_id=[1]),
         "nodes/Person/a.parquet has no column for the id by its name (it has full_name, dept, person_id), and its second column is no labels column, so that the first might be anything. "
-        'Nothing of the snapshot was loaded. Declare the id in config.yaml: dataset: {columns: {id: [nodeId, id, ":ID", <its column>]}}. '
+        'Nothing of the snapshot was loaded. Declare the id in config.yaml, dataset: {columns: {id: [nodeId, id, ":ID", <its column>]}}, restart bgdeploy serve, and: bgdeploy retry --all-failed. '
         "Where the first column is the id in all such files: set dataset.columns.by_position to true.",
     ),
     "ends that are not named and are none": (
         relationship(who=["Ada"], whom=["p2"], since=[1999]),
         "Write the missing nodes or leave their relationships out: 1 row of relationships/KNOWS has a source id that no node has, of Person ('Ada' in relationships/KNOWS/a.parquet row 1). "
         "relationships/KNOWS/a.parquet has no columns for the ends by their names (it has who, whom, since), so their position counted: 'who' as the source id and 'whom' as the target id. "
-        "If these are no ends: Declare the source id and the target id in config.yaml: "
-        'dataset: {columns: {source: [sourceNodeId, source, src, from, ":START_ID", <its column>], target: [targetNodeId, target, dst, to, ":END_ID", <its column>]}}. '
+        "If these are no ends: Declare the source id and the target id in config.yaml, "
+        'dataset: {columns: {source: [sourceNodeId, source, src, from, ":START_ID", <its column>], target: [targetNodeId, target, dst, to, ":END_ID", <its column>]}}, restart bgdeploy serve, and: bgdeploy retry --all-failed. '
         "What is live stays live; the build was deleted. All of them: bgdeploy jobs offenders {n} --output offenders.csv",
     ),
     "one end declared": (

@@ -240,7 +240,7 @@ COMMANDS: list[tuple[list[str], int, str]] = [
     (["rollback", "acme", "--reason", "x"], 5, "bgdeploy: acme has nothing to go back to.\n  acme-1700000000 stays live.\n  See: bgdeploy customers\n"),
     (["rollback", "none", "--reason", "x"], 5, "bgdeploy: none has nothing to go back to.\n  Nothing is live yet.\n  See: bgdeploy customers\n"),
     (["rollback", "nobody", "--reason", "x"], 4, NOBODY),
-    (["rollback", "acme"], 2, usage("rollback", "Missing option '--reason'.", "[OPTIONS] {customer}")),
+    (["rollback", "acme"], 2, usage("rollback", 'Invalid value for --reason: say why, for the history: bgdeploy rollback acme --reason "wrong prices"', "[OPTIONS] {customer}")),
     (["rollback", "two", "--to", "two-1700000001", "--reason", "x"], 5, "bgdeploy: two has nothing to go back to: two-1700000001 is live already.\n  two-1700000001 stays live.\n  By hand it can be moved to:\n    bgdeploy switch two --to two-1700000002  (waits to go live)\n{more}"),
     (["rollback", "two", "--to", "acme-1700000000", "--reason", "x"], 5, "bgdeploy: acme-1700000000 belongs to customer acme.\n  Nothing was changed.\n  What belongs to whom: bgdeploy customers --customer two\n"),
     (["rollback", "two", "--to", "../../etc", "--reason", "x"], 4, "bgdeploy: There is no database '../../etc' of bgdeploy's.\n  By hand it can be moved to:\n    bgdeploy switch two --to two-1700000002  (waits to go live)\n{more}"),
