@@ -324,3 +324,71 @@ def test_nodes_that_carry_the_labels_of_two_folders_are_proven_once_for_each(
             one.verify()
     finally:
         lts_server.empty()
+
+
+SHARED = {
+    "nodes/A/a.parquet": {"id": ["a", "b"], "x": [1, 2]},
+    "nodes/B:A/a.parquet": {"id": ["y", "z"], "x": [3, 4], "w": [5, None]},
+}
+
+
+@pytest.mark.parametrize("rows", [1000, 0])
+def test_a_property_too_many_is_found_where_labels_overlap(
+    lts_server: Community, tmp_path: Path, rows: int
+) -> None:
+    lts_server.empty()
+    one = loading_of(tmp_path, lts_server.uri, SHARED, proof_rows=rows)
+    one.load()
+    try:
+        assert one.prove().proof["compared"] == ("every value" if rows else "samples")
+        with lts_server.driver() as driver:
+            driver.execute_query("MATCH (n:A {id: 'a'}) SET n.w = 7")
+        with pytest.raises(VerifyFailed, match=r"A\+B\.w +non-null values +1 +2"):
+            one.verify()
+    finally:
+        lts_server.empty()
+
+
+CLASHES: list[dict[str, Any]] = [
+    {
+        "nodes/A/a.parquet": {"id": ["a", "b"], "x": [1, 2]},
+        "nodes/B:A/a.parquet": {"id": [1, 2], "x": [3, 4]},
+        "relationships/R/from=A/to=B/a.parquet": {"source": ["a"], "target": [1], "since": [7]},
+    },
+    {
+        "nodes/A/a.parquet": {"id": ["a", "b"], "x": [1, 2]},
+        "nodes/B/a.parquet": {"nodeId": ["y", "z"], "id": ["p", "q"], "x": [3, 4], "labels": ["A", None]},
+        "relationships/R/from=A/to=B/a.parquet": {"source": ["a"], "target": ["y"], "since": [7]},
+    },
+]
+
+
+@pytest.mark.parametrize("files", CLASHES)
+def test_ids_that_a_labels_pages_cannot_tell_apart_are_sampled(
+    lts_server: Community, tmp_path: Path, files: dict[str, Any]
+) -> None:
+    """Nodes that carry another folder's label with a value of another kind, or no id at all, under its id's name."""
+    lts_server.empty()
+    one = loading_of(tmp_path, lts_server.uri, files)
+    one.load()
+    try:
+        assert one.prove().proof["compared"] == "samples"
+        with lts_server.driver() as driver:
+            driver.execute_query("MATCH (n:B) SET n.x = 9")
+        with pytest.raises(VerifyFailed):
+            one.verify()
+    finally:
+        lts_server.empty()
+
+
+def test_a_folder_that_might_carry_a_label_and_does_not_changes_nothing(
+    lts_server: Community, tmp_path: Path
+) -> None:
+    lts_server.empty()
+    apart = {**CLASHES[1], "nodes/B/a.parquet": {**CLASHES[1]["nodes/B/a.parquet"], "labels": ["C", None]}}
+    one = loading_of(tmp_path, lts_server.uri, apart)
+    one.load()
+    try:
+        assert one.prove().proof["compared"] == "every value"
+    finally:
+        lts_server.empty()
