@@ -161,6 +161,10 @@ EVENTS: dict[str, tuple[int, str]] = {
         logging.WARNING,
         "{database} runs again; after a crash of its server it could not start while it was read-only: {said}",
     ),
+    "database.half_down": (
+        logging.WARNING,
+        "{database} is read-only and does not start on some members; it is left as it is, since others serve it: {said}",
+    ),
     "database.pinned": (
         logging.INFO,
         "{database} is pinned by {by}: it is never dropped until it is unpinned",

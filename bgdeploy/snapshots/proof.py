@@ -217,9 +217,13 @@ def subjects(snapshot: Snapshot, *, across: bool = False) -> list[Subject]:
 
 def _carries(table: Table, of: Table) -> bool:
     """True for a folder some of whose nodes may carry the label of another, with their id under the same name."""
-    named = of.name in table.labels or table.column("labels") is not None
     one, other = table.key("id"), of.key("id")
-    return named and one.name == other.name and _is_text(one.kind) == _is_text(other.kind)
+    return may_carry(table, of.name) and one.name == other.name and _is_text(one.kind) == _is_text(other.kind)
+
+
+def may_carry(table: Table, label: str) -> bool:
+    """True for a folder some of whose nodes may carry a label."""
+    return label in table.labels or table.column("labels") is not None
 
 
 def overlap(wanted: Iterable[Subject]) -> list[Subject]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def test_what_is_down_since_it_is_read_only_is_started_and_protected_again(
     # It is live and would have to be stopped for a checkpoint: it stays writable until an alias leaves it.
     assert access_of(crashing, name(0)) == "read-write"
     assert "stays writable while it is live" in standbys.owed(house.folder / "state/builds")[name(0)]
-    standbys.protect(server_of(house), house.folder / "state/builds", live=())
+    standbys.protect(server_of(house), house.folder / "state/builds", lambda: ())
     assert access_of(crashing, name(0)) == "read-only"
 
 
@@ -140,3 +141,32 @@ def test_a_standby_that_was_stopped_for_its_checkpoint_is_started_again(
         house.await_("it is started", lambda: status_of(crashing, name(0))[0] == "online")
         house.await_("it is protected", lambda: access_of(crashing, name(0)) == "read-only")
     assert house.live("acme") == name(1)
+
+
+def test_what_a_rollback_leads_to_meanwhile_is_not_stopped(
+    crashing: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two standbys are owed; while the first is stopped, another process moves the alias to the second."""
+    house = make_house(tmp_path, neo4j=crashing.settings, keep_databases=3)
+    deploy(house, 0, 1, 2)
+    builds = house.folder / "state/builds"
+    for number in (0, 1):
+        crashing.system(databases.READ_WRITE, name=name(number))
+        standbys.owe(builds, name(number))
+    stopped: list[str] = []
+
+    def move(failpoint: str) -> None:
+        stopped.extend(one for one in map(name, range(3)) if status_of(crashing, one)[0] == "offline")
+        if alias(crashing) != name(1):
+            house.run("rollback", "acme", "--to", name(1), "--reason", "a test")
+
+    monkeypatch.setattr(databases, "reach", move)
+    standbys.protect(server_of(house), builds, server_live(house))
+    assert (alias(crashing), name(1) in stopped) == (name(1), False)
+    assert (access_of(crashing, name(1)), status_of(crashing, name(1))[0]) == ("read-write", "online")
+    assert name(1) not in standbys.owed(builds)
+    assert access_of(crashing, name(0)) == "read-only"
+
+
+def server_live(house: House) -> Callable[[], Collection[str]]:
+    return lambda: house.target().aliases().values()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,11 +183,12 @@ def set_access(server: Server, name: str, *, read_only: bool) -> None:
         raise TargetError(f"{name} could not be made {wanted}: {trouble}.", kept="What is live stays live.")
 
 
-def make_durable(server: Server, name: str, note: Path, *, live: bool) -> None:
+def make_durable(server: Server, name: str, note: Path, *, live: Callable[[], bool]) -> None:
     """Have the server write all of a database's indexes to its disk.
 
     A database that is read-only when its server crashes cannot rebuild an index, and stays offline. Where there is
     no ``db.checkpoint``, stopping and starting the database does it: never of a live one, and not under readers.
+    ``live`` is asked last, right before it is stopped, since a move in another process may have led there meanwhile.
     ``note`` says on disk that it is stopped by us, so that ``start_again`` starts it after a crash.
 
     Raises TargetAway where it has to wait.
@@ -196,11 +197,12 @@ def make_durable(server: Server, name: str, note: Path, *, live: bool) -> None:
     if alone and server.ask(PROCEDURES, "Asking whether there is db.checkpoint"):
         server.change(name, CHECKPOINT, f"Making a checkpoint of {name}")
         return
-    if live:
+    running = readers(server, name)
+    if live():
         raise TargetAway(
             f"{name} stays writable while it is live: without db.checkpoint it would have to be stopped first."
         )
-    if running := readers(server, name):
+    if running:
         raise TargetAway(f"{len(running)} transactions still run on {name}: {', '.join(running[:5])}.")
     note.parent.mkdir(parents=True, exist_ok=True)
     note.touch()

@@ -38,13 +38,15 @@ class Form:
     """How values of one type are asked for and put together.
 
     ``parts`` are Cypher expressions over ``{x}``, one value. Where they change it, ``kind`` is the type that the
-    server must find; elsewhere ``python`` is the type that must arrive.
+    server must find; elsewhere ``python`` is the type that must arrive. ``zones`` are the names that a moment's zone
+    may have.
     """
 
     parts: tuple[str, ...]
     join: Callable[[list[list[Any]]], pa.Array]
     kind: str = ""
     python: type = NoneType
+    zones: tuple[str, ...] = ()
 
 
 def form_of(kind: pa.DataType) -> Form:
@@ -73,11 +75,17 @@ def form_of(kind: pa.DataType) -> Form:
         moment = "{x}" if kind.tz is not None else "datetime({{datetime: {x}, timezone: 'Z'}})"
         seconds = f"({moment}.epochMillis - {{x}}.nanosecond / 1000000) / 1000"
         name = "LOCAL DATETIME" if kind.tz is None else "ZONED DATETIME"
-        return Form((seconds, "{x}.nanosecond"), lambda parts: _count(parts, kind), name)
+        zones = () if kind.tz is None else _spellings(kind.tz)
+        return Form((seconds, "{x}.nanosecond"), lambda parts: _count(parts, kind), name, zones=zones)
     if is_.is_duration(kind):
         span = "CASE WHEN {x}.months = 0 AND {x}.days = 0 THEN {x}.seconds END"
         return Form((span, "{x}.nanosecondsOfSecond"), lambda parts: _count(parts, kind), "DURATION")
     raise KeyError(str(kind))
+
+
+def _spellings(zone: str) -> tuple[str, ...]:
+    """What the server may call a zone: by the name it was given, but for UTC, which each loader names in its way."""
+    return ("UTC", "Z") if zone in ("UTC", "Z", "+00:00", "-00:00") else (zone,)
 
 
 def _parse(texts: list[str | None], kind: pa.DataType) -> pa.Array:
@@ -121,12 +129,25 @@ class Field:
             # NULL is of every type, and no moment can be made of it.
             yield f"[e IN {self.place} | CASE WHEN {value} IS :: {kind} NOT NULL THEN {shown} END] AS {self.mark}_{number}"
         yield f"size([e IN {self.place} WHERE NOT {value} IS :: {kind}]) AS {self.mark}_bad"
+        if self.form.zones:
+            yield f"size([e IN {self.place} WHERE {self.elsewhere()}]) AS {self.mark}_elsewhere"
+
+    def elsewhere(self) -> str:
+        """The condition that a moment of ``e``, or any of its list, is in another zone than the column's."""
+        value, kind = f"e.{quote(self.name)}", self.form.kind
+        zones = ", ".join(map(_text, self.form.zones))
+        here = f"v.timezone IN [{zones}]"
+        each, kind = (value, f"LIST<{kind}>") if self.many else (f"[{value}]", kind)
+        return (
+            f"CASE WHEN {value} IS :: {kind} NOT NULL THEN any(v IN {each} WHERE NOT {here}) ELSE false END"
+        )
 
     def read(self, row: dict[str, Any]) -> pa.Array:
         """The column; raises VerifyFailed for a value of another type, or one that the type cannot hold."""
         parts = [row[f"{self.mark}_{number}"] for number in range(len(self.form.parts))]
         if bad := row.get(f"{self.mark}_bad"):
             raise self._refuse(f"{bad:,} values that are no {self.form.kind}")
+        self.check_zone(row)
         if not self.many:
             return self._join(parts)
         self._check(parts[0], list)
@@ -136,6 +157,11 @@ class Field:
         offsets = pa.array([0, *_sums(sizes)], pa.int32())
         mask = pa.array([size is None for size in sizes])
         return pa.ListArray.from_arrays(offsets, values, mask=mask)
+
+    def check_zone(self, row: dict[str, Any]) -> None:
+        """Raise VerifyFailed where moments are in another zone: their number alone is what the files hold."""
+        if other := row.get(f"{self.mark}_elsewhere"):
+            raise self._refuse(f"{other:,} values of another zone than {self.form.zones[0]}")
 
     def _join(self, parts: list[list[Any]]) -> pa.Array:
         if not self.form.kind:
@@ -153,6 +179,11 @@ class Field:
         return VerifyFailed(
             f"Column {self.name!r} holds {holds} in the database.", kept="It was not published."
         )
+
+
+def _text(value: str) -> str:
+    plain = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{plain}'"
 
 
 def _sums(sizes: Sequence[int | None]) -> Iterator[int]:
@@ -296,6 +327,9 @@ def aggregate(ask: Ask, match: str, columns: Sequence[Column]) -> tuple[int, lis
         value, mark = f"e.{quote(field.name)}", field.mark
         reckoned.append(f"count({value}) AS {mark}")
         shown.append(mark)
+        if field.form.zones:
+            reckoned.append(f"sum(CASE WHEN {field.elsewhere()} THEN 1 ELSE 0 END) AS {mark}_elsewhere")
+            shown.append(f"{mark}_elsewhere")
         if _is_ordered(field):
             reckoned += [f"min({value}) AS {mark}_least", f"max({value}) AS {mark}_most"]
             for end in ("least", "most"):
@@ -321,6 +355,7 @@ def _is_ordered(field: Field) -> bool:
 
 def _aggregate(row: dict[str, Any], field: Field) -> Aggregate:
     present: int = row[field.mark]
+    field.check_zone(row)
     if not present or not _is_ordered(field):
         return Aggregate(present, length=row.get(f"{field.mark}_length"))
     ends = []

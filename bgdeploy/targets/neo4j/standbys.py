@@ -9,7 +9,7 @@ disk yet. So nothing is made read-only before a checkpoint, and what is down all
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -63,21 +63,33 @@ def _read(note: Path) -> str:
         return ""
 
 
-def protect(server: Server, builds: Path, *, live: Collection[str]) -> None:
-    """Make read-only what is owed, but nothing that an alias points at; what cannot be done stays owed."""
+def protect(server: Server, builds: Path, live: Callable[[], Collection[str]]) -> None:
+    """Make read-only what is owed, but nothing that an alias points at; what cannot be done stays owed.
+
+    ``live`` tells what aliases point at. It is asked again before each step, since one standby may take minutes, and
+    a move in another process may lead to the next.
+    """
     for database in owed(builds):
-        if database not in live:
-            _protect(server, builds, database)
+        _protect(server, builds, database, live)
 
 
-def _protect(server: Server, builds: Path, database: str) -> None:
+def _protect(server: Server, builds: Path, database: str, live: Callable[[], Collection[str]]) -> None:
     note = builds / database / _NOTE
+
+    def unwanted() -> bool:
+        return not note.exists() or database in live()
+
     try:
+        if unwanted():
+            return
         start_again(server, builds, database)
         found = databases.look(server, database)
-        if found.verdict == "online":
-            make_read_only(server, builds, found, live=False)
-        elif found.verdict != "absent":
+        if found.verdict == "online" and found.access != "read-only":
+            databases.make_durable(server, database, builds / database / _STOPPED, live=unwanted)
+            if unwanted():
+                return
+            databases.set_access(server, database, read_only=True)
+        elif found.verdict not in ("online", "absent"):
             raise TargetAway(f"{database} cannot be made read-only now: {found.text}.")
     except BgdeployError as error:
         _owe_still(note, error)
@@ -88,11 +100,13 @@ def _protect(server: Server, builds: Path, database: str) -> None:
 
 
 def _owe_still(note: Path, error: BgdeployError) -> None:
-    with suppress(OSError):  # whoever dropped it was quicker, or the disk is full: it stays owed
-        note.write_text(error.what, encoding="utf-8")
+    """Keep why it failed in the note, and make none: one that is gone was forgiven, since an alias moved there."""
+    with suppress(OSError), note.open("r+", encoding="utf-8") as kept:  # the disk may be full: it stays owed
+        kept.truncate()
+        kept.write(error.what)
 
 
-def make_read_only(server: Server, builds: Path, found: Found, *, live: bool) -> None:
+def make_read_only(server: Server, builds: Path, found: Found, *, live: Callable[[], bool]) -> None:
     """Protect a database that is online, once a crash of its server cannot keep it from starting."""
     if found.access != "read-only":
         databases.make_durable(server, found.name, builds / found.name / _STOPPED, live=live)
@@ -105,7 +119,7 @@ def start_again(server: Server, builds: Path, database: str) -> None:
 
 
 def find_down(builds: Path, there: Collection[Found]) -> list[Found]:
-    """What does not start and is read-only, or was when its healing began."""
+    """What does not start on some member, or on none, and is read-only, or was when its healing began."""
     return [
         one
         for one in there
@@ -125,10 +139,11 @@ def _is_healing(note: Path) -> bool:
     return found.st_size == 0 or wall() - found.st_mtime > _HEAL_AGAIN
 
 
-def heal(server: Server, builds: Path, down: Found, *, live: bool) -> None:
+def heal(server: Server, builds: Path, down: Found, *, live: Callable[[], bool]) -> None:
     """Start a database that is down since it is read-only, and protect it again, now or when that works.
 
-    Raises TargetError, with the server's words, where it does not start though it may be written.
+    For one that no member has online, since it is stopped on all of them. Raises TargetError, with the server's words,
+    where it does not start though it may be written, TargetAway where a member has it by now.
     """
     note = builds / down.name / _HEALING
     with _translated(builds):
@@ -136,6 +151,8 @@ def heal(server: Server, builds: Path, down: Found, *, live: bool) -> None:
         note.write_text("")
         (note.parent / _NOTE).touch()
     databases.set_access(server, down.name, read_only=False)
+    if (found := databases.look(server, down.name)).serving:  # a member has come back meanwhile
+        raise TargetAway(f"{down.name} is not stopped while readers may use it: {found.text}.")
     try:
         databases.restart(server, down.name)
     except TargetError as error:

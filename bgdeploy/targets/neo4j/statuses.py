@@ -41,6 +41,11 @@ class Found:
         return next((one for one in worst if one in said), "online")
 
     @property
+    def serving(self) -> bool:
+        """Whether any server has it online, and readers with it."""
+        return any(_read(row) == "online" for row in self.rows)
+
+    @property
     def leaving(self) -> bool:
         """Whether any server is about to give it up."""
         return any(_read(row) == "going" for row in self.rows)

@@ -40,6 +40,7 @@ class Neo4j:
     def __init__(self, settings: Mapping[str, Any], server: Server) -> None:
         self._settings = settings
         self._server = server
+        self._told: set[str] = set()  # databases whose trouble on some members was logged
 
     def identity(self) -> str:
         """The id the server gave itself when it was set up."""
@@ -123,7 +124,7 @@ class Neo4j:
     def _protect(self, database: str) -> None:
         standbys.start_again(self._server, self._builds, database)
         found = databases.look(self._server, database)
-        standbys.make_read_only(self._server, self._builds, found, live=database in self.aliases().values())
+        standbys.make_read_only(self._server, self._builds, found, live=lambda: database in self._live())
 
     def _warm_up(self, database: str, query: str) -> None:
         try:
@@ -162,25 +163,30 @@ class Neo4j:
 
     def catch_up(self, owned: Owned) -> None:
         """Start what is down since it is read-only, and make read-only what aliases left, where that failed before."""
-        live = frozenset(self.aliases().values())
         down = standbys.find_down(self._builds, gather(databases.show(self._server)))
         mine = owned() if down else {}
+        served = {one.name for one in down if one.name in mine and one.serving}
         for one in down:
-            if one.name in mine:
-                self._heal(one, live=one.name in live)
+            if one.name in served - self._told:
+                log.emit("database.half_down", database=one.name, said=one.text)
+            elif one.name in mine and not one.serving:
+                self._heal(one)
+        self._told = served
         self._pay()
 
-    def _heal(self, down: Found, *, live: bool) -> None:
+    def _heal(self, down: Found) -> None:
         try:
-            standbys.heal(self._server, self._builds, down, live=live)
+            standbys.heal(self._server, self._builds, down, live=lambda: down.name in self._live())
         except BgdeployError as error:  # one that does not start must not hold up the others
             log.emit("service.trouble", what=f"starting {down.name}, which is {down.text},", error=error)
         else:
             log.emit("database.healed", database=down.name, said=down.text)
 
     def _pay(self) -> None:
-        if standbys.owed(self._builds):
-            standbys.protect(self._server, self._builds, live=tuple(self.aliases().values()))
+        standbys.protect(self._server, self._builds, self._live)
+
+    def _live(self) -> frozenset[str]:
+        return frozenset(self.aliases().values())
 
     def outdated(self, database: str) -> str | None:
         """Never: a server upgrades its own."""
