@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.mutations import Loaded, Memory, target
-from bgdeploy.errors import TargetError, VerifyFailed
+from bgdeploy.errors import BadInput, TargetError, VerifyFailed
 from bgdeploy.pipeline.verify import expecting, verify
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.targets.base import End, Ticket
@@ -76,6 +76,27 @@ def test_an_id_that_two_labels_have_is_no_end_of_an_undeclared_relationship(tmp_
     shutil.rmtree(tmp_path / "data/relationships")
     write(tmp_path / "data", {"relationships/R/a.parquet": ends})
     assert "ids that several labels have  0         1" in str(loaded.sees())
+
+
+def test_a_label_that_a_false_footer_kept_out_of_the_plan_is_searched_for_shared_ids(tmp_path: Path) -> None:
+    """By honest footers A and C may both be joined, and the load is refused; by C's false bounds only A."""
+    files: dict[str, Any] = {
+        "nodes/A/a.parquet": pa.table({"id": ["k1", "k2"]}),
+        "nodes/C/a.parquet": pa.table({"id": ["k1", "k2"], "n": [1, 2]}),
+        "nodes/Empty/a.parquet": pa.table({"id": pa.array([], pa.string())}),
+        "relationships/R/a.parquet": pa.table({"source": ["k1"], "target": ["k2"]}),
+    }
+    with pytest.raises(BadInput):
+        load(tmp_path / "honest", files)
+    write(tmp_path / "false/data", files)
+    place = tmp_path / "false/data/nodes/C/a.parquet"
+    content = place.read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    lie = content[footer:].replace(b"k1", b"z1").replace(b"k2", b"z2")
+    place.write_bytes(content[:footer] + lie)
+    loaded = load(tmp_path / "false", {})
+    assert {group.source_label for group in loaded.groups if group.kind == "relationship"} == {"A"}
+    assert "R, source ids of A, C  ids that several labels have  0         2" in str(loaded.sees())
 
 
 def test_an_empty_snapshot_table_and_a_lost_one_are_told_apart(tmp_path: Path) -> None:
