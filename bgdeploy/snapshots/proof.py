@@ -628,16 +628,16 @@ class Found:
             return [row[0] for row in self.duck.execute(f"SELECT c0 FROM ({rows})").fetchall()]
 
     def shared(self, labels: Sequence[str]) -> int:
-        """How many ids several of these tables have, of those whose hashes are kept."""
-        held = [label for label in labels if label in self._hashes]
-        if len(held) < 2:
+        """How many ids several of these tables have; the hashes of all of them must have been kept."""
+        hashes = [self._hashes[label] for label in labels]
+        if len(hashes) < 2:
             return 0
-        for place, label in enumerate(held):
-            self.duck.register(f"ids{place}", pa.table({"h": self._hashes[label]}))
-        every = " UNION ALL ".join(f"SELECT h FROM ids{place} WHERE h <> 0" for place in range(len(held)))
+        for place, some in enumerate(hashes):
+            self.duck.register(f"ids{place}", pa.table({"h": some}))
+        every = " UNION ALL ".join(f"SELECT h FROM ids{place} WHERE h <> 0" for place in range(len(hashes)))
         several = f"SELECT h FROM ({every}) GROUP BY h HAVING count(*) > 1"
         found = self.duck.execute(f"SELECT count(*) FROM ({several})").fetchall()[0][0]
-        for place in range(len(held)):
+        for place in range(len(hashes)):
             self.duck.unregister(f"ids{place}")
         return int(found)
 

@@ -416,7 +416,7 @@ def test_ids_over_the_whole_range_of_unsigned_integers_join_and_are_found(tmp_pa
     with loaded(tmp_path / "data", tmp_path / "build") as engine:
         found = engine.rows("MATCH (a)-[r:R]->(b) RETURN a.id AS one, b.id AS two ORDER BY two")
         assert [tuple(row.values()) for row in found] == [(ids[0], ids[1]), (ids[1], ids[2])]
-        look = Inspection(engine)
+        look = Inspection(lambda _: engine, (64, 64))
         end = End("U", Column("id", pa.uint64(), "id"))
         assert sorted(look.place_of(end, one) or 0 for one in ids) == [0, 1, 2]
         assert [look.incoming("R", end, end, one) for one in ids] == [0, 1, 1]

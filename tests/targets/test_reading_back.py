@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.mutations import Loaded, Memory, target
-from bgdeploy.errors import VerifyFailed
+from bgdeploy.errors import BadInput, TargetError, VerifyFailed
 from bgdeploy.pipeline.verify import expecting, verify
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.targets.base import End, Ticket
@@ -19,11 +19,11 @@ from bgdeploy.targets.ladybug import inspection
 from tests.snapshots.folders import write
 
 
-def load(root: Path, files: dict[str, Any]) -> Loaded:
+def load(root: Path, files: dict[str, Any], pool_mb: int = 256) -> Loaded:
     write(root / "data", files)
     snapshot = open_snapshot("acme", 1, root / "data", {}, "")
     ledger = Memory()
-    settings = {"buffer_pool_mb": 256, "threads": 2, "group_rows": 8_000_000}
+    settings = {"buffer_pool_mb": pool_mb, "threads": 2, "group_rows": 8_000_000}
     target(root).load(Ticket(1, "acme-1", 1, settings), snapshot, ledger)
     return Loaded(root, ledger.groups)
 
@@ -76,6 +76,27 @@ def test_an_id_that_two_labels_have_is_no_end_of_an_undeclared_relationship(tmp_
     shutil.rmtree(tmp_path / "data/relationships")
     write(tmp_path / "data", {"relationships/R/a.parquet": ends})
     assert "ids that several labels have  0         1" in str(loaded.sees())
+
+
+def test_a_label_that_a_false_footer_kept_out_of_the_plan_is_searched_for_shared_ids(tmp_path: Path) -> None:
+    """By honest footers A and C may both be joined, and the load is refused; by C's false bounds only A."""
+    files: dict[str, Any] = {
+        "nodes/A/a.parquet": pa.table({"id": ["k1", "k2"]}),
+        "nodes/C/a.parquet": pa.table({"id": ["k1", "k2"], "n": [1, 2]}),
+        "nodes/Empty/a.parquet": pa.table({"id": pa.array([], pa.string())}),
+        "relationships/R/a.parquet": pa.table({"source": ["k1"], "target": ["k2"]}),
+    }
+    with pytest.raises(BadInput):
+        load(tmp_path / "honest", files)
+    write(tmp_path / "false/data", files)
+    place = tmp_path / "false/data/nodes/C/a.parquet"
+    content = place.read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    lie = content[footer:].replace(b"k1", b"z1").replace(b"k2", b"z2")
+    place.write_bytes(content[:footer] + lie)
+    loaded = load(tmp_path / "false", {})
+    assert {group.source_label for group in loaded.groups if group.kind == "relationship"} == {"A"}
+    assert "R, source ids of A, C  ids that several labels have  0         2" in str(loaded.sees())
 
 
 def test_an_empty_snapshot_table_and_a_lost_one_are_told_apart(tmp_path: Path) -> None:
@@ -142,3 +163,58 @@ def test_wide_relationships_come_in_smaller_pages(tmp_path: Path) -> None:
         pages = list(look.relationships("R", end, end, ends.properties, width=5_000_000))
     assert sum(page.num_rows for page in pages) == 100
     assert max(page.num_rows for page in pages) <= 10
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """Narrow rows and wide ones in turn, of nodes and of relationships: no width of one page tells that of the next."""
+    ids = list(range(20_000))
+    texts = [f"{at} " * (1_100 if at % 10_000 > 3_000 else 1) for at in ids]
+    return load(
+        tmp_path_factory.mktemp("uneven"),
+        {
+            "nodes/P/a.parquet": pa.table({"id": ids, "text": texts}),
+            "relationships/R/a.parquet": pa.table({"source": ids, "target": ids[::-1], "text": texts}),
+        },
+        pool_mb=1024,
+    )
+
+
+def test_pages_that_do_not_fit_are_read_smaller_by_an_engine_that_was_opened_again(
+    uneven: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After about ten pages that failed, one engine gave wrong values or died."""
+    monkeypatch.setattr(
+        inspection.Inspection, "_rows_of", lambda *_: 1 << 20
+    )  # every page is tried too large
+    monkeypatch.setattr(inspection, "_POOL_MB", 32)
+    opened: list[int] = []
+    open_engine = inspection.open_engine
+
+    def count(*where: Any, **how: Any) -> Any:
+        opened.append(how["pool_mb"])
+        return open_engine(*where, **how)
+
+    monkeypatch.setattr(inspection, "open_engine", count)
+    assert uneven.sees() is None
+    assert len(opened) > 6
+    assert {*opened} == {32}
+
+
+def test_what_the_usual_memory_does_not_hold_is_read_with_all_that_is_allowed(
+    uneven: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine reads 2,048 nodes at once, however few are asked for: smaller pages do not help there."""
+    nodes = uneven.open().nodes[0]
+    graph = next(uneven.root.glob("state/builds/acme-1/graph*"))
+
+    def read(pool_mb: int) -> int:
+        with inspection.inspected(graph, pool_mb=pool_mb, threads=1) as look:
+            pages = look.nodes(End("P", nodes.key("id")), nodes.properties, labels=False)
+            return sum(page.num_rows for page in pages)
+
+    monkeypatch.setattr(inspection, "_POOL_MB", 8)
+    assert read(64) == 20_000
+    with pytest.raises(TargetError, match=r"One row of P .* ladybug.buffer_pool_mb \(8 MiB\)") as refused:
+        read(8)
+    assert "Raise ladybug.buffer_pool_mb" in str(refused.value)

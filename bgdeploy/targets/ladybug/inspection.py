@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,24 @@ from bgdeploy.targets.base import Counts, End, Group, TableCount, TableKey
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote, text
 
+_POOL_MB = 256  # a scan needs no more
 _FIRST_PAGE = 65_536  # nodes; the width of their rows tells how many the next page takes
 _MOST_NODES = 1 << 20
 _MOST_ROWS = 524_288  # relationships of one page
 _PAGE_BYTES = 48 << 20
+_AT_ONCE = 2048  # nodes that the engine reads at once, however few are asked for
 
 
-@dataclass(frozen=True)
 class Inspection:
-    """A read-only look into one database file."""
+    """A read-only look into one database file.
 
-    engine: Engine
-    threads: int = 1
+    ``reopen`` closes the engine and opens it again with so many MiB. ``pool_mb``: how many it is opened with, and how
+    many the configuration allows, for rows that do not fit else.
+    """
+
+    def __init__(self, reopen: Callable[[int], Engine], pool_mb: tuple[int, int], threads: int = 1) -> None:
+        self._reopen, self._pool_mb, self._threads = reopen, pool_mb, threads
+        self.engine = reopen(pool_mb[0])
 
     def counts(self) -> Counts:
         """Rows per label, a node once for each it carries, and per type."""
@@ -71,24 +76,28 @@ class Inspection:
         """Yield all nodes of a table in pages: ``place``, ``k0`` (the id), and the columns as ``c0``, ``c1``, ...
 
         A range of places reads whole columns of text (there is no push-down), so pages are as large as memory
-        allows: few for what is narrow, many for what is wide.
+        allows: few for what is narrow, many for what is wide. ``width`` is a guess for the first.
         """
         names = [*(column.name for column in columns), *([statements.LABELS] if labels else [])]
         label, values = quote(end.label), _numbered("n", names, self.held("node", end.label))
         last = self.engine.rows(f"MATCH (n:{label}) RETURN max(offset(id(n))) AS last")[0]["last"]
         stop = 0 if last is None else int(last) + 1
         wanted = f"offset(id(n)) AS place, n.{quote(end.key.name)} AS k0{values}"
-
-        def read(start: int, stop: int) -> pa.Table:
-            where = f"WHERE offset(id(n)) >= {start} AND offset(id(n)) < {stop}"
-            return self.engine.arrow(f"MATCH (n:{label}) {where} RETURN {wanted}")
-
-        start, size = 0, _FIRST_PAGE
+        start, size = 0, min(_FIRST_PAGE, self._rows_of(width))
+        until, most = (
+            0,
+            _MOST_NODES,
+        )  # where a page failed none is as large; beyond that place the rows are others
         while start < stop:
-            page, size = _read_smaller(read, start, min(size, stop - start))
+            size = min(size, most if start < until else _MOST_NODES, stop - start)
+            where = f"WHERE offset(id(n)) >= {start} AND offset(id(n)) < {start + size}"
+            page = self._read(f"MATCH (n:{label}) {where} RETURN {wanted}", end.label, size)
+            if page is None:
+                until, most, size = start + size, max(1, size // 2), max(1, size // 8)
+                continue
             yield page
             start += size
-            size = _next_size(page, size)
+            size = min(8 * size, self._rows_of(_width(page)))
 
     def relationships(
         self, name: str, source: End, target: End, columns: Sequence[Column], *, width: int = 0
@@ -101,46 +110,75 @@ class Inspection:
         match = f"MATCH (a:{quote(source.label)})-[r:{quote(name)}]->(b:{quote(target.label)})"
         values = _numbered("r", [column.name for column in columns], self.held("relationship", name))
         wanted = f"offset(id(a)) AS p0, offset(id(b)) AS p1{values}"
-        most = max(1, min(_MOST_ROWS, _PAGE_BYTES // max(1, width)))
-        for start, stop, rows in self._ranges(match, most):
-            where = f"WHERE offset(id(a)) >= {start} AND offset(id(a)) < {stop}"
-            if rows <= most:
-                yield self.engine.arrow(f"{match} {where} RETURN {wanted}")
-                continue
-            self.engine.run("CALL threads=1")  # rows then come in one order: none is skipped or doubled
-            for skip in range(0, rows, most):
-                yield self.engine.arrow(f"{match} {where} RETURN {wanted} SKIP {skip} LIMIT {most}")
-            self.engine.run(f"CALL threads={self.threads}")
-
-    def _ranges(self, match: str, most: int) -> Iterator[tuple[int, int, int]]:
-        """Yield ranges of source places with at most so many rows, but for single sources with more."""
         total = self.engine.count(f"{match} RETURN count(*)")
-        if total <= most:
-            yield 0, 1 << 62, total
-            return
-        yield from self._split(match, 0, 1 << 62, 65_536, most)
+        # Sources from and to, rows that come before those wanted (None: all are wanted), rows, and the most of a page.
+        todo: list[tuple[int, int, int | None, int, int]] = [(0, 1 << 62, None, total, _MOST_ROWS)]
+        while todo:
+            start, stop, skip, rows, limit = todo.pop()
+            most = min(limit, self._rows_of(width))
+            where = f"WHERE offset(id(a)) >= {start} AND offset(id(a)) < {stop}"
+            if rows > most and stop - start > 1:
+                some = self._split(f"{match} {where}", start, stop, most)
+                todo += [(low, high, None, held, limit) for low, high, held in reversed(some)]
+                continue
+            if rows > most:
+                skip = skip or 0
+                todo.append((start, stop, skip + most, rows - most, limit))
+                rows = most
+            query = f"{match} {where} RETURN {wanted}"
+            if skip is not None:
+                self.engine.run("CALL threads=1")  # rows then come in one order: none is skipped or doubled
+                query += f" SKIP {skip} LIMIT {rows}"
+            page = self._read(query, name, rows)
+            if skip is not None:
+                self.engine.run(f"CALL threads={self._threads}")
+            if page is None:
+                todo.append((start, stop, skip, rows, max(1, rows // 8)))
+                continue
+            yield page
+            width = max(width, _width(page))
 
-    def _split(
-        self, match: str, start: int, stop: int, width: int, most: int
-    ) -> Iterator[tuple[int, int, int]]:
-        where = f"WHERE offset(id(a)) >= {start} AND offset(id(a)) < {stop}"
-        each = f"{match} {where} RETURN offset(id(a)) / {width} AS bucket, count(*) AS rows ORDER BY bucket"
-        held: tuple[int, int, int] | None = None
-        for row in self.engine.rows(each):
-            low, rows = int(row["bucket"]) * width, int(row["rows"])
-            if held is not None and held[2] + rows > most:
-                yield held
-                held = None
-            if rows > most and width > 1:
-                yield from self._split(match, low, low + width, max(1, width // 256), most)
-            else:
-                held = (
-                    low if held is None else held[0],
-                    low + width,
-                    rows + (0 if held is None else held[2]),
-                )
-        if held is not None:
-            yield held
+    def _split(self, match: str, start: int, stop: int, most: int) -> list[tuple[int, int, int]]:
+        """Ranges of source places with at most so many rows, but for those that are to be split again, or cannot be."""
+        width = max(1, min(65_536, (stop - start) // 256))
+        bucket = f"(offset(id(a)) - {start}) / {width}"
+        found: list[tuple[int, int, int]] = []
+        for row in self.engine.rows(f"{match} RETURN {bucket} AS bucket, count(*) AS rows ORDER BY bucket"):
+            low, rows = start + int(row["bucket"]) * width, int(row["rows"])
+            high = min(stop, low + width)
+            if found and found[-1][2] + rows <= most:
+                low, rows = found[-1][0], found.pop()[2] + rows
+            found.append((low, high, rows))
+        return found
+
+    def _read(self, query: str, table: str, rows: int) -> pa.Table | None:
+        """Read a page of so many rows; None where the pool does not hold it, which is then to be read smaller.
+
+        The engine loses some of its pool at each such failure, and after about ten gives wrong values or dies: so it
+        is closed and opened again, before anything more is asked of it.
+        """
+        try:
+            return self.engine.arrow(query)
+        except QueryFailed as error:
+            if "buffer" not in error.what.casefold():
+                raise
+            small, whole = self._pool_mb
+            if rows <= 1 and small == whole:
+                raise TargetError(
+                    f"One row of {table} does not fit into ladybug.buffer_pool_mb ({whole:,} MiB), so the database could"
+                    f" not be compared with its files: {error.what}",
+                    kept="It is not published by this.",
+                    cure="Raise ladybug.buffer_pool_mb.",
+                ) from error
+            if rows <= _AT_ONCE:
+                self._pool_mb = whole, whole
+            self.engine = self._reopen(self._pool_mb[0])
+            return None
+
+    def _rows_of(self, width: int) -> int:
+        """How many rows of so many bytes a page may have."""
+        page = min(_PAGE_BYTES, (self._pool_mb[0] << 20) // 4)
+        return max(1, page // max(1, width))
 
     def place_of(self, end: End, key: Any) -> int | None:
         """The place of the node with this id, found by the key's index; None where there is none."""
@@ -207,36 +245,29 @@ def _numbered(variable: str, columns: Sequence[str], held: Mapping[str, str]) ->
     return "".join(f", {one} AS c{place}" for place, one in enumerate(shown))
 
 
-def _read_smaller(read: Callable[[int, int], pa.Table], start: int, size: int) -> tuple[pa.Table, int]:
-    """Read a page from ``start``, smaller where the engine's pool does not hold it; return its rows and size."""
-    while True:
-        try:
-            return read(start, start + size), size
-        except QueryFailed as error:
-            if size == 1 or "buffer" not in error.what.casefold():
-                raise
-            size = max(1, size // 8)
-
-
-def _next_size(page: pa.Table, size: int) -> int:
-    """The size of the next page, judged by the width of this one's rows; it grows by steps."""
-    width = max(1, int(page.nbytes) // max(1, page.num_rows))
-    return int(max(1, min(8 * size, _PAGE_BYTES // width, _MOST_NODES)))
+def _width(page: pa.Table) -> int:
+    """About how many bytes a row has."""
+    return int(page.nbytes // max(1, page.num_rows))
 
 
 @contextmanager
 def inspected(graph: Path, *, pool_mb: int, threads: int) -> Iterator[Inspection]:
     """Open a database file read-only; raises TargetError when it does not open or answer."""
-    try:
-        with open_engine(
-            graph, pool_mb=pool_mb, threads=threads, read_only=True, room=_room(graph)
-        ) as engine:
-            yield Inspection(engine, threads or os.cpu_count() or 1)
-    except QueryFailed as error:
-        raise TargetError(
-            f"The database {graph.parent.name} could not be examined: {error.what}",
-            kept="It is not published by this.",
-        ) from error
+    with ExitStack() as stack:
+
+        def reopen(pool: int) -> Engine:
+            stack.close()
+            return stack.enter_context(
+                open_engine(graph, pool_mb=pool, threads=threads, read_only=True, room=_room(graph))
+            )
+
+        try:
+            yield Inspection(reopen, (min(_POOL_MB, pool_mb), pool_mb), threads or os.cpu_count() or 1)
+        except QueryFailed as error:
+            raise TargetError(
+                f"The database {graph.parent.name} could not be examined: {error.what}",
+                kept="It is not published by this.",
+            ) from error
 
 
 def _room(graph: Path) -> int:

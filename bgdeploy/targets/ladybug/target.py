@@ -108,8 +108,7 @@ class Ladybug:
     def _inspected(self, folder: Path) -> AbstractContextManager[Inspector]:
         from bgdeploy.targets.ladybug.inspection import inspected  # late, as above
 
-        # A scan needs no more; pages that do not fit are read smaller.
-        pool, threads = min(256, int(self._settings["buffer_pool_mb"])), int(self._settings["threads"])
+        pool, threads = int(self._settings["buffer_pool_mb"]), int(self._settings["threads"])
         return inspected(folder / GRAPH, pool_mb=pool, threads=threads)
 
     @contextmanager
