@@ -27,8 +27,9 @@ from bgdeploy.snapshots.packing import mark, pack, recall, unpack
 from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
 from bgdeploy.snapshots.tables import join_columns
 from bgdeploy.targets import open_target_by_kind
-from tests.house import House, stop
+from tests.house import House, make_house, stop
 from tests.mutants import write_mutant
+from tests.neo4j.standin import StandIn
 from tests.pipeline.place import OLD, Place, jobs
 from tests.snapshots.folders import KNOWS, PEOPLE, opened, write
 
@@ -158,6 +159,32 @@ def test_no_process_of_the_service_ever_imports_what_parses_files(house: House) 
         )
         assert "imported: []" in done.stdout, (words, done.stdout, done.stderr)
     assert house.live("acme") == f"acme-{OLD + 1}"
+
+
+WITHHELD = """
+import sys
+class Withhold:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("pyarrow", "duckdb"):
+            raise ImportError(name + " is withheld")
+sys.meta_path.insert(0, Withhold())
+"""
+
+
+def test_on_neo4j_it_is_the_driver_alone_that_imports_pyarrow(enterprise: StandIn, tmp_path: Path) -> None:
+    """It does wherever it finds it, and does without where it does not; whatever of ours imported it would fail here."""
+    house = make_house(tmp_path, neo4j=enterprise.settings)
+    house.drop("acme", OLD, rows=100)
+    for words in (["run", "--timeout", "80"], ["scan", "--once"], ["customers"]):
+        done = subprocess.run(
+            [sys.executable, "-c", WITHHELD + IMPORTED, *house.words(), *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert "imported: []" in done.stdout, (words, done.stdout, done.stderr)
+        assert "withheld" not in done.stdout + done.stderr, (words, done.stdout, done.stderr)
+    assert house.live("acme") == f"acme-{OLD}"
 
 
 def test_a_file_that_never_ends_holds_nobody_else_up(
