@@ -151,7 +151,7 @@ _CURES: tuple[tuple[str, Callable[[Asked], str]], ...] = (
     (
         r"buffer pool is full|unable to allocate memory",
         lambda asked: (
-            "It takes more memory than queries may have: bgdeploy --set ladybug.buffer_pool_mb=8000 query ..."
+            "It takes more memory than queries may have: raise ladybug.buffer_pool_mb, in config.yaml or with --set."
         ),
     ),
     (r"table \S+ does not exist", _tell_names),
