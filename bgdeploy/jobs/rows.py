@@ -12,6 +12,7 @@ from sqlalchemy.dialects import sqlite
 
 from bgdeploy import log
 from bgdeploy.errors import LeaseLost, NotFound
+from bgdeploy.jobs import reasons
 from bgdeploy.jobs.models import customers as customers
 from bgdeploy.jobs.models import databases as databases
 from bgdeploy.jobs.models import events as events
@@ -156,9 +157,13 @@ def _guarded(tx: Tx, job: Row, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fit(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with reason and error as they may be kept, logged and listed."""
-    texts = {name: values[name] for name in ("reason", "error") if isinstance(values.get(name), str)}
-    return {**values, **{name: tidy(text, LONGEST) for name, text in texts.items()}}
+    """The same with reason and error as they may be kept; a Reason, or None, fills the columns that say why."""
+    fit = {**values}
+    if "reason" in fit:
+        fit |= reasons.columns(fit["reason"])
+    if isinstance(fit.get("error"), str):
+        fit["error"] = tidy(fit["error"], LONGEST)
+    return fit
 
 
 def as_read(tx: Tx, rows: Sequence[Row]) -> set[int]:

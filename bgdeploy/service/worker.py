@@ -5,6 +5,7 @@ from __future__ import annotations
 from bgdeploy import log
 from bgdeploy.errors import BadInput, FolderAway, LeaseLost, NotReadable, TargetAway, TargetFull
 from bgdeploy.failpoints import reach
+from bgdeploy.jobs.reasons import Code, Reason, because, read
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import Row, title, write
 from bgdeploy.jobs.states import Actor
@@ -64,46 +65,46 @@ def claim_rules(site: Site) -> Rules:
 def _may_start(site: Site, job: Row) -> list[str] | None:
     """Return what was found to be enough, or None: the row then says what is missing."""
     needs, missing, code = _look_for_room(site, job)
-    if missing:
+    if missing is not None:
         _wait(site, job, missing, code)
     return needs
 
 
-def _look_for_room(site: Site, job: Row) -> tuple[list[str] | None, str, str]:
-    """The target is well, the folder is as it was, and there is room: every figure; else why not, in words and as a code."""
+def _look_for_room(site: Site, job: Row) -> tuple[list[str] | None, Reason | None, str]:
+    """The target is well, the folder is as it was, and there is room: every figure; else why not, and the error's code."""
     health = site.target.health()
     if health.state != "ok":
-        return None, f"the target is not well: {'; '.join(health.reasons)}", TargetAway.code
+        return None, because(Code.TARGET_UNHEALTHY, reasons=health.reasons), TargetAway.code
     try:
         settle(site, job["customer"])  # what the alias leads to may forbid this load: the claim sees it
         if not admit.recheck(site, job):
-            return None, "", ""
+            return None, None, ""
         snapshot = admit.open_folder(site, job, job["fingerprint"])
     except LeaseLost:
-        return None, "", ""
+        return None, None, ""
     except (NotReadable, TargetAway) as error:
-        return None, str(error), error.code
+        return None, because(Code.UNAVAILABLE, error=error.code, said=str(error)), error.code
     except OSError as error:  # a disk that fails under this folder keeps no other from being loaded
         why = f"{error.filename or admit.folder_of(site, job)}: {error.strerror or error}"
-        return None, why, FolderAway.code
+        return None, because(Code.UNAVAILABLE, error=FolderAway.code, said=why), FolderAway.code
     except BadInput as error:  # as it was when it was queued, and not acceptable any more
         admit.refuse(site, job, error)
-        return None, "", ""
+        return None, None, ""
     needs = find_needs(site, job, snapshot)
     shown = [need.sum for need in needs]
     short = [need.sum for need in needs if not need.met]
     if short:
-        return None, f"waits for room: {'; '.join(short)}", TargetFull.code
-    return [*health.figures, *shown], "", ""
+        return None, because(Code.NO_ROOM, short=short), TargetFull.code
+    return [*health.figures, *shown], None, ""
 
 
-def _wait(site: Site, job: Row, reason: str, code: str) -> None:
+def _wait(site: Site, job: Row, reason: Reason, code: str) -> None:
     """Put a queued job off without using an attempt; visible in the row and in the log."""
     pause = min(10.0, site.settings.orchestrator.health_check_retry_delay)
     try:
         with site.transaction(Actor.WORKER) as tx:
             write(tx, job, reason=reason, error_code=code, not_before=tx.now + pause)
-            if reason != job["reason"]:
+            if reason != read(job):
                 tx.say_seldom("load.waits", job, reason=reason)
     except LeaseLost:
         return  # another worker took it

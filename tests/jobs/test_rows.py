@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from bgdeploy.errors import LeaseLost
+from bgdeploy.jobs.reasons import Code, because
 from bgdeploy.jobs.rows import Row, events, insert_jobs, jobs, move_all, rewrite, write_all
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import Store
@@ -73,10 +74,11 @@ def test_a_job_that_is_anothers_is_not_written_among_many_and_not_rewritten(stor
     with store.write() as connection:
         connection.execute(jobs.update().where(jobs.c.id == other["id"]).values(fence=7))
     with opened(store, Actor.SCAN) as tx:
-        write_all(tx, [(mine, {"reason": "mine"}), (other, {"reason": "mine"})])
+        why = because(Code.ASKED_FOR, by="me")
+        write_all(tx, [(mine, {"reason": why}), (other, {"reason": why})])
         write_all(tx, [])
         assert rewrite(tx, mine, step="x")["step"] == "x"
-    assert [read_job(store, job["id"])["reason"] for job in (mine, other)] == ["mine", None]
+    assert [read_job(store, job["id"])["reason"] for job in (mine, other)] == ["asked for by me", None]
     with pytest.raises(LeaseLost), opened(store, Actor.SCAN) as tx:
         rewrite(tx, other, step="x")
 
