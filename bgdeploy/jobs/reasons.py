@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from bgdeploy.plain import LONGEST, plain, tidy
+from bgdeploy.plain import LONGEST, storable, tidy
 
 
 class Code(StrEnum):
@@ -71,7 +71,7 @@ class Reason:
 
 def because(code: Code | str, **fields: Any) -> Reason:
     """Return the reason with fields that may be kept and shown. ValueError for a code there is none of."""
-    return Reason(Code(code), {name: _kept(value) for name, value in fields.items()})
+    return Reason(Code(code), {name: storable(value) for name, value in fields.items()})
 
 
 def read(row: Mapping[Any, Any]) -> Reason | None:
@@ -89,17 +89,6 @@ def columns(reason: Reason | None) -> dict[str, Any]:
         return dict.fromkeys(("reason", "reason_code", "reason_fields"))
     text = tidy(str(reason), LONGEST)
     return {"reason": text, "reason_code": str(reason.code), "reason_fields": dict(reason.fields)}
-
-
-def _kept(value: Any) -> Any:
-    match value:
-        case str():
-            return tidy(value, LONGEST)
-        case Mapping():
-            return {str(name): _kept(one) for name, one in value.items()}
-        case list() | tuple():
-            return [_kept(one) for one in value]
-    return plain(value)
 
 
 def _shown(value: Any) -> Any:

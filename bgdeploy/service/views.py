@@ -13,7 +13,7 @@ from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.lease import short
 from bgdeploy.jobs.progress import Progress, of_tables
 from bgdeploy.jobs.reasons import Reason
-from bgdeploy.jobs.rows import Row, customers, databases, events, get_job, jobs
+from bgdeploy.jobs.rows import Row, customers, databases, events, get_job, jobs, sentence
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
 from bgdeploy.plain import tidy
@@ -229,10 +229,9 @@ def list_events(
 
 def _show_event(row: Row) -> View:
     plain = {
-        key: row[key]
-        for key in ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence", "message")
+        key: row[key] for key in ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence")
     }
-    return {**plain, "message": tidy(row["message"]), "at": iso(row["at"]), "by": short(row["owner"])}
+    return {**plain, "message": tidy(sentence(row)), "at": iso(row["at"]), "by": short(row["owner"])}
 
 
 def list_switches(site: Site, customer: str | None = None, *, page: Page | None = None) -> list[View]:
