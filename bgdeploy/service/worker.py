@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bgdeploy import log
 from bgdeploy.errors import BadInput, FolderAway, LeaseLost, NotReadable, TargetAway, TargetFull
 from bgdeploy.failpoints import reach
@@ -17,6 +19,7 @@ from bgdeploy.service.heartbeat import may_claim
 from bgdeploy.service.running import run_job
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
+from bgdeploy.targets.base import Health
 
 
 def work_once(site: Site, stop: Stop, only: int | None = None) -> bool:
@@ -28,8 +31,8 @@ def work_once(site: Site, stop: Stop, only: int | None = None) -> bool:
         return False
     rules = claim_rules(site)
     next_one = peek(site.store, rules, now=site.clock(), only=only)
-    needs = None if next_one is None or stop.asked.is_set() else _may_start(site, next_one)
-    if next_one is None or needs is None:
+    health = None if next_one is None or stop.asked.is_set() else _may_start(site, next_one)
+    if next_one is None or health is None:
         return False
     settings = site.settings.target_settings()
     job = claim(
@@ -43,8 +46,8 @@ def work_once(site: Site, stop: Stop, only: int | None = None) -> bool:
         existing={found.name for found in site.target.databases()},
     )
     if job is not None:
-        log.emit("health.fine", job=title(job), reason="; ".join(needs))
-        for figure in (text for text in needs if " unknown" in text):
+        log.emit("health.fine", job=title(job), reason="; ".join(health.figures))
+        for figure in health.untold:
             log.emit("health.unknown", job=title(job), figure=figure)
         reach("claim.done")
         run_job(site, job, stop)
@@ -62,15 +65,15 @@ def claim_rules(site: Site) -> Rules:
     )
 
 
-def _may_start(site: Site, job: Row) -> list[str] | None:
+def _may_start(site: Site, job: Row) -> Health | None:
     """Return what was found to be enough, or None: the row then says what is missing."""
-    needs, missing, code = _look_for_room(site, job)
+    health, missing, code = _look_for_room(site, job)
     if missing is not None:
         _wait(site, job, missing, code)
-    return needs
+    return health
 
 
-def _look_for_room(site: Site, job: Row) -> tuple[list[str] | None, Reason | None, str]:
+def _look_for_room(site: Site, job: Row) -> tuple[Health | None, Reason | None, str]:
     """The target is well, the folder is as it was, and there is room: every figure; else why not, and the error's code."""
     health = site.target.health()
     if health.state != "ok":
@@ -95,7 +98,7 @@ def _look_for_room(site: Site, job: Row) -> tuple[list[str] | None, Reason | Non
     short = [need.sum for need in needs if not need.met]
     if short:
         return None, because(Code.NO_ROOM, short=short), TargetFull.code
-    return [*health.figures, *shown], None, ""
+    return replace(health, figures=(*health.figures, *shown)), None, ""
 
 
 def _wait(site: Site, job: Row, reason: Reason, code: str) -> None:
