@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from bgdeploy.config import load_settings
+from bgdeploy.jobs.reasons import Code, because, columns
 from bgdeploy.jobs.rows import customers, databases, events, jobs
 from bgdeploy.site import Site, open_site
 
@@ -94,7 +95,7 @@ def _job(customer: str, job_id: int, index: int) -> dict[str, object]:
     seen = {
         "fingerprint": "0123456789abcdef" * 4,
         "fingerprint_at": at,
-        "reason": "retired" if over else None,
+        **columns(because(Code.RETIRED, why="retired") if over else None),
     }
     database = f"{customer}-{FIRST + index}"
     return {**named, **times, **sizes, **seen, "settings": settings, "database": database, **blank, **wrong}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import IntEnum
 
 from bgdeploy.plain import tidy
@@ -127,6 +128,27 @@ class TargetAway(TargetError):
     """The target cannot be reached, or is busy; the job waits and no attempt is used."""
 
     code = "target-away"
+
+
+class NeedsReload(TargetError):
+    """A database cannot be used, and loading its snapshot again helps; whoever knows its job names it with ``of_job``.
+
+    ``alias``: readers are led there, so going back helps first.
+    """
+
+    def __init__(self, what: str, *, kept: str = "", cure: str = "", alias: str = "") -> None:
+        super().__init__(what, kept=kept, cure=cure or _reload(alias, "<id>"))
+        self.alias = alias
+
+    def of_job(self, job: object, *, kept: str = "", customer: str = "") -> NeedsReload:
+        """Return the same with its cure for this job, and for the customer that the alias is of."""
+        cure = _reload(self.alias and (customer or self.alias), job)
+        return NeedsReload(self.what, kept=kept or self.kept, cure=cure, alias=self.alias)
+
+
+def _reload(back: str, job: object) -> str:
+    first = f'Go back: bgdeploy rollback {shlex.quote(back)} --reason "...", or l' if back else "L"
+    return f"{first}oad its snapshot again: bgdeploy retry {job} --reload"
 
 
 class VerifyFailed(TargetError):

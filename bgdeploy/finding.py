@@ -10,7 +10,6 @@ Verdict = Literal["ok", "warning", "error", "unknown"]
 # What a check makes for a moment begins so; one that is killed may leave it.
 SCRATCH = ".bgdeploy-doctor-"  # files and folders
 TRIAL = "bgdeploy-doctor-"  # databases that rights are tried on
-NOT_LOOKED = "not looked at, since "  # how a finding begins that goes once another one is mended
 
 
 @dataclass(frozen=True)
@@ -18,13 +17,16 @@ class Finding:
     """One sentence about one thing.
 
     ``subject`` is the part of the installation it belongs to, filled in by whoever runs the check;
-    ``what`` has the numbers; ``cure`` is empty where nothing needs to be done.
+    ``what`` has the numbers; ``cure`` is empty where nothing needs to be done. ``is_command``: the cure begins with the
+    command that is it; ``is_consequence``: it goes once another finding is mended.
     """
 
     subject: str
     verdict: Verdict
     what: str
     cure: str = ""
+    is_command: bool = False
+    is_consequence: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ def ok(what: str) -> Finding:
     return Finding("", "ok", what)
 
 
-def warning(what: str, cure: str) -> Finding:
+def warning(what: str, cure: str, *, is_command: bool = False) -> Finding:
     """It works, and somebody should know."""
-    return Finding("", "warning", what, cure)
+    return Finding("", "warning", what, cure, is_command)
 
 
 def error(what: str, cure: str) -> Finding:

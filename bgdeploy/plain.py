@@ -29,6 +29,18 @@ def tidy(text: str, longest: int | None = None) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", plain)
 
 
+def storable(value: Any) -> Any:
+    """Return a value as it is kept in a column of JSON: texts tidy and no longer than others, and what is no JSON as text."""
+    match value:
+        case None | bool() | int() | float():
+            return plain(value)
+        case Mapping():
+            return {str(name): storable(one) for name, one in value.items()}
+        case list() | tuple():
+            return [storable(one) for one in value]
+    return tidy(str(value), LONGEST)
+
+
 def plain(value: Any) -> Any:
     """Return a value as JSON can hold it, whatever an engine returned.
 

@@ -70,12 +70,13 @@ def test_a_reason_is_never_longer_than_its_limit(house: House) -> None:
     house.drop("acme", 1700000001, rows=30)
     house.run("scan")
     from bgdeploy.config import load_settings
+    from bgdeploy.jobs.reasons import Code, because
     from bgdeploy.jobs.rows import get_job
     from bgdeploy.site import open_site
 
     site = open_site(load_settings(house.folder / "config.yaml"))
     with site.transaction(Actor.SCAN) as tx:
-        write(tx, get_job(tx.connection, 1), reason="x\x1b[2K" * LONGEST)
+        write(tx, get_job(tx.connection, 1), reason=because(Code.UNAVAILABLE, said="x\x1b[2K" * LONGEST))
         tx.say("scan.waits", get_job(tx.connection, 1), reason="y\a" * LONGEST)
     site.store.close()
     job = house.json("jobs", "show", "1")

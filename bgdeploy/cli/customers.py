@@ -102,7 +102,7 @@ def _table(context: typer.Context, found: listing.Lines, more: bool) -> Table:
 def _hints(found: listing.Lines) -> list[str]:
     """The commands that help where something is wrong or waits."""
     troubled = [one for one in found if one["trouble"]]
-    unknown = [one["trouble"] for one in troubled if str(one["trouble"]).startswith("unknown")]
+    unknown = [one["trouble"] for one in troubled if one["trouble_code"] == "unknown"]
     if unknown:  # the same for all, and said once
         return [unknown[0], "where the target is looked for: bgdeploy config"]
     hints = [
@@ -123,8 +123,8 @@ def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     relationships = sum(counts.get("types", {}).values())
     labels = ", ".join(f"{name} {rows:,}" for name, rows in sorted(counts.get("labels", {}).items())[:4])
     rows = f"{labels}; {relationships:,} relationships" if counts else ""
-    trouble = str(one["trouble"] or "")
-    notes = [f"TROUBLE: {'unknown' if trouble.startswith('unknown') else trouble}"] if trouble else []
+    trouble = "unknown" if one["trouble_code"] == "unknown" else one["trouble"]
+    notes = [f"TROUBLE: {trouble}"] if trouble else []
     notes += [f"alias: {one['alias']}"] if one["alias"] != one["customer"] else []
     notes += ["removed"] if one["removed"] else ["paused"] if one["paused"] else []
     undecided = one["undecided"]

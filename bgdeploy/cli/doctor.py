@@ -59,9 +59,8 @@ def _doctor(
 
 
 def _show_json(findings: Iterable[Finding]) -> Counter[str]:
-    from dataclasses import asdict
-
-    found = [asdict(one) for one in findings]
+    keys = ("subject", "verdict", "what", "cure")
+    found = [{key: getattr(one, key) for key in keys} for one in findings]
     output.print_json(found)
     return Counter(one["verdict"] for one in found)
 
@@ -97,9 +96,7 @@ def _show_briefly(findings: Iterable[Finding]) -> Counter[str]:
 
 def _urgency(one: Finding) -> tuple[bool, int]:
     """The worst first; what only rests on another finding goes with it, and comes last."""
-    from bgdeploy.finding import NOT_LOOKED
-
-    return one.what.startswith(NOT_LOOKED), TOLD.index(one.verdict)
+    return one.is_consequence, TOLD.index(one.verdict)
 
 
 def _show_area(subject: str, some: Counter[str]) -> None:

@@ -46,9 +46,14 @@ def print_job(job: dict[str, Any]) -> None:
 
 def tell_proof(proof: dict[str, Any]) -> str:
     """Say how a database was compared with its files."""
-    if proof["compared"] == "every value":
+    if proof.get("complete", _was_complete(proof)):
         return f"every value of {proof['rows']:,} rows compared with the files"
     return f"counts and samples of {proof['rows']:,} rows compared with the files, not every value"
+
+
+def _was_complete(proof: dict[str, Any]) -> bool:
+    """The same of a proof of a version that had the words alone (revision 0008 of the job table)."""
+    return bool(proof["compared"] == "every value")
 
 
 def _print_timeline(spans: list[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from bgdeploy.jobs.store import RESTORE, disk_full, is_full, shut, translated
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0008"  # a test compares it with the newest file in migrations/versions
+HEAD = "0009"  # a test compares it with the newest file in migrations/versions
 
 
 def current(path: Path, patience: float = 30.0) -> str | None:

@@ -44,7 +44,7 @@ def _must(name: str, kind: type[Any], *more: Any, **default: Any) -> Column[Any]
     return Column(name, kind, *more, nullable=False, **default)
 
 
-def _may(name: str, kind: type[Any]) -> Column[Any]:
+def _may(name: str, kind: Any) -> Column[Any]:
     return Column(name, kind, nullable=True)
 
 
@@ -111,7 +111,9 @@ jobs = Table(
     _must("requested", Boolean, default=False),  # a person asked: floor and window do not hold it
     _must("furthest", Integer, default=0),  # the most any run of it confirmed: rows, then one for each step
     _may("step", String),  # last confirmed step of the load
-    _may("reason", String),  # why it is not further, for people
+    _may("reason", String),  # why it is not further, for people: written from the two below, read by no logic
+    _may("reason_code", String),  # of jobs/reasons.py; nothing where it is judged again
+    _may("reason_fields", JSON(none_as_null=True)),
     _may("error", String),
     _may("error_code", String),
     _may("fingerprint", String),
@@ -157,6 +159,7 @@ events = Table(
     _may("owner", String),
     _may("fence", Integer),
     _must("message", String),
+    _may("fields", JSON(none_as_null=True)),  # what the sentence is made of
     Index("ix_job_events_job_id", "job_id", "id"),
     sqlite_autoincrement=True,  # ids are never used twice, also after pruning
 )

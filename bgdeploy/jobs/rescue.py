@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from bgdeploy.jobs.backoff import delay
 from bgdeploy.jobs.cancel import end_cancelled, is_asked
 from bgdeploy.jobs.lease import known_alive, known_dead, short
+from bgdeploy.jobs.reasons import Code, because
 from bgdeploy.jobs.rows import Row, Tx, jobs, move, transaction, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import Store
@@ -74,19 +75,18 @@ def _release(tx: Tx, row: Row) -> None:
 def _return_late(tx: Tx, row: Row) -> None:
     """Its worker lives and could not prolong the lease: no fault of the job, so nothing is counted."""
     holder = short(row["lease_owner"])
-    reason = f"resumes after {holder} could not prolong its lease"
+    reason = because(Code.LEASE_EXPIRED, holder=holder)
     move(tx, row, State.QUEUED, "rescue.late", fields={"holder": holder}, reason=reason, **FREED)
 
 
 def _return(tx: Tx, row: Row, count: int, most: int, rest: float) -> None:
     holder = short(row["lease_owner"])
     fields = {"holder": holder, "deaths": count, "limit": most, "rest": rest}
-    reason = f"resumes after {holder} was lost"
     # The code keeps its place before newer ones while it rests: most of it may be loaded already.
     changes = {
         "interruptions": count,
         "not_before": tx.now + rest,
-        "reason": reason,
+        "reason": because(Code.HOLDER_LOST, holder=holder),
         "error_code": "interrupted",
     }
     move(tx, row, State.QUEUED, "rescue.returned", fields=fields, **changes, **FREED)

@@ -12,6 +12,7 @@ from sqlalchemy.dialects import sqlite
 
 from bgdeploy import log
 from bgdeploy.errors import LeaseLost, NotFound
+from bgdeploy.jobs import reasons
 from bgdeploy.jobs.models import customers as customers
 from bgdeploy.jobs.models import databases as databases
 from bgdeploy.jobs.models import events as events
@@ -20,7 +21,7 @@ from bgdeploy.jobs.models import load_tables as load_tables
 from bgdeploy.jobs.statements import select_where, update_where
 from bgdeploy.jobs.states import Actor, State, find
 from bgdeploy.jobs.store import Store
-from bgdeploy.plain import LONGEST, tidy
+from bgdeploy.plain import LONGEST, storable, tidy
 
 Row = sa.RowMapping
 Edge = tuple[State | None, State | None]
@@ -61,7 +62,7 @@ class Tx:
         row = {"job_id": about["id"], "customer": about["customer"], "fence": about["fence"]}
         by = {"at": self.now, "actor": self.actor, "owner": self.owner}
         text = {"kind": name, "source": edge[0], "target": edge[1], "message": log.word(name, **fields)}
-        self.rows.append({**row, **by, **text})
+        self.rows.append({**row, **by, **text, "fields": _stored(fields)})
 
     def say_seldom(self, name: str, job: Row, **fields: Any) -> None:
         """Say what may come again and again: after 1, 2, 4 ... seconds, and at most every hour.
@@ -84,6 +85,35 @@ def transaction(store: Store, *, now: float, actor: Actor, owner: str) -> Iterat
             connection.execute(_EVENT, tx.rows)
     for name, fields in tx.said:
         log.emit(name, **fields)
+
+
+def _stored(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """An event's fields as JSON; a Reason keeps its code and its own fields."""
+    reason = {
+        name: {"code": str(value.code), "fields": dict(value.fields)}
+        for name, value in fields.items()
+        if isinstance(value, reasons.Reason)
+    }
+    return {name: storable(value) for name, value in fields.items()} | reason
+
+
+def sentence(event: Mapping[Any, Any]) -> str:
+    """Return what a row of the history says, made of its fields.
+
+    As it was written where an earlier version wrote it, or one whose kinds or codes this version does not know.
+    """
+    if event["fields"] is None:
+        return str(event["message"])
+    try:
+        fields = {
+            name: reasons.Reason(reasons.Code(value["code"]), value["fields"])
+            if isinstance(value, dict)
+            else value
+            for name, value in event["fields"].items()
+        }
+        return log.word(event["kind"], **fields)
+    except (KeyError, ValueError, TypeError):
+        return str(event["message"])
 
 
 def title(job: Mapping[Any, Any]) -> log.Title:
@@ -156,9 +186,13 @@ def _guarded(tx: Tx, job: Row, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fit(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with reason and error as they may be kept, logged and listed."""
-    texts = {name: values[name] for name in ("reason", "error") if isinstance(values.get(name), str)}
-    return {**values, **{name: tidy(text, LONGEST) for name, text in texts.items()}}
+    """The same with reason and error as they may be kept; a Reason, or None, fills the columns that say why."""
+    fit = {**values}
+    if "reason" in fit:
+        fit |= reasons.columns(fit["reason"])
+    if isinstance(fit.get("error"), str):
+        fit["error"] = tidy(fit["error"], LONGEST)
+    return fit
 
 
 def as_read(tx: Tx, rows: Sequence[Row]) -> set[int]:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BadInput, FolderAway, LeaseLost, NotReadable
+from bgdeploy.jobs.reasons import Code, Reason, because, read
 from bgdeploy.jobs.rows import Row, Tx, age, jobs, move, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline.load import fail, intend_drop
@@ -91,7 +92,7 @@ def _is_overtaken(job: Row, floor: tuple[int, int]) -> bool:
 
 
 def _overtake(tx: Tx, job: Row, floor: tuple[int, int]) -> None:
-    reason = f"{floor[0]} went live, and older ones never follow by themselves"
+    reason = because(Code.OVERTAKEN, timestamp=floor[0])
     changes = {"ended_at": tx.now, "reason": reason}
     move(tx, job, State.CLEANED, "scan.overtaken", fields={"reason": reason}, **changes)
 
@@ -178,8 +179,8 @@ def find_settled(site: Site, job: Row) -> str | None:
 
 
 def _unsettle(tx: Tx, job: Row, look: Fingerprint | None) -> None:
-    again = "changed, settling" if job["fingerprint"] is not None else "looked at anew"
-    reason = "folder gone" if look is None else again
+    again = Code.CHANGED if job["fingerprint"] is not None else Code.JUDGED_AGAIN
+    reason = because(Code.FOLDER_GONE if look is None else again)
     seen = {
         "fingerprint": look.text if look else None,
         "fingerprint_at": tx.now,
@@ -208,8 +209,13 @@ def judge_now(site: Site, job: Row, look: Fingerprint | None) -> Readiness:
         try:
             look = _with_manifest(look, site.inspectors.wait(inquiry))
         except NotReadable as error:
-            return Readiness("waiting", error.what)
+            return Readiness("waiting", "not-readable", {"error": error.code, "said": error.what})
     return judge(site, look, job)
+
+
+def reason_of(verdict: Readiness) -> Reason | None:
+    """Return why a snapshot is not ready; None where it is."""
+    return because(verdict.code, **verdict.fields) if verdict.code else None
 
 
 def _judge(site: Site, job: Row) -> Judged:
@@ -224,30 +230,31 @@ def _may_be_ready(judged: Judged, notes: Notes) -> bool:
     if look is not None and (verdict.state == "ready" or verdict.unread):
         return True
     if look is not None and verdict.state == "contradicted":
-        what = f"The snapshot is not what its manifest says, though {MARKER} is there: {verdict.reason}."
+        what = f"The snapshot is not what its manifest says, though {MARKER} is there: {verdict.fields['fault']}."
         cure = f"Write the file or the manifest again, or remove {MANIFEST}; it is looked at again by itself when either has changed."
         fault = BadInput(what, kept="Nothing of the snapshot was loaded.", cure=cure)
         notes.report.failed.append((title(job), fault.what))
         # With the manifest's text: it alone may be mended.
         notes.act(partial(_refuse, job=job, seen=look.claim, fault=fault))
         return False
+    reason = because(verdict.code, **verdict.fields)
     if again:
         quiet = verdict.marker or (verdict.state == "settling" and not verdict.first)
         seen: dict[str, Any] = {"fingerprint": look.text if look else None}
         if verdict.first:
             seen["fingerprint_at"] = notes.site.clock()
-        _wait(job, verdict.reason, notes, quiet=quiet, **seen)
-    notes.report.waiting.append((title(job), verdict.reason))
+        _wait(job, reason, notes, quiet=quiet, **seen)
+    notes.report.waiting.append((title(job), str(reason)))
     notes.report.look_again |= verdict.marker
     return False
 
 
-def _wait(job: Row, reason: str, notes: Notes, *, quiet: bool = False, **seen: Any) -> None:
+def _wait(job: Row, reason: Reason, notes: Notes, *, quiet: bool = False, **seen: Any) -> None:
     """Note the reason; it is told too, unless it goes on settling as was told before."""
-    before = {name: job[name] for name in ("reason", "fingerprint", "fingerprint_at")}
+    before = {"reason": read(job), **{name: job[name] for name in ("fingerprint", "fingerprint_at")}}
     after = {**before, "reason": reason, **seen}
     if after != before:
-        notes.wait(Wait(job, after, told=reason != job["reason"] and not quiet))
+        notes.wait(Wait(job, after, told=reason != before["reason"] and not quiet))
 
 
 @dataclass(eq=False)
@@ -323,7 +330,7 @@ class Pending:
         if entry.inquiry.answer is None:
             if not entry.told and monotonic() - entry.inquiry.since > _LONG:
                 entry.told = True
-                _wait(entry.job, "its files are being read", notes, quiet=True)
+                _wait(entry.job, because(Code.BEING_READ), notes, quiet=True)
             return False
         try:
             found = entry.inquiry.result()
@@ -359,7 +366,7 @@ class Pending:
 
 def _put_off(entry: _Entry, error: NotReadable, notes: Notes) -> bool:
     notes.report.waiting.append((title(entry.job), str(error)))
-    _wait(entry.job, str(error), notes)
+    _wait(entry.job, because(Code.NOT_READABLE, error=error.code, said=str(error)), notes)
     return True
 
 

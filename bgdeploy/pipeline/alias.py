@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import LeaseLost, Refused, TargetError
+from bgdeploy.errors import LeaseLost, NeedsReload, Refused, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lease
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, get_database, title
@@ -79,7 +79,9 @@ def _take_back(
     if wish.pause:
         stays += f" {wish.customer} is paused; to go on: bgdeploy resume {wish.customer}."
     kept = " ".join(part for part in (error.kept, stays) if part)
-    return type(error)(error.what, kept=kept, cure=error.cure.replace("<id>", str(job)))
+    if isinstance(error, NeedsReload):
+        return error.of_job(job, kept=kept)
+    return type(error)(error.what, kept=kept, cure=error.cure)
 
 
 def settle(site: Site, name: str) -> str:

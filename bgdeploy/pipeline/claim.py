@@ -83,7 +83,7 @@ _NEXT_ONE = sa.text(f"SELECT {_ALL} FROM jobs WHERE id = ({_NEXT.format(of='j.id
 )
 _CLAIM = sa.text(f"""
 UPDATE jobs SET state = 'loading', fence = fence + 1, lease_owner = :owner, lease_expires = :until,
-  loading_at = coalesce(loading_at, :now), updated_at = :now, reason = NULL, blocked = 0, error = NULL,
+  loading_at = coalesce(loading_at, :now), updated_at = :now, reason = NULL, reason_code = NULL, reason_fields = NULL, blocked = 0, error = NULL,
   error_code = NULL, cancel_at = NULL
 WHERE state = 'queued' AND id = ({_NEXT.format(of="j.id = :only")})
 RETURNING {_ALL}

@@ -12,6 +12,7 @@ from bgdeploy.errors import BgdeployError, NotOurs
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lease, lineage
 from bgdeploy.jobs.lineage import Doomed
+from bgdeploy.jobs.reasons import Code, because, read
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import Row, customers, databases, get_customer, get_job, jobs, move, write
 from bgdeploy.jobs.statements import update_where
@@ -122,17 +123,17 @@ def _intend(site: Site, customer: Row, doomed: Doomed) -> int | None:
         return lease.take(tx.connection, job, now=tx.now, **site.terms)
 
 
-def _wait(site: Site, doomed: Doomed, fence: int, reason: str) -> bool:
+def _wait(site: Site, doomed: Doomed, fence: int, why: str) -> bool:
     """Put it off; said once, however often the same reason comes again."""
     name = doomed.database["name"]
-    why = f"{name} is not dropped yet: {reason}"
+    put_off = because(Code.DROP_WAITS, database=name, why=why)
     with site.transaction(Actor.CLEANER) as tx:
         job = get_job(tx.connection, doomed.database["job_id"])
         if job["state"] != State.LOADING and job["lease_owner"] == site.owner and job["fence"] == fence:
             later = tx.now + site.settings.orchestrator.health_check_retry_delay
-            write(tx, job, not_before=later, reason=why, **FREED)
-        if job["reason"] != why:
-            tx.say_seldom("clean.waits", job, database=name, reason=reason)
+            write(tx, job, not_before=later, reason=put_off, **FREED)
+        if read(job) != put_off:
+            tx.say_seldom("clean.waits", job, database=name, reason=why)
     return False
 
 
@@ -147,7 +148,12 @@ def _record(site: Site, doomed: Doomed, fence: int) -> None:
         if not mine and job["lease_owner"] is not None:
             return  # somebody holds the job by now, and finds the database gone
         if job["state"] in _RETIRABLE and job["database"] == name:
-            changes = {"ended_at": tx.now, "reason": doomed.why, "blocked": False, **FREED}
+            changes = {
+                "ended_at": tx.now,
+                "reason": because(Code.RETIRED, why=doomed.why),
+                "blocked": False,
+                **FREED,
+            }
             move(tx, job, State.CLEANED, "clean.retired", fields={"why": doomed.why}, **changes)
         elif job["state"] != State.LOADING:
             write(tx, job, **FREED)

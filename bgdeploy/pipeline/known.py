@@ -22,7 +22,7 @@ _TIMESTAMPS = sa.select(jobs.c.customer, sa.func.group_concat(jobs.c.timestamp).
     jobs.c.customer
 )
 _COLUMNS = (
-    "id", "customer", "timestamp", "build", "state", "fence", "attempt", "requested", "reason",
+    "id", "customer", "timestamp", "build", "state", "fence", "attempt", "requested", "reason_code", "reason_fields",
     "fingerprint", "fingerprint_at", "changed", "error_code",
 )  # fmt: skip
 _OPEN = sa.select(*(jobs.c[name] for name in _COLUMNS)).where(sa.text("jobs.state <> 'cleaned'"))

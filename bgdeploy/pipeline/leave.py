@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from bgdeploy.errors import BgdeployError, Refused, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lineage
+from bgdeploy.jobs.reasons import Code, because
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, jobs, select_jobs, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.pipeline import load
@@ -79,7 +80,7 @@ def _say(tx: Tx, name: str, why: str, by: str, reached: int) -> None:
     tx.connection.execute(unpinned.values(pinned_at=None))
     for job in select_jobs(tx.connection, jobs.c.customer == name, jobs.c.state.in_(_OPEN)):
         if job["state"] == State.LOADING:
-            write(tx, job, cancel_at=tx.now, reason=f"{by} removed its customer")
+            write(tx, job, cancel_at=tx.now, reason=because(Code.CUSTOMER_REMOVED, by=by))
         else:
             load.cancel(tx, job)
 

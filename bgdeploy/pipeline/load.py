@@ -22,6 +22,7 @@ from bgdeploy.errors import (
 from bgdeploy.jobs.backoff import delay
 from bgdeploy.jobs.cancel import end_cancelled, is_asked
 from bgdeploy.jobs.ledger import PROGRESS, confirmed_rows
+from bgdeploy.jobs.reasons import Code, because
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import Row, Tx, databases, get_job, move, rewrite
 from bgdeploy.jobs.statements import update_where
@@ -51,11 +52,12 @@ def finish(tx: Tx, job: Row, *, counts: dict[str, object], proof: dict[str, obje
     move(tx, job, State.LOADED, "load.loaded", fields=fields, **changes)
 
 
-def give_back(tx: Tx, job: Row, reason: str) -> None:
+def give_back(tx: Tx, job: Row, said: str) -> None:
     """Stop cleanly: the next worker resumes at once, and nothing is counted."""
     if is_asked(tx, job):
         cancel(tx, job)
         return
+    reason = because(Code.GIVEN_BACK, said=said)
     changes = {"reason": reason, "not_before": tx.now, **PROGRESS, **IDLE}
     move(tx, job, State.QUEUED, "load.returned", fields={"reason": reason}, **changes)
 
@@ -66,8 +68,9 @@ def end_badly(tx: Tx, job: Row, error: BgdeployError, *, max_retries: int, base:
     if is_asked(tx, job):
         cancel(tx, job)
     elif isinstance(error, TargetFull | TargetAway | FolderAway | ConfigError | StoreError):
-        changes = {"reason": str(error), "error_code": error.code, "not_before": tx.now + wait, **IDLE}
-        move(tx, job, State.QUEUED, "load.waits", fields={"reason": str(error)}, **changes)
+        reason = because(Code.UNAVAILABLE, error=error.code, said=str(error))
+        changes = {"reason": reason, "error_code": error.code, "not_before": tx.now + wait, **IDLE}
+        move(tx, job, State.QUEUED, "load.waits", fields={"reason": reason}, **changes)
     elif isinstance(error, BadInput) or attempt >= max_retries:
         fail(tx, job, error)
     else:
@@ -86,7 +89,8 @@ def _count_attempt(tx: Tx, job: Row) -> int:
 def _retry(tx: Tx, job: Row, error: BgdeployError, attempt: int, *, max_retries: int, base: float) -> None:
     pause = delay(attempt, base)
     fields = {"delay": pause, "attempt": attempt, "limit": max_retries, "reason": str(error)}
-    said = {"reason": f"tries again after: {error.what}", "error": str(error), "error_code": error.code}
+    reason = because(Code.RETRY_AFTER, error=error.code, said=error.what)
+    said = {"reason": reason, "error": str(error), "error_code": error.code}
     changes = {"attempt": attempt, "not_before": tx.now + pause, **said, **IDLE}
     move(tx, job, State.QUEUED, "load.retry", fields=fields, **changes)
 

@@ -13,10 +13,11 @@ import sqlalchemy as sa
 
 from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.jobs.ledger import PROGRESS
+from bgdeploy.jobs.reasons import Code, because
 from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_jobs, move, title, write
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.naming import alias_name, fold, known_alias, may_be_folded
-from bgdeploy.pipeline.admit import Judged, Pending, admit, is_as_it_was, judge, look_at, look_into
+from bgdeploy.pipeline.admit import Judged, Pending, admit, is_as_it_was, judge, look_at, look_into, reason_of
 from bgdeploy.pipeline.floor import ask_aliases, inherited, mind_aliases
 from bgdeploy.pipeline.known import Known, read_known
 from bgdeploy.pipeline.notes import BATCH, Notes, Report, standing_alone
@@ -166,7 +167,7 @@ def _discover(
 
 
 def _born(tx: Tx, new: Newcomer) -> tuple[dict[str, object], dict[str, object]]:
-    reason = new.verdict.reason or "complete"
+    reason = reason_of(new.verdict) or because(Code.COMPLETE)
     seen = {"fingerprint": new.look.text, "fingerprint_at": tx.now, "reason": reason}
     return {"customer": new.customer, "timestamp": new.timestamp, **seen}, {"reason": reason}
 
@@ -257,7 +258,7 @@ def _take_up_again(tx: Tx, job: Row, look: Fingerprint) -> None:
     counters = {**PROGRESS, "furthest": 0, "rows_confirmed": 0, "not_before": 0.0}
     cleared = dict.fromkeys(("error", "error_code", "ended_at", "step", "loading_at"))
     changes = {**fresh, **counters, **cleared}
-    move(tx, job, State.DISCOVERED, "scan.again", fields={}, reason="changed, settling", **changes)
+    move(tx, job, State.DISCOVERED, "scan.again", fields={}, reason=because(Code.CHANGED), **changes)
 
 
 def _tell_change(tx: Tx, job: Row, look: Fingerprint) -> None:

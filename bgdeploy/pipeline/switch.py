@@ -13,6 +13,7 @@ from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
 from bgdeploy.failpoints import reach
 from bgdeploy.finding import many
 from bgdeploy.jobs import lineage
+from bgdeploy.jobs.reasons import Code, Reason, because, read
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import (
     Row,
@@ -34,6 +35,8 @@ from bgdeploy.pipeline.moves import Move, find_way_back
 from bgdeploy.pipeline.repair import led_ahead, repeat_cut_off_moves
 from bgdeploy.site import Site
 
+_NAMED = (Code.NOT_NEWER, Code.SHRUNK)  # a person has to name the database: ``switch --to``
+_DECIDED = (*_NAMED, Code.HELD_FOR_SWITCH)  # a person has to decide
 STAYS = {"removed_at": None, "removed_by": None, "removed_why": None}
 _WAITING = (
     sa.select(jobs)
@@ -61,64 +64,61 @@ def _is_due(job: Row, now: float) -> bool:
 
 
 def _consider(site: Site, job: Row) -> bool:
-    obstacle, blocked = _obstacle(site, job)
+    obstacle = _obstacle(site, job)
     if obstacle is None:
         health = site.target.health()
         if health.state == "ok":
             return _deploy(site, job)
-        obstacle, blocked = f"the target is not well: {'; '.join(health.reasons)}", False
-    if job["reason"] != obstacle:
-        _hold(site, job, obstacle, blocked=blocked)
+        obstacle = because(Code.TARGET_UNHEALTHY, reasons=health.reasons)
+    if read(job) != obstacle:
+        _hold(site, job, obstacle)
     return False
 
 
-def _obstacle(site: Site, job: Row) -> tuple[str | None, bool]:
-    """Why this job may not go live by itself, and whether a person has to decide."""
+def _obstacle(site: Site, job: Row) -> Reason | None:
+    """Why this job may not go live by itself; ``_DECIDED`` are the reasons that wait for a person."""
     with site.store.read() as connection:
         customer = get_customer(connection, job["customer"])
         database = get_database(connection, job["database"])
         live = get_database(connection, customer["live"]) if customer["live"] else None
-    name = customer["name"]
+    goal = {"customer": customer["name"], "database": job["database"]}
     if database["drop_at"] is not None:
-        return f"it is being dropped ({database['drop_why']})", False
+        return because(Code.BEING_DROPPED, why=database["drop_why"])
     if customer["paused_at"] is not None:
-        return f"{name} is paused; go on with: bgdeploy resume {name}", False
+        return because(Code.PAUSED, customer=customer["name"])
     if age(job) <= (customer["floor_timestamp"], customer["floor_build"]):
-        return f"not newer than what was live already; to use it all the same: {_by_hand(job)}", True
-    lost = shrunk(
-        database["counts"], live["counts"] if live else None, site.settings.checks.max_shrink_percent
-    )
+        return because(Code.NOT_NEWER, **goal)
+    most = site.settings.checks.max_shrink_percent
+    lost = shrunk(database["counts"], live["counts"] if live else None, most)
     if lost:
-        again = f"drop a newer snapshot, or mend its folder and: bgdeploy retry {job['id']} --reload"
-        return f"fewer rows than live: {'; '.join(lost)}. If right: {_by_hand(job)}; else: {again}", True
+        return because(Code.SHRUNK, **goal, job=job["id"], lost=lost, max_percent=most)
     held = (job["settings"] or {}).get("auto_switch") is False  # whoever asked for the load said so
     if held or not site.settings.orchestrator.auto_switch:
-        return f"waits for: bgdeploy switch {name}", True
-    return None, False
-
-
-def _by_hand(job: Row) -> str:
-    return f"bgdeploy switch {job['customer']} --to {job['database']}"
+        return because(Code.HELD_FOR_SWITCH, customer=customer["name"])
+    return None
 
 
 def shrunk(
     new: Mapping[str, Mapping[str, int]], live: Mapping[str, Mapping[str, int]] | None, limit: float
-) -> list[str]:
-    """Labels and types that lost more than ``limit`` percent of their rows against live (gone = 100)."""
+) -> list[dict[str, Any]]:
+    """Labels and types that lost more than ``limit`` percent of their rows against live (gone = 100).
+
+    Each with its ``name`` and its rows ``before`` and ``after``.
+    """
     found = []
     for kind in ("labels", "types"):
         for name, before in (live or {}).get(kind, {}).items():
             after = new.get(kind, {}).get(name, 0)
             lost = 100 * (before - after) / before if before else 0
             if lost > limit:
-                found.append(f"{name} {before:,} -> {after:,} (-{lost:.0f} %, at most {limit:g} %)")
+                found.append({"name": name, "before": before, "after": after})
     return found
 
 
-def _hold(site: Site, job: Row, obstacle: str, *, blocked: bool) -> None:
+def _hold(site: Site, job: Row, obstacle: Reason) -> None:
     try:
         with site.transaction(Actor.WORKER) as tx:
-            write(tx, job, reason=obstacle, blocked=blocked)
+            write(tx, job, reason=obstacle, blocked=obstacle.code in _DECIDED)
             tx.say_seldom("switch.blocked", job, reason=obstacle)
     except LeaseLost:
         return  # somebody moved or dropped it in between
@@ -142,8 +142,9 @@ def _postpone(site: Site, job: Row, error: BgdeployError) -> None:
         if now["state"] != State.LOADED or now["lease_owner"] not in (None, site.owner):
             return
         decides = isinstance(error, Refused)  # only a person can put that right
-        write(tx, now, reason=str(error), blocked=decides, not_before=tx.now + pause, **FREED)
-        if now["reason"] != str(error):
+        failed = because(Code.SWITCH_FAILED, error=error.code, said=str(error))
+        write(tx, now, reason=failed, blocked=decides, not_before=tx.now + pause, **FREED)
+        if read(now) != failed:
             about = {"alias": job["customer"], "database": job["database"], "reason": str(error)}
             tx.say_seldom("switch.failed", now, **about)
 
@@ -164,8 +165,8 @@ def _waiting(site: Site, name: str) -> Row:
         waiting = select_jobs(connection, jobs.c.customer == name, jobs.c.state == State.LOADED, order=newest)
     if not waiting:
         raise NotFound(f"{name} has no loaded database that waits.", cure="See: bgdeploy customers")
-    obstacle, blocked = _obstacle(site, waiting[0])
-    if blocked and "--to" in (obstacle or ""):
+    obstacle = _obstacle(site, waiting[0])
+    if obstacle is not None and obstacle.code in _NAMED:
         raise Refused(
             f"{waiting[0]['database']}: {obstacle}",
             kept="The alias stays where it is.",

@@ -126,16 +126,15 @@ def verify(target: Target, database: str, expected: Expected, groups: Sequence[G
             kept="It was not published; what is live stays live.",
             cure="It is loaded again from zero; if it happens again, the files or the engine are at fault.",
         )
-    how = "every value" if samples is None else "samples"
-    return Verified(
-        {"labels": dict(counts.labels), "types": dict(counts.types)}, _record(expected, snapshot.rows, how)
-    )
+    record = _record(expected, snapshot.rows, complete=samples is None)
+    return Verified({"labels": dict(counts.labels), "types": dict(counts.types)}, record)
 
 
-def _record(expected: Expected, rows: int, how: str) -> dict[str, Any]:
-    """What is kept with the database: digests as hexadecimal text, comparable only for one algorithm and version."""
+def _record(expected: Expected, rows: int, *, complete: bool) -> dict[str, Any]:
+    """What is kept with the database, ``complete`` where every value was compared: digests as hexadecimal text, comparable only for one algorithm and version."""
     import duckdb
 
+    how = "every value" if complete else "samples"
     tables = [
         {
             "kind": subject.kind,
@@ -149,7 +148,7 @@ def _record(expected: Expected, rows: int, how: str) -> dict[str, Any]:
         for subject, digest in expected.digests.items()
     ]
     made = {"algorithm": ALGORITHM, "duckdb": duckdb.__version__}
-    return {"compared": how, "rows": rows, **made, "tables": tables}
+    return {"compared": how, "complete": complete, "rows": rows, **made, "tables": tables}
 
 
 # Every value

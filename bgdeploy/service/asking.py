@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.config import Settings
-from bgdeploy.errors import BgdeployError, NotFound, TargetError
+from bgdeploy.errors import BgdeployError, NeedsReload, NotFound, TargetError
 from bgdeploy.jobs.rows import customers, databases
 from bgdeploy.naming import known_alias
 from bgdeploy.site import Site
@@ -69,12 +69,9 @@ def _mended(site: Site, customer: str, alias: str, error: BgdeployError, cypher:
     cure = next((cure(found) for words, cure in _CURES if re.search(words, error.what, re.IGNORECASE)), None)
     kept = error.kept or "Nothing was changed."
     what = error.what.partition("\n")[0]  # a server draws the statement and a mark below it
-    error.cure = error.cure.replace(
-        f"bgdeploy rollback {shlex.quote(alias)} ", f"bgdeploy rollback {shlex.quote(customer)} "
-    )
-    if cure is None:
-        return type(error)(what, kept=kept, cure=error.cure.replace("<id>", str(live.get("job_id", "<id>"))))
-    return type(error)(what, kept=kept, cure=cure)
+    if cure is None and isinstance(error, NeedsReload):
+        error = error.of_job(live.get("job_id", "<id>"), customer=customer)
+    return type(error)(what, kept=kept, cure=cure or error.cure)
 
 
 def _find_live(site: Site, alias: str, error: BgdeployError) -> Mapping[Any, Any]:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from bgdeploy.errors import Refused
 from bgdeploy.jobs.lease import this_host
+from bgdeploy.jobs.reasons import Code, because
 from bgdeploy.jobs.rescue import is_free
 from bgdeploy.jobs.rows import Row, Tx, databases, get_customer, get_job, title, write
 from bgdeploy.jobs.states import Actor, State
@@ -43,7 +44,7 @@ def _cancel(tx: Tx, job_id: int, by: str) -> Row:
     _check(tx, job)
     tx.say("operator.cancel", job, by=by)
     if job["state"] == State.LOADING:
-        write(tx, job, cancel_at=tx.now, reason=f"{by} asked to cancel it")
+        write(tx, job, cancel_at=tx.now, reason=because(Code.CANCEL_ASKED, by=by))
     else:
         load.cancel(tx, job)
     return get_job(tx.connection, job_id)

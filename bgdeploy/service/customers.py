@@ -46,7 +46,7 @@ def list_customers(site: Site) -> list[View]:
         {
             **_show_customer(owner, mine.get(owner["name"], []), site, look),
             "failed": failed.get(owner["name"]),
-            "trouble": _find_trouble(site, owner, look),
+            **dict(zip(("trouble_code", "trouble"), _find_trouble(site, owner, look), strict=True)),
         }
         for owner in owners
     ]
@@ -81,18 +81,22 @@ def _look_at_target(site: Site) -> _Look:
         return _Look(unknown=f"unknown: {error.what}")
 
 
-def _find_trouble(site: Site, owner: Row, look: _Look) -> str | None:
-    """What keeps readers from what is live, or None; asked of the target, not of memory."""
+def _find_trouble(site: Site, owner: Row, look: _Look) -> tuple[str | None, str | None]:
+    """What keeps readers from what is live, as a code and a sentence, or None twice; asked of the target, not of memory.
+
+    ``unknown`` is the same for all: the target cannot be asked.
+    """
     if look.unknown is not None:
-        return look.unknown
+        return "unknown", look.unknown
     found = look.aliases.get(owner["alias"])
     if found != owner["live"] and owner["intent"] is None:
-        return f"the alias points at {found or 'nothing'}"
+        return "astray", f"the alias points at {found or 'nothing'}"
     if found is None:
-        return None
+        return None, None
     if found in look.online:
-        return site.target.outdated(found)
-    return f"{found} is {look.down.get(found, 'gone')}"
+        outdated = site.target.outdated(found)
+        return None if outdated is None else "outdated", outdated
+    return "unreadable", f"{found} is {look.down.get(found, 'gone')}"
 
 
 def _show_customer(owner: Row, kept: Sequence[Row], site: Site, look: _Look) -> View:

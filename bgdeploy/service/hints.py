@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from bgdeploy.errors import BadInput
 from bgdeploy.jobs.cancel import CODE
+from bgdeploy.jobs.reasons import Code, Reason, because
 from bgdeploy.jobs.rows import databases
 
 
@@ -42,5 +43,9 @@ def use_anyway(connection: sa.Connection, job: Mapping[Any, Any]) -> str:
 
 def pause_of(customer: Mapping[Any, Any]) -> str:
     """Return why nothing of a paused customer goes on, and the command that lets it."""
-    name, why = customer["name"], customer["paused_why"]
-    return f"{name} is paused{f' ({why})' if why else ''}; go on with: bgdeploy resume {shlex.quote(name)}"
+    return str(pause_reason(customer))
+
+
+def pause_reason(customer: Mapping[Any, Any]) -> Reason:
+    """The same as a code with its fields."""
+    return because(Code.PAUSED, customer=customer["name"], why=customer["paused_why"])

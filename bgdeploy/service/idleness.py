@@ -29,7 +29,7 @@ def find_idleness(site: Site, job: Row) -> str | None:
         return _find_late_scan(site, job)
     if state == State.QUEUED and not _is_claimable(site):
         return None  # it waits its turn, behind one that is put off or still settles
-    if state == State.LOADED and job["reason"] is not None:
+    if state == State.LOADED and job["reason_code"] is not None:
         return None  # the reason says why it does not go live
     return f"no worker has touched it for {untouched:,.0f} s"
 

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import sqlalchemy as sa
 
 from bgdeploy.errors import Refused
+from bgdeploy.jobs.reasons import Code, because
 from bgdeploy.jobs.rows import (
     Row,
     Tx,
@@ -56,7 +57,10 @@ def retry(site: Site, job_id: int, *, by: str) -> str:
     with site.transaction(Actor.OPERATOR) as tx:
         intend_drop(tx, job, "its job starts from zero")
         # A reload that failed shares its timestamp with the floor: without its mark it would wait for ever.
-        asked = {"requested": job["requested"] or _is_behind(tx, job), "reason": f"asked for by {by}"}
+        asked = {
+            "requested": job["requested"] or _is_behind(tx, job),
+            "reason": because(Code.ASKED_FOR, by=by),
+        }
         changes = {**FRESH, **asked, "queued_at": tx.now, "fingerprint": settled}
         move(tx, job, State.QUEUED, "operator.retry", fields={"by": by}, **changes)
         return title(job)

@@ -18,6 +18,7 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ConfigError, LeaseLost, NotFound, Refused, StoreLost, TargetError
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.cancel import CODE
+from bgdeploy.jobs.reasons import Code
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import Row, age, customers, get_customer, jobs, select_jobs, title, write
 from bgdeploy.jobs.states import Actor, State
@@ -140,9 +141,8 @@ def _moves(site: Site, customer: Row, open_jobs: Sequence[Row]) -> bool:
 def _may_settle(site: Site, job: Row) -> bool:
     """True while a snapshot that is not ready changed a short time ago: later its writer, or a person, has to act first."""
     unchanged = site.clock() - (job["fingerprint_at"] or job["created_at"])
-    return bool(
-        job["reason"] != "folder gone" and unchanged < site.settings.dataset.settle_seconds + _WRITERS
-    )
+    gone = job["reason_code"] == Code.FOLDER_GONE
+    return bool(not gone and unchanged < site.settings.dataset.settle_seconds + _WRITERS)
 
 
 def tell_unserved(site: Site) -> list[str]:

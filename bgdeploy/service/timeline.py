@@ -8,7 +8,7 @@ from typing import Any
 
 from bgdeploy.jobs.states import State
 
-Event = Mapping[Any, Any]  # a row of the history, with ``at`` in seconds since 1970
+Event = Mapping[Any, Any]  # a row of the history: ``kind``, ``fields``, and ``at`` in seconds since 1970
 WIDTH = 40  # characters of the drawing
 _ENDS = (State.SWITCHED, State.CLEANED, State.FAILED)  # nothing is waited for any more
 _WORK = {"closed": "verifying", "verified": "publishing"}  # what follows a step of the load
@@ -39,9 +39,14 @@ def _openings(events: Sequence[Event]) -> Iterator[tuple[str, float, bool]]:
             state = str(event["target"])
             yield ("" if state in _ENDS else state, event["at"], state == State.LOADING)
         elif event["kind"] == "load.step" and state == State.LOADING:
-            step = str(event["message"]).rpartition(": ")[2]
+            step = event["fields"]["step"] if event["fields"] else _step_of_old(event)
             if step in _WORK:
                 yield (_WORK[step], event["at"], True)
+
+
+def _step_of_old(event: Event) -> str:
+    """The step in an event without fields: versions up to revision 0008 of the job table wrote its sentence alone."""
+    return str(event["message"]).rpartition(": ")[2]
 
 
 def draw(lengths: Sequence[tuple[float, bool]], width: int = WIDTH) -> list[str]:

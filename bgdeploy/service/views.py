@@ -8,15 +8,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.clock import iso, since
-from bgdeploy.jobs import ledger, lineage
+from bgdeploy.jobs import ledger, lineage, reasons
 from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.lease import short
 from bgdeploy.jobs.progress import Progress, of_tables
-from bgdeploy.jobs.rows import Row, customers, databases, events, get_job, jobs
+from bgdeploy.jobs.reasons import Reason
+from bgdeploy.jobs.rows import Row, customers, databases, events, get_job, jobs, sentence
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
 from bgdeploy.plain import tidy
-from bgdeploy.service.hints import pause_of
+from bgdeploy.service.hints import pause_reason
 from bgdeploy.service.picking import JOB_ORDERS, SWITCH_ORDERS, Page, select_page
 from bgdeploy.service.timeline import Span, spans
 from bgdeploy.site import Site
@@ -40,6 +41,7 @@ _PLAIN = [
     "changed",
     "step",
     "reason",
+    "reason_code",
     "error",
     "error_code",
     "fence",
@@ -55,6 +57,7 @@ def show_job(row: Row) -> View:
     named = {key: tidy(row[key]) if isinstance(row[key], str) else row[key] for key in _PLAIN}
     return {
         **named,
+        "reason_fields": row["reason_fields"],
         **lease,
         "lease_expires": iso(row["lease_expires"]),
         **times,
@@ -128,16 +131,16 @@ def find_pause(site: Site, job_id: int) -> str | None:
         return _held_back(get_job(connection, job_id), _pauses(connection)).get("reason")
 
 
-def _pauses(connection: sa.Connection) -> dict[str, str]:
+def _pauses(connection: sa.Connection) -> dict[str, Reason]:
     """Why nothing of a paused customer goes on, by its name."""
     held = sa.select(customers).where(customers.c.paused_at.is_not(None))
-    return {row["name"]: pause_of(row) for row in connection.execute(held).mappings()}
+    return {row["name"]: pause_reason(row) for row in connection.execute(held).mappings()}
 
 
-def _held_back(row: Row, paused: Mapping[str, str]) -> View:
+def _held_back(row: Row, paused: Mapping[str, Reason]) -> View:
     """What a queued job of a paused customer waits for, whatever its row remembers."""
     held = row["state"] == State.QUEUED and row["customer"] in paused
-    return {"reason": paused[row["customer"]]} if held else {}
+    return reasons.columns(paused[row["customer"]]) if held else {}
 
 
 def find_job(site: Site, job_id: int) -> View:
@@ -226,10 +229,9 @@ def list_events(
 
 def _show_event(row: Row) -> View:
     plain = {
-        key: row[key]
-        for key in ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence", "message")
+        key: row[key] for key in ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence")
     }
-    return {**plain, "message": tidy(row["message"]), "at": iso(row["at"]), "by": short(row["owner"])}
+    return {**plain, "message": tidy(sentence(row)), "at": iso(row["at"]), "by": short(row["owner"])}
 
 
 def list_switches(site: Site, customer: str | None = None, *, page: Page | None = None) -> list[View]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bgdeploy import log
 from bgdeploy.errors import BadInput, FolderAway, LeaseLost, NotReadable, TargetAway, TargetFull
 from bgdeploy.failpoints import reach
+from bgdeploy.jobs.reasons import Code, Reason, because, read
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import Row, title, write
 from bgdeploy.jobs.states import Actor
@@ -16,6 +19,7 @@ from bgdeploy.service.heartbeat import may_claim
 from bgdeploy.service.running import run_job
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
+from bgdeploy.targets.base import Health
 
 
 def work_once(site: Site, stop: Stop, only: int | None = None) -> bool:
@@ -27,8 +31,8 @@ def work_once(site: Site, stop: Stop, only: int | None = None) -> bool:
         return False
     rules = claim_rules(site)
     next_one = peek(site.store, rules, now=site.clock(), only=only)
-    needs = None if next_one is None or stop.asked.is_set() else _may_start(site, next_one)
-    if next_one is None or needs is None:
+    health = None if next_one is None or stop.asked.is_set() else _may_start(site, next_one)
+    if next_one is None or health is None:
         return False
     settings = site.settings.target_settings()
     job = claim(
@@ -42,8 +46,8 @@ def work_once(site: Site, stop: Stop, only: int | None = None) -> bool:
         existing={found.name for found in site.target.databases()},
     )
     if job is not None:
-        log.emit("health.fine", job=title(job), reason="; ".join(needs))
-        for figure in (text for text in needs if " unknown" in text):
+        log.emit("health.fine", job=title(job), reason="; ".join(health.figures))
+        for figure in health.untold:
             log.emit("health.unknown", job=title(job), figure=figure)
         reach("claim.done")
         run_job(site, job, stop)
@@ -61,49 +65,49 @@ def claim_rules(site: Site) -> Rules:
     )
 
 
-def _may_start(site: Site, job: Row) -> list[str] | None:
+def _may_start(site: Site, job: Row) -> Health | None:
     """Return what was found to be enough, or None: the row then says what is missing."""
-    needs, missing, code = _look_for_room(site, job)
-    if missing:
+    health, missing, code = _look_for_room(site, job)
+    if missing is not None:
         _wait(site, job, missing, code)
-    return needs
+    return health
 
 
-def _look_for_room(site: Site, job: Row) -> tuple[list[str] | None, str, str]:
-    """The target is well, the folder is as it was, and there is room: every figure; else why not, in words and as a code."""
+def _look_for_room(site: Site, job: Row) -> tuple[Health | None, Reason | None, str]:
+    """The target is well, the folder is as it was, and there is room: every figure; else why not, and the error's code."""
     health = site.target.health()
     if health.state != "ok":
-        return None, f"the target is not well: {'; '.join(health.reasons)}", TargetAway.code
+        return None, because(Code.TARGET_UNHEALTHY, reasons=health.reasons), TargetAway.code
     try:
         settle(site, job["customer"])  # what the alias leads to may forbid this load: the claim sees it
         if not admit.recheck(site, job):
-            return None, "", ""
+            return None, None, ""
         snapshot = admit.open_folder(site, job, job["fingerprint"])
     except LeaseLost:
-        return None, "", ""
+        return None, None, ""
     except (NotReadable, TargetAway) as error:
-        return None, str(error), error.code
+        return None, because(Code.UNAVAILABLE, error=error.code, said=str(error)), error.code
     except OSError as error:  # a disk that fails under this folder keeps no other from being loaded
         why = f"{error.filename or admit.folder_of(site, job)}: {error.strerror or error}"
-        return None, why, FolderAway.code
+        return None, because(Code.UNAVAILABLE, error=FolderAway.code, said=why), FolderAway.code
     except BadInput as error:  # as it was when it was queued, and not acceptable any more
         admit.refuse(site, job, error)
-        return None, "", ""
+        return None, None, ""
     needs = find_needs(site, job, snapshot)
     shown = [need.sum for need in needs]
     short = [need.sum for need in needs if not need.met]
     if short:
-        return None, f"waits for room: {'; '.join(short)}", TargetFull.code
-    return [*health.figures, *shown], "", ""
+        return None, because(Code.NO_ROOM, short=short), TargetFull.code
+    return replace(health, figures=(*health.figures, *shown)), None, ""
 
 
-def _wait(site: Site, job: Row, reason: str, code: str) -> None:
+def _wait(site: Site, job: Row, reason: Reason, code: str) -> None:
     """Put a queued job off without using an attempt; visible in the row and in the log."""
     pause = min(10.0, site.settings.orchestrator.health_check_retry_delay)
     try:
         with site.transaction(Actor.WORKER) as tx:
             write(tx, job, reason=reason, error_code=code, not_before=tx.now + pause)
-            if reason != job["reason"]:
+            if reason != read(job):
                 tx.say_seldom("load.waits", job, reason=reason)
     except LeaseLost:
         return  # another worker took it

@@ -167,7 +167,7 @@ def _found(
     ((count,),) = keys.run(f"SELECT count(*) FROM ({rows})")
     if not count:
         return
-    if problem.startswith("null"):
+    if fault_of(problem)[0] == "null":
         ((places,),) = keys.run(f"SELECT min(place, {FIRST}) FROM ({rows})")
         ids, found = 1, [(None, count, places)]
     else:
@@ -183,7 +183,9 @@ def _found(
         for id_, place in keys.stream(f"SELECT id, place FROM ({rows}) ORDER BY place", _SPOKEN):
             yield id_, keys.at(place)
 
-    yield Finding(*about, problem, count - ids if problem == "double id" else count, ids, first, lines)
+    yield Finding(
+        *about, problem, count - ids if fault_of(problem)[0] == "double" else count, ids, first, lines
+    )
 
 
 def _offender(keys: Keys, id_: Id, rows: int, places: Sequence[int]) -> Offender:
@@ -220,9 +222,15 @@ def tell(finding: Finding, most: int = FIRST, room: int = _LONG) -> str:
     return f"{said} ({'; '.join(shown)})" if shown else said
 
 
+def fault_of(problem: Problem) -> tuple[str, str]:
+    """Return what a problem consists of: the fault (null, double, dangling, shared) and whose (id, source, target)."""
+    fault, _, role = problem.partition(" ")
+    return fault, role
+
+
 def headline(finding: Finding) -> str:
     """Return how many rows of whom have which fault."""
-    fault, role = finding.problem.split()
+    fault, role = fault_of(finding.problem)
     word = role if role == "id" else f"{role} id"
     one = finding.rows == 1
     has, labels = "has" if one else "have", _shorten(", ".join(finding.labels), _LABELS)
@@ -245,14 +253,14 @@ def count_more(finding: Finding, shown: int) -> str:
 
 
 def _cure(finding: Finding) -> str:
-    match finding.problem:
-        case "null id" | "null source" | "null target":
+    match fault_of(finding.problem)[0]:
+        case "null":
             return "leave out rows without an id"
-        case "double id" if len(finding.labels) > 1:
+        case "double" if len(finding.labels) > 1:
             return "write every node once (nodes of other folders that carry the label count too)"
-        case "double id":
+        case "double":
             return "write every node once"
-        case "dangling source" | "dangling target":
+        case "dangling":
             return "write the missing nodes or leave their relationships out"
         case _:
             return f"declare the ends ({_shorten(f'relationships/{finding.table}', _FOLDER)}/from=<Label>/to=<Label>/*.parquet)"

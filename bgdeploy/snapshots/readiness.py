@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bgdeploy.clock import iso
 from bgdeploy.snapshots.files import MARKER, Entry, is_in_table, is_parquet, walk
@@ -43,7 +43,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Readiness:
-    """The verdict on one look, with its reason for people (the same words until something changes).
+    """The verdict on one look, with its reason: a code of jobs/reasons.py and its fields (the same until something changes).
 
     ``marker``: the folder says of itself that it is complete, so a file that does not open is an
     error; while it is not ready, a second look half a second later may settle it. ``first``: this
@@ -53,7 +53,8 @@ class Readiness:
     """
 
     state: Literal["ready", "settling", "waiting", "gone", "contradicted"]
-    reason: str
+    code: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
     marker: bool = False
     first: bool = False
     unread: bool = False
@@ -123,18 +124,17 @@ def judge(
     ``seen_at`` (seconds since 1970), when it was first seen like that.
     """
     if current is None:
-        return Readiness("gone", "folder gone")
+        return Readiness("gone", "folder-gone")
     first = current.text != seen or seen_at is None or seen_at > now
     if current.unreadable is not None:
-        return Readiness("waiting", f"the folder {current.unreadable} cannot be listed", first=first)
+        return Readiness("waiting", "unlisted", {"folder": current.unreadable}, first=first)
     if current.unfinished is not None:
-        reason = f"not finished: {current.unfinished}; remove it when nothing writes any more"
-        return Readiness("waiting", reason, first=first)
+        return Readiness("waiting", "not-finished", {"sign": current.unfinished}, first=first)
     age = 0.0 if first or seen_at is None else now - seen_at
     if current.manifest is not None:
         return _judge_manifest(current, current.manifest, first, now, age, settle_seconds)
     if not current.files and (current.marker_mtime is None or age < settle_seconds):
-        return Readiness("waiting", "no data files yet", first=first)
+        return Readiness("waiting", "no-files", first=first)
     if current.marker_mtime is not None and current.marker_mtime >= current.newest_mtime:
         return _judge_marker(age, first)
     return _judge_settling(current, age, None if first else seen_at, settle_seconds)
@@ -144,14 +144,12 @@ def _judge_manifest(
     current: Fingerprint, manifest: Manifest, first: bool, now: float, age: float, settle: float
 ) -> Readiness:
     if not manifest.read:
-        return Readiness(
-            "waiting", "the manifest is not compared with the files yet", first=first, unread=True
-        )
+        return Readiness("waiting", "manifest-unread", first=first, unread=True)
     if manifest.fault is not None:
         return _judge_fault(current, manifest, manifest.fault, now, age, settle, first=first)
     if not current.files:
-        return Readiness("waiting", "no data files yet", first=first)
-    return Readiness("ready", "", marker=True, first=first)
+        return Readiness("waiting", "no-files", first=first)
+    return Readiness("ready", marker=True, first=first)
 
 
 def _judge_fault(
@@ -167,21 +165,20 @@ def _judge_fault(
     """The manifest does not match: it waits, or is told as an error where a marker says that all is there."""
     steady = manifest.changed_at is not None and min(age, now - manifest.changed_at) >= settle
     if current.marker_mtime is not None and steady and not first:
-        return Readiness("contradicted", fault, marker=True)
-    return Readiness("waiting", fault, first=first)
+        return Readiness("contradicted", "manifest-differs", {"fault": fault}, marker=True)
+    return Readiness("waiting", "manifest-differs", {"fault": fault}, first=first)
 
 
 def _judge_marker(age: float, first: bool) -> Readiness:
     if not first and age >= _SECOND_LOOK:
-        return Readiness("ready", "", marker=True)
-    return Readiness("settling", f"{MARKER} is there; looking once more", marker=True, first=first)
+        return Readiness("ready", marker=True)
+    return Readiness("settling", "marked", {"marker": MARKER}, marker=True, first=first)
 
 
 def _judge_settling(current: Fingerprint, age: float, since: float | None, settle: float) -> Readiness:
     claimed = current.marker_mtime is not None
     if age >= settle:
-        return Readiness("ready", "", marker=claimed, first=since is None)
-    older = f"{MARKER} is older than {current.newest}; " if claimed else ""
-    steady = "it just changed" if since is None else f"unchanged since {iso(since)}"
-    reason = f"{older}settling: {steady}, ready when unchanged for {settle:g} s"
-    return Readiness("settling", reason, first=since is None)
+        return Readiness("ready", marker=claimed, first=since is None)
+    older = {"marker": MARKER if claimed else None, "newest": current.newest if claimed else None}
+    fields = {**older, "since": iso(since), "settle_seconds": settle}
+    return Readiness("settling", "settling", fields, first=since is None)

@@ -48,8 +48,11 @@ def _add(
     if before is None:
         other = names.get(own.name)
         if other is not None:
-            what = f"column {own.name!r} is the {other.column.role} in the first and the {own.role} in the second"
-            raise _refuse(kind, table, other.file, file, what.replace("the property", "a property"))
+            first, second = (
+                f"{'a' if role == 'property' else 'the'} {role}" for role in (other.column.role, own.role)
+            )
+            what = f"column {own.name!r} is {first} in the first and {second} in the second"
+            raise _refuse(kind, table, other.file, file, what)
         known[own.key] = names[own.name] = _Known(Column(own.name, simple(own.kind), own.role), own, file)
         return
     if own.kind == before.own.kind:

@@ -26,6 +26,7 @@ class Health:
     state: Literal["ok", "wait", "unknown"]
     reasons: tuple[str, ...] = ()  # each with the number seen and its threshold
     figures: tuple[str, ...] = ()  # everything that was looked at, well or not
+    untold: tuple[str, ...] = ()  # those of the figures that the target does not tell
 
 
 @dataclass(frozen=True)

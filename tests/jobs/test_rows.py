@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from bgdeploy import log
 from bgdeploy.errors import LeaseLost
-from bgdeploy.jobs.rows import Row, events, insert_jobs, jobs, move_all, rewrite, write_all
+from bgdeploy.jobs.reasons import Code, because
+from bgdeploy.jobs.rows import Row, events, insert_jobs, jobs, move_all, rewrite, sentence, write_all
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import Store
 from tests.jobs.tables import add_customer, add_job, opened, read_job
@@ -73,10 +76,11 @@ def test_a_job_that_is_anothers_is_not_written_among_many_and_not_rewritten(stor
     with store.write() as connection:
         connection.execute(jobs.update().where(jobs.c.id == other["id"]).values(fence=7))
     with opened(store, Actor.SCAN) as tx:
-        write_all(tx, [(mine, {"reason": "mine"}), (other, {"reason": "mine"})])
+        why = because(Code.ASKED_FOR, by="me")
+        write_all(tx, [(mine, {"reason": why}), (other, {"reason": why})])
         write_all(tx, [])
         assert rewrite(tx, mine, step="x")["step"] == "x"
-    assert [read_job(store, job["id"])["reason"] for job in (mine, other)] == ["mine", None]
+    assert [read_job(store, job["id"])["reason"] for job in (mine, other)] == ["asked for by me", None]
     with pytest.raises(LeaseLost), opened(store, Actor.SCAN) as tx:
         rewrite(tx, other, step="x")
 
@@ -91,3 +95,39 @@ def test_what_is_said_again_and_again_is_said_ever_more_seldom(store: Store) -> 
     assert times[:5] == [0, 1, 3, 7, 15]
     assert len(times) <= 12 + 3 * 24, "and at most once an hour"
     assert max(later - earlier for earlier, later in pairwise(times)) <= 3600
+
+
+def test_the_sentence_of_an_event_is_made_of_its_fields(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_customer(store, "acme")
+    job = read_job(store, add_job(store, "acme", 1))
+    why = because(Code.SETTLING, marker=None, newest=None, since=None, settle_seconds=30.0)
+    with opened(store, Actor.SCAN) as tx:
+        tx.say("scan.waits", job, reason=why)
+        tx.say("load.loaded", job, compared="every value", rows=1_000, database="acme-1", took=1.25)
+        tx.say("scan.queued", job, tables=2, rows=3, bytes=4, _size="5 MB")
+        tx.say("service.trouble", what="x\x1b[2K", error=LeaseLost("gone", kept="All else stays."))
+    with store.read() as connection:
+        rows = connection.execute(sa.select(events).order_by(events.c.id)).mappings().all()
+    assert [sentence(row) for row in rows] == [row["message"] for row in rows]
+    assert rows[0]["fields"]["reason"] == {"code": "settling", "fields": dict(why.fields)}
+    assert rows[1]["fields"]["rows"] == 1_000
+    monkeypatch.setitem(log.EVENTS, "load.loaded", (logging.INFO, "{job}: {rows:,} Zeilen"))
+    assert sentence(rows[1]) == "acme/1: 1,000 Zeilen"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("load.step", None),
+        ("of.a.later.version", {"a": 1}),
+        ("load.step", {}),
+        ("load.loaded", {"job": "x", "compared": "", "rows": "many", "database": "x", "took": 1}),
+        ("scan.waits", {"job": "x", "reason": {"code": "of-a-later-version", "fields": {}}}),
+        ("scan.waits", {"job": "x", "reason": {"code": "no-room", "fields": {}}}),
+        ("scan.waits", {"job": "x", "reason": {}}),
+    ],
+)
+def test_an_event_of_another_version_says_what_was_written(kind: str, fields: dict[str, Any] | None) -> None:
+    assert sentence({"kind": kind, "fields": fields, "message": "as it was"}) == "as it was"

@@ -8,7 +8,7 @@ from neo4j.exceptions import IncompleteCommit, Neo4jError, ServiceUnavailable
 from bgdeploy.cli.customers import _hints, _row
 from bgdeploy.errors import BgdeployError, TargetAway, TargetFull
 from bgdeploy.targets.neo4j.access import open_server
-from bgdeploy.targets.neo4j.refusals import explain
+from bgdeploy.targets.neo4j.refusals import NoSuchName, ServerRefused, explain
 from tests.neo4j.servers import free_port
 
 LOG = "Could not append transaction: Transaction #68 {started ..., with 26060 commands in this transaction} to log."
@@ -62,6 +62,20 @@ def test_whatever_a_server_says_there_is_a_cure(error: tuple[str, str] | Excepti
     assert found.kept
 
 
+def test_the_servers_own_code_goes_with_the_error_and_not_with_what_the_statement_quotes() -> None:
+    quoted = "Invalid value 'Neo.ClientError.Statement.SyntaxError'"
+    for code, kind in (
+        ("Neo.ClientError.Statement.SyntaxError", ServerRefused),
+        ("Neo.ClientError.General.ForbiddenReadOnlyDatabase", ServerRefused),
+        ("Neo.ClientError.Statement.ArgumentError", NoSuchName),
+    ):
+        said = f"{quoted} does not exist." if kind is NoSuchName else quoted
+        error = Neo4jError._hydrate_neo4j(code=code, message=said)  # type: ignore[attr-defined]
+        found = explain(error, "Asking acme", "neo4j://localhost:7687")
+        assert type(found) is kind
+        assert (found.said_code, found.code) == (code, "target")
+
+
 @pytest.mark.parametrize("scheme", ["bolt", "neo4j"])
 def test_a_server_that_is_away_takes_one_short_sentence(scheme: str) -> None:
     port = free_port()
@@ -71,11 +85,11 @@ def test_a_server_that_is_away_takes_one_short_sentence(scheme: str) -> None:
 
 
 def test_it_is_said_once_for_all_customers() -> None:
-    said = "unknown: The Neo4j server a:7687 cannot be reached: connection refused."
+    said = "whatever it is: The Neo4j server a:7687 cannot be reached: connection refused."
     plain = dict.fromkeys(
         ("counts", "removed", "paused", "undecided", "failed", "live", "standby", "candidate")
     )
-    more = {"rolled_back": [], "pinned": [], "snapshot_age_seconds": None}
+    more = {"trouble_code": "unknown", "rolled_back": [], "pinned": [], "snapshot_age_seconds": None}
     found = [
         {**plain, **more, "customer": name, "alias": name, "trouble": said} for name in ("acme", "globex")
     ]

@@ -7,12 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
-from bgdeploy.errors import StaleGeneration
-from bgdeploy.jobs.models import switches
+from bgdeploy.errors import Refused, StaleGeneration
+from bgdeploy.jobs.models import events, switches
+from bgdeploy.jobs.reasons import Code, because, read
+from bgdeploy.jobs.states import State
 from bgdeploy.pipeline import leave, repair, scan, switch
 from bgdeploy.pipeline.alias import intend
 from bgdeploy.pipeline.moves import Move
-from bgdeploy.service import pins
+from bgdeploy.service import pins, run_once
+from tests.jobs.tables import add_customer, add_job
 from tests.pipeline.place import OLD, START, Place, customers, jobs
 
 
@@ -91,3 +94,62 @@ def test_a_move_that_was_cut_off_to_what_is_damaged_by_now_is_told_once_and_made
     place.drop("acme", OLD + 2)
     place.run()
     assert place.target.pointing == {"acme": f"acme-{OLD + 2}"}
+
+
+def test_a_blocked_job_of_the_version_before_is_judged_again_and_stays_blocked(
+    make_place: Callable[..., Place],
+) -> None:
+    place = make_place(orchestrator__auto_switch=False)
+    place.drop("acme", OLD)
+    place.run()
+    with place.site.store.write() as connection:
+        older = {"reason_code": None, "reason_fields": None, "reason": "waits for somebody", "blocked": True}
+        connection.execute(jobs.update().values(**older))
+    assert switch.switch_ready(place.site) == 0
+    (row,) = place.rows()
+    assert (row["state"], row["blocked"]) == ("loaded", True)
+    assert read(row) == because(Code.HELD_FOR_SWITCH, customer="acme")
+    assert row["reason"] == "waits for: bgdeploy switch acme"
+
+
+def test_a_customer_whose_name_holds_an_option_is_switched_like_any_other(
+    make_place: Callable[..., Place],
+) -> None:
+    place = make_place(orchestrator__auto_switch=False)
+    place.drop("acme--to", OLD)
+    place.run()
+    wish = switch.switch_by_hand(place.site, "acme--to", to=None, why="a test", by="a test")
+    assert place.states("acme--to") == {OLD: "switched"}
+    assert wish.database == f"acme--to-{OLD}"
+
+
+def test_whether_a_person_has_to_name_the_database_is_told_by_the_code(
+    make_place: Callable[..., Place],
+) -> None:
+    place = make_place()
+    place.live_through("acme", OLD)
+    place.counts = {"labels": {"Person": 0}, "types": {}}
+    place.drop("acme", OLD + 1)
+    place.run()
+    (row,) = place.rows(jobs, jobs.c.timestamp == OLD + 1)
+    lost = [{"name": "Person", "before": 2, "after": 0}]
+    goal = {"customer": "acme", "database": f"acme-{OLD + 1}"}
+    assert read(row) == because(Code.SHRUNK, **goal, job=row["id"], lost=lost, max_percent=50)
+    with pytest.raises(Refused, match="fewer rows than live"):
+        switch.switch_by_hand(place.site, "acme", to=None, why="a test", by="a test")
+    seen = place.rows(events)
+    for _ in range(3):
+        place.now += 3600
+        switch.switch_ready(place.site)
+    assert place.rows(events) == seen, "what is the same is said once"
+
+
+@pytest.mark.parametrize(("code", "waits"), [("folder-gone", False), ("no-files", True), (None, True)])
+def test_a_folder_that_is_gone_is_not_waited_for_whatever_the_text_says(
+    make_place: Callable[..., Place], code: str | None, waits: bool
+) -> None:
+    place = make_place()
+    add_customer(place.site.store, "acme")
+    why = {"reason_code": code, "reason_fields": None, "reason": "folder gone"}
+    add_job(place.site.store, "acme", OLD, State.DISCOVERED, fingerprint_at=place.now, **why)
+    assert run_once._is_finished(place.site) is not waits

@@ -16,6 +16,7 @@ from bgdeploy.service.run_state import Run
 from bgdeploy.service.shutdown import Stop
 from bgdeploy.service.worker import work_once
 from bgdeploy.site import Site
+from bgdeploy.targets.base import Health
 from tests.pipeline.place import OLD, Place, jobs
 
 MakePlace = Callable[..., Place]
@@ -70,3 +71,24 @@ def test_a_load_goes_on_where_the_state_folder_is_now(make_place: MakePlace) -> 
     job = {**job, "settings": {"threads": 3, "state_dir": "/where/it/was"}}
     ticket = running._ticket(Run(place.site, job, heart=None), "load")  # type: ignore[arg-type]
     assert ticket["settings"] == {"threads": 3, "state_dir": str(place.folder / "state")}
+
+
+def test_a_figure_that_is_not_told_is_named_by_its_flag_and_not_by_its_words(
+    make_place: MakePlace, monkeypatch: pytest.MonkeyPatch, claimed: list[str]
+) -> None:
+    place = make_place()
+    place.drop("acme", OLD)
+    scan.scan(place.site)
+    told: list[tuple[str, Any]] = []
+    monkeypatch.setattr(
+        worker.log,
+        "emit",
+        lambda name, **fields: told.append((name, fields.get("figure") or fields.get("reason"))),
+    )
+    health = Health("ok", figures=("heap ?", "databases of unknown owners 3"), untold=("heap ?",))
+    monkeypatch.setattr(place.target, "health", lambda: health)
+    assert work_once(place.site, Stop())
+    assert claimed == ["acme"]
+    about_room = [(name, said) for name, said in told if name.startswith("health.")]
+    assert about_room[0][1].startswith("heap ?; databases of unknown owners 3")
+    assert about_room[1:] == [("health.unknown", "heap ?")]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from bgdeploy.config import load_settings
-from bgdeploy.finding import Check, Finding, ok
+from bgdeploy.finding import Check, Finding, ok, warning
 from bgdeploy.jobs.lease import this_host, this_process
 from bgdeploy.memory import find_whole
 from bgdeploy.service.doctor import clocks, disk_of_table, disks, job_table, limits
@@ -683,6 +683,19 @@ def test_what_needs_something_broken_is_not_looked_at_and_says_so() -> None:
         "not looked at, since the gate cannot be used as it is: inner",
         "not looked at, since the inner gate cannot be used as it is: innermost",
     ]
+
+
+@pytest.mark.parametrize(
+    ("is_command", "said"), [(True, "First: bgdeploy x"), (False, "Mend the gate first.")]
+)
+def test_whether_a_cure_is_a_command_is_not_read_from_it(is_command: bool, said: str) -> None:
+    gate = warning("shut", "bgdeploy x", is_command=is_command)
+    checks = [
+        Check("a", "gate", lambda: [gate], opens="gate"),
+        Check("b", "inner", lambda: [ok("never seen")], needs=("gate",)),
+    ]
+    found = list(make_rounds(checks))
+    assert [(one.cure, one.is_consequence) for one in found] == [("bgdeploy x", False), (said, True)]
 
 
 def test_a_file_that_hangs_costs_its_subject_and_nothing_else(lived_in: House) -> None:

@@ -17,11 +17,16 @@ from tests.house import House
 
 
 def move(at: float, target: str) -> dict[str, Any]:
-    return {"at": at, "kind": "x", "target": target, "message": ""}
+    return {"at": at, "kind": "x", "target": target, "message": "", "fields": {}}
 
 
 def step(at: float, name: str) -> dict[str, Any]:
-    return {"at": at, "kind": "load.step", "target": None, "message": f"acme/1 build 2: {name}"}
+    return {"at": at, "kind": "load.step", "target": None, "message": "", "fields": {"step": name}}
+
+
+def old_step(at: float, name: str) -> dict[str, Any]:
+    """As the version before wrote it."""
+    return {**step(at, name), "message": f"acme/1 build 2: {name}", "fields": None}
 
 
 LIFE = [
@@ -43,6 +48,18 @@ def test_a_life_is_waiting_and_work_until_it_is_live() -> None:
     ]
 
 
+def test_what_an_earlier_version_wrote_is_told_apart_as_well() -> None:
+    older = [
+        old_step(one["at"], one["fields"]["step"]) if one["kind"] == "load.step" else one for one in LIFE
+    ]
+    assert spans(older) == spans(LIFE)
+
+
+def test_a_step_is_known_whatever_its_sentence_says() -> None:
+    told = [{**one, "message": "Schritt getan: closed"} for one in LIFE]
+    assert spans(told) == spans(LIFE)
+
+
 def test_what_lasts_has_no_end() -> None:
     assert spans(LIFE[:3])[-1] == Span("loading", 40, None, work=True)
 
@@ -60,7 +77,7 @@ def test_short_stretches_are_still_seen_and_nothing_is_drawn_of_nothing() -> Non
 
 def test_a_job_without_history_has_no_timeline() -> None:
     assert spans([]) == []
-    assert spans([{"at": 1, "kind": "scan.waits", "target": None, "message": ""}]) == []
+    assert spans([{"at": 1, "kind": "scan.waits", "target": None, "message": "", "fields": {}}]) == []
 
 
 def test_a_clock_that_was_set_back_makes_no_time_negative(house: House) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from bgdeploy.errors import NotReadable
+from bgdeploy.jobs.reasons import because
 from bgdeploy.service import inspector_process
 from bgdeploy.snapshots import manifest as manifests
 from bgdeploy.snapshots.layout import read_layout
@@ -40,6 +41,10 @@ def twice(folder: Path, pause: float) -> Readiness:
     return look(folder, now=NOW + pause, seen=fingerprint(folder).text, at=NOW)
 
 
+def why(verdict: Readiness) -> str:
+    return str(because(verdict.code, **verdict.fields))
+
+
 def manifest(folder: Path, **changes: Any) -> None:
     """Write a manifest of what is there, with one entry changed."""
     files = []
@@ -61,7 +66,7 @@ def test_a_marker_counts_at_the_second_look_half_a_second_later(tmp_path: Path) 
 def test_a_marker_older_than_the_data_is_only_a_folder_that_settles(tmp_path: Path) -> None:
     write(tmp_path, PEOPLE)
     os.utime(tmp_path / "_SUCCESS", (1, 1))
-    assert "_SUCCESS is older than nodes/Person/a.parquet" in twice(tmp_path, 1).reason
+    assert "_SUCCESS is older than nodes/Person/a.parquet" in why(twice(tmp_path, 1))
     assert twice(tmp_path, 30).state == "ready"
 
 
@@ -117,7 +122,7 @@ def test_a_clock_that_went_back_starts_anew_and_an_empty_folder_waits(tmp_path: 
     write(tmp_path, PEOPLE)
     assert look(tmp_path, now=NOW - 3600, seen=fingerprint(tmp_path).text, at=NOW).first
     (tmp_path / "empty").mkdir()
-    assert look(tmp_path / "empty").reason == "no data files yet"
+    assert why(look(tmp_path / "empty")) == "no data files yet"
 
 
 def test_a_manifest_that_matches_is_complete_at_once(tmp_path: Path) -> None:
@@ -149,10 +154,10 @@ def test_a_manifest_that_does_not_match_waits_and_says_why_and_fails_where_a_mar
     manifest(tmp_path, **changes)
     verdict = twice(tmp_path, 99)
     assert verdict.state == "waiting"
-    assert said in verdict.reason
+    assert said in why(verdict)
     (tmp_path / "_SUCCESS").touch()
     assert [twice(tmp_path, pause).state for pause in (0.5, 29, 30)] == ["waiting", "waiting", "contradicted"]
-    assert said in twice(tmp_path, 30).reason
+    assert said in why(twice(tmp_path, 30))
 
 
 def test_a_manifest_that_was_just_written_again_has_its_time_to_match(tmp_path: Path) -> None:
@@ -182,11 +187,11 @@ def test_what_is_not_finished_waits_and_says_so_whatever_else_is_there(
     verdict = twice(tmp_path, 99)
     sign = f"nodes/Person/{name.split('/')[0]}"
     assert verdict.state == "waiting"
-    assert verdict.reason.startswith(f"not finished: {sign} ")
+    assert why(verdict).startswith(f"not finished: {sign} ")
     with pytest.raises(NotReadable, match="is not finished"):
         read_layout(tmp_path)
     if name == "_started_77":
-        assert verdict.reason.startswith(f"not finished: {sign} has no _committed_77;")
+        assert why(verdict).startswith(f"not finished: {sign} has no _committed_77;")
         (tmp_path / "nodes/Person/_committed_77").touch()
     else:
         shutil.rmtree(tmp_path / sign) if (tmp_path / sign).is_dir() else (tmp_path / sign).unlink()
@@ -241,13 +246,13 @@ def test_a_disk_that_did_not_answer_once_is_asked_again(
 def test_a_manifest_that_is_none_waits_and_says_so(tmp_path: Path, text: str) -> None:
     write(tmp_path, PEOPLE)
     (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
-    assert "manifest.json is malformed" in look(tmp_path).reason
+    assert "manifest.json is malformed" in why(look(tmp_path))
 
 
 def test_a_manifest_that_is_a_pipe_or_a_folder_never_blocks(tmp_path: Path) -> None:
     write(tmp_path, PEOPLE)
     os.mkfifo(tmp_path / "manifest.json")
-    assert look(tmp_path).reason == "manifest.json is not a file"
+    assert why(look(tmp_path)) == "manifest.json is not a file"
 
 
 def test_a_log_of_another_format_is_for_the_layout_to_refuse_and_not_for_the_manifest(tmp_path: Path) -> None:
@@ -260,7 +265,7 @@ def test_a_file_that_the_manifest_does_not_know_waits(tmp_path: Path) -> None:
     write(tmp_path, PEOPLE)
     manifest(tmp_path)
     write(tmp_path, KNOWS)
-    assert "relationships/KNOWS/a.parquet is not in manifest.json" in look(tmp_path).reason
+    assert "relationships/KNOWS/a.parquet is not in manifest.json" in why(look(tmp_path))
 
 
 def test_a_manifest_that_is_huge_is_refused_by_name_and_never_opened(tmp_path: Path) -> None:
@@ -268,7 +273,7 @@ def test_a_manifest_that_is_huge_is_refused_by_name_and_never_opened(tmp_path: P
     with open(tmp_path / "manifest.json", "wb") as file:
         file.truncate(1 << 30)
     verdict = look(tmp_path)
-    assert (verdict.state, verdict.reason) == (
+    assert (verdict.state, why(verdict)) == (
         "waiting",
         "manifest.json has 1,024 MiB; at most 64 MiB of it are read",
     )

@@ -53,7 +53,7 @@ def find_file(path: Path, state: Path) -> Iterator[Finding]:
         if left:
             yield error(f"{path} is gone, though {state} holds {' and '.join(left)}", _AGAIN)
         else:
-            yield warning(f"{path} does not exist yet", "bgdeploy init")
+            yield warning(f"{path} does not exist yet", "bgdeploy init", is_command=True)
         return
     try:
         migrate.current(path, _PATIENCE)
@@ -72,10 +72,12 @@ def find_revision(path: Path) -> Iterator[Finding]:
     if found == migrate.HEAD:
         yield ok(f"{path} is at revision {found}, which is the newest")
     elif found is None:
-        yield warning(f"{path} holds no job table yet", "bgdeploy init")
+        yield warning(f"{path} holds no job table yet", "bgdeploy init", is_command=True)
     elif migrate.is_known(found):
         what = f"{path} is at revision {found}, this version reads {migrate.HEAD}"
-        yield warning(what, "bgdeploy db upgrade (any other command does it too; a backup is kept)")
+        yield warning(
+            what, "bgdeploy db upgrade (any other command does it too; a backup is kept)", is_command=True
+        )
     else:
         failure = migrate.newer(path, found)
         yield error(failure.what, failure.cure)

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from bgdeploy.errors import BgdeployError
-from bgdeploy.finding import NOT_LOOKED, Check, Finding, unknown
+from bgdeploy.finding import Check, Finding, unknown
 
 _HANGS = "Something under it hangs, a network disk or a server: look there, then run it again."
 
@@ -42,7 +42,8 @@ class Round:
                 self._close(check.opens, obstacle, found)
             yield from found
         for (why, cure), titles in skipped.items():
-            yield unknown(f"{NOT_LOOKED}{why}: {', '.join(titles)}", cure)
+            what = f"not looked at, since {why}: {', '.join(titles)}"
+            yield replace(unknown(what, cure), is_consequence=True)
 
     def _close(self, opens: str, obstacle: Obstacle | None, found: list[Finding]) -> None:
         """What rests on something closed needs the same cure: that of the first obstacle."""
@@ -66,7 +67,7 @@ class Round:
 
 def _first(opens: str, found: list[Finding]) -> str:
     """``First: bgdeploy init``; a cure that is no command stands where it was found."""
-    command = next((one.cure for one in found if one.cure.startswith("bgdeploy ")), "")
+    command = next((one.cure for one in found if one.is_command), "")
     return f"First: {command}" if command else f"Mend the {opens} first."
 
 

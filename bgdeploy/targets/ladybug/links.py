@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bgdeploy.durable import sync, write_durably
-from bgdeploy.errors import Refused, StaleGeneration, TargetError
+from bgdeploy.errors import NeedsReload, Refused, StaleGeneration, TargetError
 from bgdeploy.targets.ladybug.facts import tell_resized
 from bgdeploy.targets.ladybug.paths import GRAPH, Paths, locked
 
@@ -102,13 +102,12 @@ def _check_generation(paths: Paths, alias: str, generation: int) -> None:
 def _check(paths: Paths, alias: str, database: str, generation: int) -> None:
     _check_generation(paths, alias, generation)
     folder = paths.databases / database
-    again = "Load its snapshot again: bgdeploy retry <id> --reload"
     if not (folder / GRAPH).is_file():
         what = f"There is no published database {database} to point {alias} at."
-        raise TargetError(what, kept=f"{alias} stays where it is.", cure=again)
+        raise NeedsReload(what, kept=f"{alias} stays where it is.")
     resized = tell_resized(folder, (folder / GRAPH).stat().st_size)
     if resized is not None:
-        raise TargetError(f"{resized}.", kept=f"{alias} stays where it is.", cure=again)
+        raise NeedsReload(f"{resized}.", kept=f"{alias} stays where it is.")
 
 
 def _memory(paths: Paths, alias: str) -> Path:

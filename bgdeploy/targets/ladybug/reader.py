@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bgdeploy.errors import NotFound, TargetError
+from bgdeploy.errors import NeedsReload, NotFound, TargetError
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine
 from bgdeploy.targets.ladybug.facts import tell_outdated
@@ -81,10 +80,9 @@ def _live(paths: Paths, alias: str) -> str:
 
 def _unreadable(alias: str, folder: Path, error: Exception) -> TargetError:
     if (outdated := tell_outdated(folder)) is not None:
-        cure = "Load its snapshot again: bgdeploy retry <id> --reload"
-        return TargetError(f"{outdated} and cannot open it.", kept="Nothing was changed.", cure=cure)
-    return TargetError(
+        return NeedsReload(f"{outdated} and cannot open it.", kept="Nothing was changed.")
+    return NeedsReload(
         f"{folder.name}, which the alias {alias} points at, cannot be opened: {error}",
         kept="Nothing was changed.",
-        cure=f'Go back: bgdeploy rollback {shlex.quote(alias)} --reason "...", or load its snapshot again: bgdeploy retry <id> --reload',
+        alias=alias,
     )

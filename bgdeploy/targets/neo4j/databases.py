@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BuildLocked, ConfigError, NameTaken, NotOurs, Refused, TargetAway, TargetError
+from bgdeploy.errors import (
+    BuildLocked,
+    ConfigError,
+    NameTaken,
+    NeedsReload,
+    NotOurs,
+    Refused,
+    TargetAway,
+    TargetError,
+)
 from bgdeploy.failpoints import reach
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j.access import Server
@@ -244,8 +253,7 @@ def make_writable(server: Server, name: str) -> None:
 
 def no_such(name: str) -> TargetError:
     """Somebody dropped it, or it never was."""
-    again = "Load its snapshot again: bgdeploy retry <id> --reload"
-    return TargetError(f"There is no database {name}.", kept="No alias was moved.", cure=again)
+    return NeedsReload(f"There is no database {name}.", kept="No alias was moved.")
 
 
 def grant(server: Server, name: str, roles: Sequence[str]) -> None:

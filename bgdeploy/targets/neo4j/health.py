@@ -94,7 +94,8 @@ def examine(server: Server, settings: Mapping[str, Any]) -> Health:
     state: Literal["ok", "wait", "unknown"] = (
         "wait" if "wait" in verdicts else "unknown" if "unknown" in verdicts else "ok"
     )
-    return Health(state, bad, shown)
+    untold = tuple(one.text for one in found if one.value is None)
+    return Health(state, bad, shown, untold)
 
 
 def find_lacks(server: Server) -> list[str]:

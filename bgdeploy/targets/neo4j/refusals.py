@@ -30,7 +30,13 @@ _LOOK = "See: bgdeploy doctor"
 _LOGIN = "Set neo4j.user and neo4j.password (or neo4j.password_file, or the variable NEO4J_PASSWORD)."
 
 
-class NoSuchName(TargetError):
+class ServerRefused(TargetError):
+    """The server refused a statement; ``said_code`` is its own code, such as ``Neo.ClientError.Statement.SyntaxError``."""
+
+    said_code = ""
+
+
+class NoSuchName(ServerRefused):
     """What a statement names does not exist."""
 
 
@@ -119,14 +125,18 @@ def _refused(error: Neo4jError, doing: str) -> BgdeployError:
             what, kept=_KEPT, cure="Look into its log, and restart it: often its disk was full."
         )
     if "does not exist" in _line(error):  # no code tells it: for roles the server has ArgumentError
-        return NoSuchName(
-            f"{doing}: the server refused. {_line(error)} ({code or 'no code'})", kept=_KEPT, cure=_LOOK
-        )
+        return _with_code(NoSuchName, error, doing)
     if error.is_retryable():
         busy = f"{doing}: the server is busy or starting. {_line(error)}"
         return TargetAway(busy, kept=_KEPT, cure="Try again in a moment; see: bgdeploy doctor")
-    what = f"{doing}: the server refused. {_line(error)} ({code or 'no code'})"
-    return TargetError(what, kept=_KEPT, cure=_LOOK)
+    return _with_code(ServerRefused, error, doing)
+
+
+def _with_code(kind: type[ServerRefused], error: Neo4jError, doing: str) -> ServerRefused:
+    what = f"{doing}: the server refused. {_line(error)} ({error.code or 'no code'})"
+    refused = kind(what, kept=_KEPT, cure=_LOOK)
+    refused.said_code = error.code or ""
+    return refused
 
 
 def is_memory(error: BaseException) -> bool:

@@ -25,6 +25,7 @@ from bgdeploy.targets.neo4j.community import (
     refuse_to_switch,
 )
 from bgdeploy.targets.neo4j.offline.store import discard
+from bgdeploy.targets.neo4j.refusals import ServerRefused
 from bgdeploy.targets.neo4j.statuses import Found, gather, list_databases
 
 if TYPE_CHECKING:
@@ -129,10 +130,10 @@ class Neo4j:
     def _warm_up(self, database: str, query: str) -> None:
         try:
             self._server.read(database, query, f"Warming up {database} with {query!r}")
-        except TargetError as error:
-            if "SyntaxError" in error.what:
-                raise BadInput(error.what, kept=error.kept, cure="Change neo4j.warm_up.") from error
-            raise
+        except ServerRefused as error:
+            if not error.said_code.endswith(".SyntaxError"):
+                raise
+            raise BadInput(error.what, kept=error.kept, cure="Change neo4j.warm_up.") from error
 
     def alias(self, name: str) -> str | None:
         """The database this alias points at."""
@@ -229,8 +230,8 @@ class Neo4j:
             raise NotFound(f"There is no alias {alias}: nothing is live yet.", cure="See: bgdeploy customers")
         try:
             rows = self._server.query(alias, cypher, f"Asking {alias}", params or {})
-        except TargetError as error:
-            if "Neo.ClientError.Statement." not in error.what:
+        except ServerRefused as error:
+            if not error.said_code.startswith("Neo.ClientError.Statement."):
                 raise
             cure = "Correct the query; it may only read."
             raise TargetError(error.what, kept=error.kept, cure=cure) from error
