@@ -31,7 +31,18 @@ from bgdeploy.snapshots.sample import Sample, present, sample
 from bgdeploy.snapshots.schema import label_counts
 from bgdeploy.snapshots.source import Role, Snapshot, Table
 from bgdeploy.snapshots.unify import simple
-from bgdeploy.targets.base import KEY, Counts, End, Group, Inspector, Samples, TableCount, TableKey, Target
+from bgdeploy.targets.base import (
+    KEY,
+    Counts,
+    End,
+    Group,
+    Inspector,
+    Samples,
+    Side,
+    TableCount,
+    TableKey,
+    Target,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -203,7 +214,7 @@ def _joining_several(expected: Expected, groups: Sequence[Group]) -> set[str]:
 def _compare_all(
     target: Target, inspector: Inspector, expected: Expected, groups: Sequence[Group]
 ) -> list[Difference]:
-    """Types first, then every row; where a sum differs, the columns and rows that made it so."""
+    """Types first, then every row, of both copies where there are two; where a sum differs, the columns and rows that made it so."""
     wanted = expected.digests
     found = Found(expected.files.duck, expected.folder)
     open_ends = [subject for subject in wanted if subject.kind == "relationship" and subject.source is None]
@@ -217,10 +228,12 @@ def _compare_all(
     if differences:
         return differences
     for subject, digest in wanted.items():
-        pages = _pages(inspector, expected.files.snapshot, subject, groups)
-        there = found.digest(subject, pages(), ends=subject.kind == "node" and subject.name in ends)
-        if (there.rows, there.total) != (digest.rows, digest.total):
-            differences += _tell(expected.files, found, subject, pages)
+        for side in inspector.sides if subject.kind == "relationship" else (None,):
+            pages = _pages(inspector, expected.files.snapshot, subject, groups, side)
+            there = found.digest(subject, pages(), ends=subject.kind == "node" and subject.name in ends)
+            if (there.rows, there.total) != (digest.rows, digest.total):
+                differences += _tell(expected.files, found, subject, pages, side)
+                break
     if not differences:
         for subject, named in open_labels.items() if not overlap(wanted) else ():
             differences += _compare_shared(found, subject, named)
@@ -228,14 +241,16 @@ def _compare_all(
     return differences
 
 
-def _pages(inspector: Inspector, snapshot: Snapshot, subject: Subject, groups: Sequence[Group]) -> Pages:
-    """Return what reads a subject back: every page with the part of the subject that it holds."""
+def _pages(
+    inspector: Inspector, snapshot: Snapshot, subject: Subject, groups: Sequence[Group], side: Side | None
+) -> Pages:
+    """Return what reads a subject back, relationships as one side has them: every page with the part that it holds."""
 
     files = [file for folder in subject.folders for file in folder.files]
     width = sum(file.raw_size for file in files) // max(1, subject.rows)
 
     def read() -> Iterator[tuple[Subject, pa.Table]]:
-        if subject.kind == "node":
+        if side is None:
             end = _end(snapshot, subject.name)
             for page in inspector.nodes(end, subject.properties, labels=subject.labels, width=width):
                 yield subject, page
@@ -243,7 +258,9 @@ def _pages(inspector: Inspector, snapshot: Snapshot, subject: Subject, groups: S
         for source, target in _pairs_of(subject, groups):
             part = replace(subject, source=source, target=target)
             ends = _end(snapshot, source), _end(snapshot, target)
-            for page in inspector.relationships(subject.name, *ends, subject.properties, width=width):
+            for page in inspector.relationships(
+                subject.name, *ends, subject.properties, width=width, side=side
+            ):
                 yield part, page
 
     return read
@@ -275,10 +292,13 @@ def _compare_types(target: Target, inspector: Inspector, subject: Subject) -> It
             yield Difference(f"{subject.name}.{name}", "type", wanted.get(name), there.get(name))
 
 
-def _tell(files: Files, found: Found, subject: Subject, pages: Pages) -> Iterator[Difference]:
+def _tell(
+    files: Files, found: Found, subject: Subject, pages: Pages, side: Side | None
+) -> Iterator[Difference]:
     """Say what differs: the columns, then rows with both values, then how many rows in all."""
     told = explain(files, found, subject, pages)
-    yield Difference(str(subject), "columns that differ", "none", ", ".join(told.columns) or "the ids alone")
+    where = f"{subject}, read from its targets" if side == "target" else str(subject)
+    yield Difference(where, "columns that differ", "none", ", ".join(told.columns) or "the ids alone")
     for row in told.rows:
         yield Difference(f"{subject} {row.where}", row.column, row.in_file, row.in_database)
     yield Difference(str(subject), "rows that only one side has", told.only_in_files, told.only_in_database)

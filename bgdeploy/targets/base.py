@@ -146,6 +146,9 @@ class TableCount:
     )  # non-null values per column, where not all are read back
 
 
+Side = Literal["source", "target"]
+
+
 class End(NamedTuple):
     """The nodes of one table: its label, and the column that holds their ids."""
 
@@ -188,6 +191,10 @@ class Samples(Protocol):
 class Inspector(Protocol):
     """A read-only look into a finished build or database."""
 
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The ends whose copies of a relationship are kept apart; one where there is one copy."""
+
     def counts(self) -> Counts:
         """Rows per label and type."""
 
@@ -209,10 +216,10 @@ class Inspector(Protocol):
         """
 
     def relationships(
-        self, name: str, source: End, target: End, columns: Sequence[Column], *, width: int
+        self, name: str, source: End, target: End, columns: Sequence[Column], *, width: int, side: Side
     ) -> Iterator[pa.Table]:
-        """Yield every relationship between two tables: ``p0`` and ``p1``, the places of both ends, or ``k0`` and
-        ``k1``, their ids; and the columns as above."""
+        """Yield every relationship between two tables, as one of ``sides`` has them: ``p0`` and ``p1``, the places of
+        both ends, or ``k0`` and ``k1``, their ids; and the columns as above."""
 
     def place_of(self, end: End, key: Any) -> int | None:
         """The place of the node with this id, found by the index of ids; None where there is not just one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import time, timedelta
 from pathlib import Path
@@ -97,6 +98,55 @@ def test_a_label_that_a_false_footer_kept_out_of_the_plan_is_searched_for_shared
     loaded = load(tmp_path / "false", {})
     assert {group.source_label for group in loaded.groups if group.kind == "relationship"} == {"A"}
     assert "R, source ids of A, C  ids that several labels have  0         2" in str(loaded.sees())
+
+
+def test_a_value_that_changed_in_either_copy_of_a_relationship_is_found(tmp_path: Path) -> None:
+    """The engine keeps what a relationship holds with its source and again with its target; questions read either."""
+    many = 3_000
+    texts = [f"{at:04} of the texts of this table" for at in range(many)]
+    ends = {"source": [at * 7 % 500 for at in range(many)], "target": [at * 13 % 500 for at in range(many)]}
+    loaded = load(
+        tmp_path,
+        {
+            "nodes/A/a.parquet": pa.table({"id": list(range(500))}),
+            "relationships/R/from=A/to=A/a.parquet": pa.table({**ends, "text": texts}),
+        },
+    )
+    assert loaded.sees() is None
+    graph = next(tmp_path.glob("state/builds/acme-1/graph*"))
+    content, wanted = graph.read_bytes(), texts[1234].encode()
+    copies = [at for at in range(len(content)) if content.startswith(wanted, at)]
+    assert len(copies) == 2
+    told = []
+    for at in copies:
+        graph.write_bytes(content[:at] + b"#" + content[at + 1 :])
+        told.append(str(loaded.sees()))
+        assert re.search(r"a\.parquet row 1,235 +text +1234 of.* +#234 of", told[-1]), told[-1]
+    assert sum("read from its targets" in one for one in told) == 1
+    graph.write_bytes(content)
+    assert loaded.sees() is None
+
+
+def test_both_copies_are_read_in_small_pages_whatever_hub_is_on_which_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = 2_000
+    sources = [3] * 700 + [at % 900 for at in range(many - 700)]
+    targets = [at % 900 for at in range(many - 900)] + [5] * 900
+    rows = pa.table({"source": sources, "target": targets, "at": list(range(many))})
+    loaded = load(
+        tmp_path,
+        {"nodes/P/a.parquet": pa.table({"id": list(range(900))}), "relationships/R/a.parquet": rows},
+    )
+    monkeypatch.setattr(inspection, "_MOST_ROWS", 300)
+    nodes = loaded.open().nodes[0]
+    end, held = End("P", nodes.key("id")), loaded.open().relationships[0].properties
+    with target(tmp_path).inspect("acme-1") as look:
+        for side in look.sides:
+            pages = list(look.relationships("R", end, end, held, side=side))
+            assert max(page.num_rows for page in pages) <= 300
+            assert sorted(at for page in pages for at in page["c0"].to_pylist()) == list(range(many))
+    assert loaded.sees() is None
 
 
 def test_an_empty_snapshot_table_and_a_lost_one_are_told_apart(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bgdeploy.errors import TargetError
 from bgdeploy.snapshots.source import Column, Kind, Snapshot
-from bgdeploy.targets.base import Counts, End, Group, TableCount, TableKey
+from bgdeploy.targets.base import Counts, End, Group, Side, TableCount, TableKey
 from bgdeploy.targets.ladybug import statements
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote, text
 
@@ -30,6 +30,8 @@ class Inspection:
     ``reopen`` closes the engine and opens it again with so many MiB. ``pool_mb``: how many it is opened with, and how
     many the configuration allows, for rows that do not fit else.
     """
+
+    sides: tuple[Side, ...] = ("source", "target")  # each has the relationships with their properties
 
     def __init__(self, reopen: Callable[[int], Engine], pool_mb: tuple[int, int], threads: int = 1) -> None:
         self._reopen, self._pool_mb, self._threads = reopen, pool_mb, threads
@@ -100,25 +102,35 @@ class Inspection:
             size = min(8 * size, self._rows_of(_width(page)))
 
     def relationships(
-        self, name: str, source: End, target: End, columns: Sequence[Column], *, width: int = 0
+        self,
+        name: str,
+        source: End,
+        target: End,
+        columns: Sequence[Column],
+        *,
+        width: int = 0,
+        side: Side = "source",
     ) -> Iterator[pa.Table]:
         """Yield all relationships between two tables in pages: ``p0`` and ``p1``, the places of both ends, and the columns.
 
-        Places cost a third of what the ids would. A page holds the relationships of some sources, as many as have
-        few enough together; those of one source that has too many come in pieces.
+        Places cost a third of what the ids would. A page holds the relationships of some nodes of one side, as many as
+        have few enough together; those of one node that has too many come in pieces.
         """
+        own, other = ("a", "b") if side == "source" else ("b", "a")
         match = f"MATCH (a:{quote(source.label)})-[r:{quote(name)}]->(b:{quote(target.label)})"
         values = _numbered("r", [column.name for column in columns], self.held("relationship", name))
         wanted = f"offset(id(a)) AS p0, offset(id(b)) AS p1{values}"
         total = self.engine.count(f"{match} RETURN count(*)")
-        # Sources from and to, rows that come before those wanted (None: all are wanted), rows, and the most of a page.
+        # Nodes from and to, rows that come before those wanted (None: all are wanted), rows, and the most of a page.
         todo: list[tuple[int, int, int | None, int, int]] = [(0, 1 << 62, None, total, _MOST_ROWS)]
         while todo:
             start, stop, skip, rows, limit = todo.pop()
             most = min(limit, self._rows_of(width))
-            where = f"WHERE offset(id(a)) >= {start} AND offset(id(a)) < {stop}"
+            where = f"WHERE offset(id({own})) >= {start} AND offset(id({own})) < {stop}"
+            # The order of joins says which side's copy is read.
+            where += f" HINT ({own} JOIN r) JOIN {other}"
             if rows > most and stop - start > 1:
-                some = self._split(f"{match} {where}", start, stop, most)
+                some = self._split(f"{match} {where}", own, start, stop, most)
                 todo += [(low, high, None, held, limit) for low, high, held in reversed(some)]
                 continue
             if rows > most:
@@ -138,10 +150,10 @@ class Inspection:
             yield page
             width = max(width, _width(page))
 
-    def _split(self, match: str, start: int, stop: int, most: int) -> list[tuple[int, int, int]]:
-        """Ranges of source places with at most so many rows, but for those that are to be split again, or cannot be."""
+    def _split(self, match: str, own: str, start: int, stop: int, most: int) -> list[tuple[int, int, int]]:
+        """Ranges of places of one side with at most so many rows, but for those that are to be split again, or cannot be."""
         width = max(1, min(65_536, (stop - start) // 256))
-        bucket = f"(offset(id(a)) - {start}) / {width}"
+        bucket = f"(offset(id({own})) - {start}) / {width}"
         found: list[tuple[int, int, int]] = []
         for row in self.engine.rows(f"{match} RETURN {bucket} AS bucket, count(*) AS rows ORDER BY bucket"):
             low, rows = start + int(row["bucket"]) * width, int(row["rows"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import time, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from neo4j.time import Date, DateTime, Duration, Time
 
 from bgdeploy.snapshots.source import Column, Kind, Snapshot
-from bgdeploy.targets.base import KEY, Aggregate, Counts, End, Group, Rows, TableCount, TableKey
+from bgdeploy.targets.base import KEY, Aggregate, Counts, End, Group, Rows, Side, TableCount, TableKey
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.keys import key_name
@@ -30,6 +30,7 @@ class Inspection:
     server: Server
     database: str
     settings: Mapping[str, Any]
+    sides: ClassVar[tuple[Side, ...]] = ("source",)
 
     def counts(self) -> Counts:
         """Rows per label and type, from the server's own count store."""
@@ -108,7 +109,7 @@ class Inspection:
         return node_pages(self._ask, end, columns, rows=_page_rows(width))
 
     def relationships(
-        self, name: str, source: End, target: End, columns: Sequence[Column], *, width: int
+        self, name: str, source: End, target: End, columns: Sequence[Column], *, width: int, side: Side
     ) -> Iterator[pa.Table]:
         """Every relationship of this type between these labels, by pages of source keys."""
         return relationship_pages(self._ask, name, source, target, columns, rows=_page_rows(width))
