@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -41,6 +42,8 @@ def run_here(words: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command in this process, from its arguments to its exit code."""
     out, err, ended = io.StringIO(), io.StringIO(), 0
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    logger = logging.getLogger("bgdeploy")
+    told = (logger.handlers[:], logger.level, logger.propagate)
     try:
         with redirect_stdout(out), redirect_stderr(err):
             guarded(lambda: app(words, prog_name="bgdeploy"))
@@ -52,6 +55,7 @@ def run_here(words: list[str]) -> subprocess.CompletedProcess[str]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        logger.handlers[:], logger.level, logger.propagate = told
         gc.unfreeze()
         gc.collect()  # a process that ends has no file open any more
     return subprocess.CompletedProcess(words, ended, out.getvalue(), err.getvalue())

@@ -73,7 +73,7 @@ def test_when_the_time_is_over_it_says_where_things_stand(house: House) -> None:
     assert "Nothing is live yet." in nothing.stderr
     house.drop("acme", FIRST)
     unseen = house.run("wait", "acme", str(FIRST), "--timeout", "0", ok=False)
-    assert "nobody has scanned since" in unseen.stderr and "bgdeploy scan --once" in unseen.stderr
+    assert "nobody has scanned since" in unseen.stderr and "with: bgdeploy run" in unseen.stderr
     house.run("scan", "--once")
     queued = house.run("wait", "acme", str(FIRST), "--timeout", "6.5", ok=False)
     assert queued.returncode == 1

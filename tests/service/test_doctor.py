@@ -344,7 +344,7 @@ CASES: dict[str, tuple[Callable[[House], None], str, str, str, str]] = {
         run_sql(LEASE, "otherhost~1/7/1.00/ab", NOW - 900, SECOND), "workers", "warning", "it is over for", "takes it back"),
     "workers: none, and work waits": (
         both(lambda house: house.drop("acme", SECOND + 1), run("scan", "--once")), "workers", "warning",
-        "1 job waiting, and no process", "bgdeploy serve"),
+        "no bgdeploy that scans and loads is running here, and 1 job waiting", "bgdeploy serve"),
     "jobs: loading by nobody": (
         run_sql(STATE.format("reason = NULL"), "loading", SECOND), "jobs", "error", "held by nobody", "Somebody changed"),
     "jobs: queued for long": (

@@ -42,14 +42,13 @@ def find_processes(site: Site) -> Iterator[Finding]:
         yield _sum_up(found, site.settings.orchestrator.num_workers)
     with site.store.read() as connection:
         waiting = sum(len(select_jobs(connection, jobs.c.state == state)) for state in _MOVING)
-    if not found and waiting:
+    if find_absence(site):
+        rest = f"{many(waiting, 'job')} waiting" if waiting else "nothing moves until one does"
+        yield warning(f"no bgdeploy that scans and loads is running here, and {rest}", _START)
+    elif not found and waiting:
         yield warning(
             f"{many(waiting, 'job')} waiting, and no process of this host that may be seen has the job table open",
             _START,
-        )
-    elif find_absence(site):
-        yield warning(
-            "no bgdeploy that scans and loads is running here, and nothing moves until one does", _START
         )
     elif not found:
         yield ok("no process of this host that may be seen has the job table open, and no job waits for one")
