@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from typing import Any
 
@@ -34,6 +35,7 @@ def plain(value: Any) -> Any:
 
     NaN and the infinities become the texts ``NaN``, ``Infinity`` and ``-Infinity``, bytes ``0x...``, moments ISO 8601,
     spans of time ISO 8601 in seconds (``PT1.5S``); decimals, UUIDs and all else become text with every digit.
+    A dataclass becomes an object of its fields; one named like a word of Python ends with ``_``, and its key does not.
     """
     match value:
         case None | bool() | int() | str():
@@ -52,6 +54,8 @@ def plain(value: Any) -> Any:
             return {**_nature(value), **{_key(name): plain(one) for name, one in value.items()}}
         case list() | tuple() | set() | frozenset():
             return [plain(one) for one in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name.removesuffix("_"): plain(getattr(value, one.name)) for one in fields(value)}
     if hasattr(value, "nodes") and hasattr(value, "relationships"):  # a path of Neo4j's driver
         return {"_NODES": plain(value.nodes), "_RELS": plain(value.relationships)}
     return str(value)

@@ -14,6 +14,7 @@ from bgdeploy.cli.output import Table
 from bgdeploy.cli.tables import Shape
 
 if TYPE_CHECKING:
+    from bgdeploy.service.results import Customer
     from bgdeploy.targets.base import Rows
 
 CUSTOMER_STATES = ("live", "standby", "none", "paused", "failed", "trouble")
@@ -101,40 +102,40 @@ def _table(context: typer.Context, found: listing.Lines, more: bool) -> Table:
 
 def _hints(found: listing.Lines) -> list[str]:
     """The commands that help where something is wrong or waits."""
-    troubled = [one for one in found if one["trouble"]]
-    unknown = [one["trouble"] for one in troubled if str(one["trouble"]).startswith("unknown")]
+    troubled = [one for one in found if one.trouble]
+    unknown = [one.trouble for one in troubled if str(one.trouble).startswith("unknown")]
     if unknown:  # the same for all, and said once
         return [unknown[0], "where the target is looked for: bgdeploy config"]
     hints = [
         "trouble: a running bgdeploy serve puts an alias back at its next scan; from a database that is gone: "
         'bgdeploy rollback <customer> --reason "..."'
     ]
-    failed = [f"why it failed: bgdeploy jobs show {one['failed']['job']}" for one in found if one["failed"]]
+    failed = [f"why it failed: bgdeploy jobs show {one.failed.job}" for one in found if one.failed]
     waiting = [
-        f"what waits, and why: bgdeploy jobs list --customer {shlex.quote(one['customer'])}"
+        f"what waits, and why: bgdeploy jobs list --customer {shlex.quote(one.customer)}"
         for one in found
-        if one["candidate"]
+        if one.candidate
     ]
     return (hints if troubled else []) + failed[:1] + waiting[:1]
 
 
-def _row(one: dict[str, Any]) -> tuple[Any, ...]:
-    counts = one["counts"] or {}
+def _row(one: Customer) -> tuple[Any, ...]:
+    counts = one.counts or {}
     relationships = sum(counts.get("types", {}).values())
     labels = ", ".join(f"{name} {rows:,}" for name, rows in sorted(counts.get("labels", {}).items())[:4])
     rows = f"{labels}; {relationships:,} relationships" if counts else ""
-    trouble = str(one["trouble"] or "")
+    trouble = str(one.trouble or "")
     notes = [f"TROUBLE: {'unknown' if trouble.startswith('unknown') else trouble}"] if trouble else []
-    notes += [f"alias: {one['alias']}"] if one["alias"] != one["customer"] else []
-    notes += ["removed"] if one["removed"] else ["paused"] if one["paused"] else []
-    undecided = one["undecided"]
+    notes += [f"alias: {one.alias}"] if one.alias != one.customer else []
+    notes += ["removed"] if one.removed else ["paused"] if one.paused else []
+    undecided = one.undecided
     notes += [f"waits for a decision: bgdeploy jobs show {undecided}"] if undecided is not None else []
-    notes += [f"newest FAILED: {one['failed']['timestamp']}"] if one["failed"] else []
-    notes += [f"bad: {name}" for name in one["rolled_back"]]
-    notes += [f"pinned: {name}" for name in one["pinned"]]
-    age = output.ago(one["snapshot_age_seconds"])
-    slots = (one["live"] or "-", age, one["standby"] or "-", one["candidate"] or "-")
-    return one["customer"], *slots, rows, "; ".join(notes)
+    notes += [f"newest FAILED: {one.failed.timestamp}"] if one.failed else []
+    notes += [f"bad: {name}" for name in one.rolled_back]
+    notes += [f"pinned: {name}" for name in one.pinned]
+    age = output.ago(one.snapshot_age_seconds)
+    slots = (one.live or "-", age, one.standby or "-", one.candidate or "-")
+    return one.customer, *slots, rows, "; ".join(notes)
 
 
 def remove(

@@ -19,6 +19,7 @@ from bgdeploy.clock import monotonic, wall
 from bgdeploy.config import load_settings
 from bgdeploy.errors import BgdeployError, ExitCode
 from bgdeploy.service import customers, views
+from bgdeploy.service.results import Job
 from bgdeploy.site import Site, open_site
 from bgdeploy.snapshots.generate import write_snapshot
 
@@ -96,7 +97,7 @@ def _play(folder: Path, rows: int, *, keep: bool) -> int:
     try:
         print("1. three customers drop their first snapshot")
         _drop(site, FIRST, base, rows)
-        _await(site, lambda jobs: sum(job["state"] == "switched" for job in jobs) == 3, service)
+        _await(site, lambda jobs: sum(job.state == "switched" for job in jobs) == 3, service)
         readers = [_read_on(site, customer, reads[customer], stop) for customer in reads]
         print("2. a larger one follows, and the service is killed in the middle of loading it (kill -9)")
         service = _restart(service, folder, HELD)
@@ -142,7 +143,7 @@ def _drop(site: Site, drops: tuple[Drop, ...] | list[Drop], base: int, rows: int
         )
 
 
-def _await(site: Site, done: Callable[[list[views.View]], bool], service: subprocess.Popen[bytes]) -> None:
+def _await(site: Site, done: Callable[[list[Job]], bool], service: subprocess.Popen[bytes]) -> None:
     """Show progress until ``done``; a service that died or time that ran out is an error."""
     from rich.live import Live
 
@@ -161,7 +162,7 @@ def _await(site: Site, done: Callable[[list[views.View]], bool], service: subpro
             pause.wait(0.02)
 
 
-def _picture(jobs: list[views.View]) -> Any:
+def _picture(jobs: list[Job]) -> Any:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -169,25 +170,25 @@ def _picture(jobs: list[views.View]) -> Any:
     for name in ("customer", "snapshot", "state", "rows", ""):
         table.add_column(name)
     for job in reversed(jobs):
-        expected, confirmed = job["rows_expected"] or 1, job["rows_confirmed"]
+        expected, confirmed = job.rows_expected or 1, job.rows_confirmed
         bar = ProgressBar(total=expected, completed=confirmed, width=30)
-        table.add_row(job["customer"], str(job["timestamp"]), job["state"], f"{confirmed:,}", bar)
+        table.add_row(job.customer, str(job.timestamp), job.state, f"{confirmed:,}", bar)
     return table
 
 
-def _is_half_loaded(jobs: list[views.View]) -> bool:
+def _is_half_loaded(jobs: list[Job]) -> bool:
     """The victim is loading and at least one group of it is committed."""
-    known = [job for job in jobs if job["customer"] == VICTIM.customer]
+    known = [job for job in jobs if job.customer == VICTIM.customer]
     if len(known) < VICTIM.number:
         return False
-    victim = max(known, key=lambda job: int(job["timestamp"]))
-    return bool(victim["state"] == "loading" and victim["rows_confirmed"] > 0)
+    victim = max(known, key=lambda job: int(job.timestamp))
+    return bool(victim.state == "loading" and victim.rows_confirmed > 0)
 
 
-def _is_over(site: Site, jobs: list[views.View]) -> bool:
+def _is_over(site: Site, jobs: list[Job]) -> bool:
     expected = len(FIRST) + 1 + len(REST)
-    ended = all(job["state"] in ("switched", "cleaned", "failed") for job in jobs)
-    settled = all(one["standby"] and not one["candidate"] for one in customers.list_customers(site))
+    ended = all(job.state in ("switched", "cleaned", "failed") for job in jobs)
+    settled = all(one.standby and not one.candidate for one in customers.list_customers(site))
     return len(jobs) == expected and ended and settled
 
 
@@ -233,12 +234,12 @@ def _report(site: Site, reads: dict[str, Reads], *, keep: bool) -> int:
     columns = ("customer", "live", "standby", "reads", "failed", "mixed", "switches seen")
     rows = []
     for one in customers.list_customers(site):
-        seen = reads[one["customer"]]
+        seen = reads[one.customer]
         rows.append(
             (
-                one["customer"],
-                one["live"],
-                one["standby"],
+                one.customer,
+                one.live,
+                one.standby,
                 seen.made,
                 seen.failed,
                 seen.mixed,
@@ -249,8 +250,9 @@ def _report(site: Site, reads: dict[str, Reads], *, keep: bool) -> int:
     failed = views.list_jobs(site, states=["failed"])
     print("\nfailed, and why")
     for job in failed:
-        error = job["error"] if keep else job["error"].partition(ONLY_WHILE_KEPT)[0]
-        print(f"  {job['customer']}/{job['timestamp']}: {error}")
+        said = job.error or ""
+        error = said if keep else said.partition(ONLY_WHILE_KEPT)[0]
+        print(f"  {job.customer}/{job.timestamp}: {error}")
     resumed = _resumes(site)
     print("\nresumed after kill -9")
     for line in resumed:
@@ -267,15 +269,17 @@ def _resumes(site: Site) -> list[str]:
     """Say of every interrupted load what was kept and what was still to do."""
     found = []
     for job in views.list_jobs(site):
-        groups = views.find_job(site, job["id"])["tables"]
-        fences = sorted({group["confirmed_fence"] for group in groups if group["confirmed_fence"]})
+        groups = views.find_job(site, job.id).tables
+        fences = sorted({group.confirmed_fence for group in groups if group.confirmed_fence})
         if len(fences) < 2:
             continue
-        kept = [group for group in groups if group["confirmed_fence"] < fences[-1] or group["found"]]
-        again = sum(group["starts"] > 1 and not group["found"] for group in kept)
-        rows = sum(group["rows_confirmed"] for group in kept)
+        kept = [
+            group for group in groups if (group.confirmed_fence or fences[-1]) < fences[-1] or group.found
+        ]
+        again = sum(group.starts > 1 and not group.found for group in kept)
+        rows = sum(group.rows_confirmed for group in kept)
         found.append(
-            f"{job['database']}: {len(kept)} of {len(groups)} groups ({rows:,} rows) were kept, "
+            f"{job.database}: {len(kept)} of {len(groups)} groups ({rows:,} rows) were kept, "
             f"{again} of them loaded again; the rest was loaded by run {fences[-1]}"
         )
     return found

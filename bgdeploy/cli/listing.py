@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,7 +18,7 @@ from bgdeploy.clock import iso, wall
 if TYPE_CHECKING:
     from bgdeploy.site import Site
 
-Lines = list[dict[str, Any]]
+Lines = Sequence[Any]  # results, each with an ``id`` where they have pages
 Draw = Callable[[Lines, bool], Table]  # lines, and whether there are more
 
 
@@ -55,7 +56,10 @@ def _repeat(look: Callable[[], Lines], tell: Callable[[Lines], None], every: flo
 
 def _settled(found: Lines) -> Lines:
     """Without what changes by itself: getting older is no news."""
-    return [{key: value for key, value in line.items() if key != "snapshot_age_seconds"} for line in found]
+    return [
+        replace(line, snapshot_age_seconds=None) if hasattr(line, "snapshot_age_seconds") else line
+        for line in found
+    ]
 
 
 def _redraw(look: Callable[[], Table], every: float) -> None:
@@ -97,9 +101,9 @@ def follow(last: int, look: Callable[[int], Lines], tell: Callable[[Lines], None
         time.sleep(every)
         if found := look(last):
             tell(found)
-            last = found[-1]["id"]
+            last = found[-1].id
 
 
 def next_page(context: typer.Context, shown: Lines, more: bool) -> str:
     """Return the line that names the next page's command, or nothing where there is none."""
-    return f"more: {again(context, before=shown[-1]['id'])}" if more else ""
+    return f"more: {again(context, before=shown[-1].id)}" if more else ""

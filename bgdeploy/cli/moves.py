@@ -17,6 +17,7 @@ from bgdeploy.cli.tables import Shape
 from bgdeploy.errors import NotFound, Refused
 
 if TYPE_CHECKING:
+    from bgdeploy.service.results import Move
     from bgdeploy.site import Site
 
 NARROW = Shape(text=("why",), spare=("ms", "by", "customer", "from"))  # a database begins with its customer
@@ -91,10 +92,10 @@ def _table(found: listing.Lines, foot: str) -> Table:
     return Table(columns, [_row(one) for one in found], empty=empty, foot=foot, shape=NARROW)
 
 
-def _row(one: dict[str, Any]) -> tuple[Any, ...]:
-    took = "" if one["took_ms"] is None else f"{one['took_ms']:.1f}"
-    move = (one["source"] or "-", one["target"], one["kind"], one["by"])
-    return one["at"], one["customer"], *move, took, one["why"]
+def _row(one: Move) -> tuple[Any, ...]:
+    took = "" if one.took_ms is None else f"{one.took_ms:.1f}"
+    move = (one.source or "-", one.target, one.kind, one.by)
+    return one.at, one.customer, *move, took, one.why
 
 
 def switch(

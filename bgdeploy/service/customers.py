@@ -16,9 +16,9 @@ from bgdeploy.jobs.rows import Row, customers, get_customer, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.alias import settle
 from bgdeploy.pipeline.moves import find_way_back
+from bgdeploy.service.results import Customer, Database, Failure
 from bgdeploy.site import Site
 
-View = dict[str, Any]
 _NEWER = jobs.alias("newer")
 # What failed, was not cancelled, and is the newest of its customer: its latest delivery is not served.
 _FAILED = sa.select(jobs.c.customer, jobs.c.id, jobs.c.timestamp, jobs.c.error, jobs.c.error_code).where(
@@ -32,33 +32,53 @@ _FAILED = sa.select(jobs.c.customer, jobs.c.id, jobs.c.timestamp, jobs.c.error, 
 )
 
 
-def list_customers(site: Site) -> list[View]:
-    """Return every customer with live, standby and candidate as database names or None."""
+def list_customers(site: Site) -> list[Customer]:
+    """Return every customer, by name; asks the target once for all of them."""
     with site.store.read() as connection:
         owners = connection.execute(sa.select(customers).order_by(customers.c.name)).mappings().all()
         kept = lineage.kept_databases(connection)
-        failed = {row["customer"]: _show_failure(row) for row in connection.execute(_FAILED).mappings()}
+        failed = {row["customer"]: row for row in connection.execute(_FAILED).mappings()}
     mine: dict[str, list[Row]] = {}
     for row in kept:
         mine.setdefault(row["customer"], []).append(row)
     look = _look_at_target(site)
     return [
-        {
-            **_show_customer(owner, mine.get(owner["name"], []), site, look),
-            "failed": failed.get(owner["name"]),
-            "trouble": _find_trouble(site, owner, look),
-        }
+        _show_customer(site, owner, mine.get(owner["name"], []), look, failed.get(owner["name"]))
         for owner in owners
     ]
 
 
-def _show_failure(row: Row) -> View:
-    return {
-        "job": row["id"],
-        "timestamp": row["timestamp"],
-        "error_code": row["error_code"],
-        "error": row["error"],
-    }
+def list_databases(site: Site, customer: str | None = None) -> list[Database]:
+    """Return every database that is not dropped yet, or those of one customer, newest first; asks no target."""
+    with site.store.read() as connection:
+        owners = connection.execute(sa.select(customers).order_by(customers.c.name)).mappings().all()
+        kept = lineage.kept_databases(connection, customer)
+    mine: dict[str, list[Row]] = {}
+    for row in kept:
+        mine.setdefault(row["customer"], []).append(row)
+    found = (_show_databases(owner, mine[owner["name"]]) for owner in owners if owner["name"] in mine)
+    return [one for some in found for one in some]
+
+
+def _show_databases(owner: Row, kept: Sequence[Row]) -> list[Database]:
+    standby, candidate = _name(lineage.standby(owner, kept)), _name(lineage.candidate(kept))
+    same = ("name", "customer", "timestamp", "build", "counts")
+    return [
+        Database(
+            **{key: row[key] for key in same},
+            job=row["job_id"],
+            created_at=iso(row["created_at"]),
+            verified_at=iso(row["verified_at"]),
+            left_at=iso(row["left_at"]),
+            live=row["name"] == owner["live"],
+            standby=row["name"] == standby,
+            candidate=row["name"] == candidate,
+            pinned=row["pinned_at"] is not None,
+            bad=None if row["bad_at"] is None else row["bad_why"] or "no reason was given",
+            dropping=None if row["drop_at"] is None else row["drop_why"] or "no reason was given",
+        )
+        for row in kept
+    ]
 
 
 @dataclass(frozen=True)
@@ -95,29 +115,32 @@ def _find_trouble(site: Site, owner: Row, look: _Look) -> str | None:
     return f"{found} is {look.down.get(found, 'gone')}"
 
 
-def _show_customer(owner: Row, kept: Sequence[Row], site: Site, look: _Look) -> View:
+def _show_customer(site: Site, owner: Row, kept: Sequence[Row], look: _Look, failed: Row | None) -> Customer:
     by_name = {row["name"]: row for row in kept}
     live = by_name.get(owner["live"] or "")
     there = look.online if look.unknown is None else None
-    standby, candidate = lineage.standby(owner, kept, there), lineage.candidate(kept)
     undecided = [row["job_id"] for row in kept if row["state"] == State.LOADED and row["blocked"]]
-    bad = [row["name"] for row in kept if row["bad_at"] is not None]
-    return {
-        "customer": owner["name"],
-        "alias": owner["alias"],
-        "live": owner["live"],
-        "standby": _name(standby),
-        "candidate": _name(candidate),
-        "undecided": undecided[0] if undecided else None,
-        "rolled_back": bad,
-        "paused": owner["paused_at"] is not None,
-        "removed": owner["removed_at"] is not None,
-        "pinned": [row["name"] for row in kept if row["pinned_at"] is not None],
-        "live_since": iso(owner["live_since"]),
-        "snapshot_timestamp": owner["live_timestamp"],
-        "snapshot_age_seconds": None if live is None else int(since(owner["live_timestamp"], site.clock())),
-        "counts": None if live is None else live["counts"],
-    }
+    about_failed = ("timestamp", "error_code", "error")
+    return Customer(
+        customer=owner["name"],
+        alias=owner["alias"],
+        live=owner["live"],
+        standby=_name(lineage.standby(owner, kept, there)),
+        candidate=_name(lineage.candidate(kept)),
+        undecided=undecided[0] if undecided else None,
+        rolled_back=[row["name"] for row in kept if row["bad_at"] is not None],
+        paused=owner["paused_at"] is not None,
+        removed=owner["removed_at"] is not None,
+        pinned=[row["name"] for row in kept if row["pinned_at"] is not None],
+        live_since=iso(owner["live_since"]),
+        snapshot_timestamp=owner["live_timestamp"],
+        snapshot_age_seconds=None if live is None else int(since(owner["live_timestamp"], site.clock())),
+        counts=None if live is None else live["counts"],
+        failed=None
+        if failed is None
+        else Failure(job=failed["id"], **{key: failed[key] for key in about_failed}),
+        trouble=_find_trouble(site, owner, look),
+    )
 
 
 def _name(row: Mapping[Any, Any] | None) -> str | None:

@@ -96,7 +96,7 @@ def test_the_keys_of_the_doctor(lived_in: House) -> None:
 
 
 @pytest.mark.parametrize(
-    "customer, verdict", [("acme", "live"), ("borealis", "failed"), ("nobody", "timeout")]
+    ("customer", "verdict"), [("acme", "live"), ("borealis", "failed"), ("nobody", "timeout")]
 )
 def test_the_keys_of_a_wait(lived_in: House, customer: str, verdict: str) -> None:
     found = ask(lived_in, "wait", customer, str(FIRST), "--timeout", "0")
