@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from typing import Any
 
+NOT_SHOWN = {"not shown": True}  # metadata of a dataclass's field that is for people, and in no JSON
 LONGEST = 2_000  # characters of a reason or an error where it is kept, logged or listed
 _STEERING = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])?"
@@ -55,7 +56,11 @@ def plain(value: Any) -> Any:
         case list() | tuple() | set() | frozenset():
             return [plain(one) for one in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name.removesuffix("_"): plain(getattr(value, one.name)) for one in fields(value)}
+        return {
+            one.name.removesuffix("_"): plain(getattr(value, one.name))
+            for one in fields(value)
+            if not one.metadata.get("not shown")
+        }
     if hasattr(value, "nodes") and hasattr(value, "relationships"):  # a path of Neo4j's driver
         return {"_NODES": plain(value.nodes), "_RELS": plain(value.relationships)}
     return str(value)

@@ -13,7 +13,6 @@ from bgdeploy.cli import output
 from bgdeploy.cli.output import Table
 from bgdeploy.cli.tables import GAP, Shape
 from bgdeploy.jobs.states import State
-from bgdeploy.service.hints import after_failure
 from bgdeploy.service.results import Group, Progress, Span, Story
 from bgdeploy.service.timeline import WIDTH, draw
 from bgdeploy.snapshots.source import tell_positions
@@ -105,6 +104,8 @@ def _next_command(job: Story) -> str:
         case State.SWITCHED:
             return f"what is live: bgdeploy customers; to keep it for good: bgdeploy pin {shlex.quote(name)} --database {database}"
         case State.FAILED:
+            from bgdeploy.service.api import after_failure
+
             return after_failure({"id": number, "error_code": job.error_code})
         case State.CLEANED:
             return f"to load it once more: bgdeploy retry {number} --reload"

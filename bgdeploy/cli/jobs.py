@@ -18,7 +18,7 @@ from bgdeploy.errors import CODES
 from bgdeploy.jobs.states import State
 
 if TYPE_CHECKING:
-    from bgdeploy.service.picking import Page
+    from bgdeploy.service.api import Page
     from bgdeploy.service.results import Event, Job
 
 FOLLOWED = 1000  # events told at one look
@@ -105,20 +105,19 @@ def list_jobs(
 
 
 def _list(context: typer.Context, wanted: dict[str, Any], asked: Asked) -> None:
-    from bgdeploy.service.picking import JOB_ORDERS
-    from bgdeploy.service.views import list_jobs as find
+    from bgdeploy.service.api import JOB_ORDERS
 
     for state in wanted["states"]:
         options.one_of(state, tuple(State), "--state")
     if wanted["error"] is not None:
         options.one_of(wanted["error"], CODES, "--error")
-    page, site = asked.page(JOB_ORDERS), context.obj.site()
-    listing.check_customer(site, wanted["customer"], asked)
-    listing.tell_absence(site)
+    page, api = asked.page(JOB_ORDERS), context.obj.api()
+    listing.check_customer(api, wanted["customer"], asked)
+    listing.tell_absence(api)
     picky = any(wanted.values()) or asked.picky
     empty = "All there are: bgdeploy jobs list" if picky else "Find snapshots with: bgdeploy scan --once"
     listing.show(
-        lambda: find(site, **wanted, page=page),
+        lambda: api.jobs(**wanted, page=page),
         lambda found, more: _table(found, f"No such jobs. {empty}", listing.next_page(context, found, more)),
         asked,
     )
@@ -171,9 +170,8 @@ def show(
 
 def _show(context: typer.Context, job_id: int, as_json: bool) -> None:
     from bgdeploy.cli.job_page import print_job
-    from bgdeploy.service.views import find_job
 
-    job = find_job(context.obj.site(), job_id)
+    job = context.obj.api().job(job_id)
     output.print_json(job) if as_json else print_job(job)
 
 
@@ -207,15 +205,14 @@ def log(
 
 
 def _log(context: typer.Context, job_id: int | None, customer: str | None, asked: Asked) -> None:
-    from bgdeploy.service.views import find_job, list_events
+    from bgdeploy.service.api import EVENT_ORDERS
 
-    page, site = asked.page(["at"]), context.obj.site()
-    listing.check_customer(site, customer, asked)
-    if job_id is not None:
-        find_job(site, job_id)
+    page, api = asked.page(EVENT_ORDERS), context.obj.api()
+    listing.check_customer(api, customer, asked)
 
-    def look(page: Page) -> listing.Lines:
-        return list_events(site, job_id, customer=customer, page=page)
+    def look(page: Page) -> Sequence[Event]:
+        found: list[Event] = api.events(job_id, customer=customer, page=page)
+        return found
 
     found = look(page)
     shown = found[-(asked.limit or 0) :]

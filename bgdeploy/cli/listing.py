@@ -16,7 +16,7 @@ from bgdeploy.cli.output import Table
 from bgdeploy.clock import iso, wall
 
 if TYPE_CHECKING:
-    from bgdeploy.site import Site
+    from bgdeploy.service.api import Deployments
 
 Lines = Sequence[Any]  # results, each with an ``id`` where they have pages
 Draw = Callable[[Lines, bool], Table]  # lines, and whether there are more
@@ -78,19 +78,15 @@ def _picture(table: Table, every: float) -> Any:
     return Text.from_ansi("\n".join([head, *output.lines(table, on_terminal=True)]))
 
 
-def check_customer(site: Site, customer: str | None, asked: Asked) -> None:
+def check_customer(api: Deployments, customer: str | None, asked: Asked) -> None:
     """Say so where people ask for a customer that does not exist; scripts get an empty list, as for a new one."""
-    from bgdeploy.service.asking import check_customer as check
-
     if customer is not None and not asked.as_json:
-        check(site, customer)
+        api.check_customer(customer)
 
 
-def tell_absence(site: Site) -> None:
+def tell_absence(api: Deployments) -> None:
     """Say on stderr that nobody works, which no listing would show: all in it stands still."""
-    from bgdeploy.service.idleness import find_absence
-
-    if said := find_absence(site):
+    if said := api.absence():
         typer.echo(f"warning: {said}", err=True)
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from bgdeploy.clock import iso, since
-from bgdeploy.errors import ConfigError, TargetError
+from bgdeploy.errors import ConfigError, NotFound, Refused, TargetError
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.cancel import CODE
-from bgdeploy.jobs.rows import Row, customers, get_customer, jobs
+from bgdeploy.jobs.rows import Row, customers, databases, get_customer, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.alias import settle
 from bgdeploy.pipeline.moves import find_way_back
 from bgdeploy.service.results import Customer, Database, Failure
 from bgdeploy.site import Site
 
+CHOICES = 5  # databases that a refusal names
+LOOK = "See: bgdeploy customers"  # the cure of a refusal that knows no better one
 _NEWER = jobs.alias("newer")
 # What failed, was not cancelled, and is the newest of its customer: its latest delivery is not served.
 _FAILED = sa.select(jobs.c.customer, jobs.c.id, jobs.c.timestamp, jobs.c.error, jobs.c.error_code).where(
@@ -48,19 +52,25 @@ def list_customers(site: Site) -> list[Customer]:
     ]
 
 
-def list_databases(site: Site, customer: str | None = None) -> list[Database]:
-    """Return every database that is not dropped yet, or those of one customer, newest first; asks no target."""
+def list_databases(site: Site, customer: str | None = None, *, dropped: bool = False) -> list[Database]:
+    """Return the databases of one customer or of all, newest first, with those that were dropped; asks no target."""
+    newest = (databases.c.timestamp.desc(), databases.c.build.desc(), databases.c.created_at.desc())
+    gone = sa.select(databases).where(databases.c.dropped_at.is_not(None)).order_by(*newest)
+    if customer is not None:
+        gone = gone.where(databases.c.customer == customer)
     with site.store.read() as connection:
         owners = connection.execute(sa.select(customers).order_by(customers.c.name)).mappings().all()
         kept = lineage.kept_databases(connection, customer)
-    mine: dict[str, list[Row]] = {}
+        over = connection.execute(gone).mappings().all() if dropped else ()
+    mine: dict[str, tuple[list[Row], list[Row]]] = {owner["name"]: ([], []) for owner in owners}
     for row in kept:
-        mine.setdefault(row["customer"], []).append(row)
-    found = (_show_databases(owner, mine[owner["name"]]) for owner in owners if owner["name"] in mine)
-    return [one for some in found for one in some]
+        mine[row["customer"]][0].append(row)
+    for row in over:
+        mine[row["customer"]][1].append(row)
+    return [one for owner in owners for one in _show_databases(owner, *mine[owner["name"]])]
 
 
-def _show_databases(owner: Row, kept: Sequence[Row]) -> list[Database]:
+def _show_databases(owner: Row, kept: Sequence[Row], over: Sequence[Row]) -> list[Database]:
     standby, candidate = _name(lineage.standby(owner, kept)), _name(lineage.candidate(kept))
     same = ("name", "customer", "timestamp", "build", "counts")
     return [
@@ -76,8 +86,9 @@ def _show_databases(owner: Row, kept: Sequence[Row]) -> list[Database]:
             pinned=row["pinned_at"] is not None,
             bad=None if row["bad_at"] is None else row["bad_why"] or "no reason was given",
             dropping=None if row["drop_at"] is None else row["drop_why"] or "no reason was given",
+            dropped_at=iso(row["dropped_at"]),
         )
-        for row in kept
+        for row in (*kept, *over)
     ]
 
 
@@ -182,6 +193,21 @@ def choices(site: Site, name: str) -> list[tuple[str, str]]:
         if row["verified_at"] is not None and row["drop_at"] is None and row["name"] in there
     ]
     return [(row["name"], _role(row, standby)) for row in whole if row["name"] != owner["live"]]
+
+
+@contextmanager
+def naming_choices(site: Site, name: str, to: str | None) -> Iterator[None]:
+    """Let a refusal that knows no cure of its own name the databases that the alias can be moved to."""
+    try:
+        yield
+    except (Refused, NotFound) as error:
+        found = [(database, what) for database, what in choices(site, name) if database != to]
+        if not found or error.cure != LOOK:
+            raise
+        command = f"bgdeploy switch {shlex.quote(name)} --to"
+        lines = [f"{command} {database}  ({what})" for database, what in found[:CHOICES]]
+        cure = "\n    ".join(["By hand it can be moved to:", *lines])
+        raise type(error)(error.what, kept=error.kept, cure=cure) from error
 
 
 def _role(row: Row, standby: str | None) -> str:

@@ -8,12 +8,12 @@ named like a word of Python ends with ``_``, and its key does not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from bgdeploy.finding import Finding as Finding
 from bgdeploy.jobs.states import State
-from bgdeploy.plain import plain
+from bgdeploy.plain import NOT_SHOWN, plain
 
 Mark = Literal["live", "standby", "bad", "pinned", "cancelled"]
 Counts = dict[str, dict[str, int]]  # {"labels": {name: rows}, "types": {name: rows}}
@@ -246,7 +246,7 @@ class Customer(_Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Database(_Result):
-    """A database that bgdeploy owns and has not dropped, as the job table has it: no target is asked.
+    """A database that bgdeploy owns, or has dropped, as the job table has it: no target is asked.
 
     ``dropping`` says why it is to be dropped, where it is; ``bad`` why a person called it bad, where one did.
     """
@@ -265,6 +265,7 @@ class Database(_Result):
     pinned: bool
     bad: str | None
     dropping: str | None
+    dropped_at: str | None
     counts: Counts | None
 
 
@@ -294,6 +295,15 @@ class Hold(_Result):
 
     customer: str
     paused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pinned(_Result):
+    """Whether a database is pinned now."""
+
+    customer: str
+    database: str
+    pinned: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,6 +345,67 @@ class ScanReport(_Result):
     skipped: list[Named]
     failed: list[Named]
     errors: list[Named]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place(_Result):
+    """A row of a file; the first has number 1."""
+
+    file: str
+    row: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offender(_Result):
+    """One id that does not fit, None for none at all, the first places where it stands, and how many more there are."""
+
+    id: str | int | None
+    places: list[Place]
+    more: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misfit(_Result):
+    """All rows of one label, or of one end of a relationship table, with one problem.
+
+    ``rows`` counts those to be changed, ``ids`` are distinct. For people, and in no JSON answer: ``said`` is the
+    sentence, ``told`` a line for each of the first ids and one that counts the rest.
+    """
+
+    kind: str
+    table: str
+    problem: str
+    rows: int
+    ids: int
+    first: list[Offender]
+    said: str = field(default="", metadata=NOT_SHOWN)
+    told: tuple[str, ...] = field(default=(), metadata=NOT_SHOWN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offenders(_Result):
+    """What does not fit in a job's snapshot; ``folder`` is what the files' names are relative to."""
+
+    job: int
+    customer: str
+    timestamp: int
+    folder: str
+    rows: int
+    findings: list[Misfit]
+    output: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting(_Result):
+    """One look at a snapshot that is waited for. ``share`` of its rows is loaded, from 0 to 1, while it loads.
+
+    ``warning`` is said once: that there is no job table yet, or that nobody scans and loads.
+    """
+
+    waited_seconds: float
+    why: str
+    share: float | None
+    warning: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

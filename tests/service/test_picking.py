@@ -110,7 +110,7 @@ def test_events_are_the_newest_and_oldest_first(site: Site) -> None:
 
     with opened(site.store, Actor.OPERATOR) as tx:
         for name in ("a", "b", "a", "b", "a"):
-            tx.say("customer.resumed", customer=name)
+            tx.say("customer.resumed", customer=name, by="a test")
     assert [event.id for event in list_events(site, limit=3)] == [3, 4, 5]
     assert [event.id for event in list_events(site, page=Page(limit=2, sort="-at", before=3))] == [1, 2]
     assert [event.id for event in list_events(site, customer="b")] == [2, 4]
