@@ -14,9 +14,9 @@ from bgdeploy.cli.output import Table
 from bgdeploy.cli.tables import GAP, Shape
 from bgdeploy.jobs.states import State
 from bgdeploy.service.results import Group, Progress, Span, Story
-from bgdeploy.service.timeline import WIDTH, draw
 from bgdeploy.snapshots.source import tell_positions
 
+WIDTH = 40  # characters of the drawing
 _APART = ("tables", "events", "timeline", "progress", "proof", "by_position")
 
 
@@ -61,6 +61,18 @@ def _print_timeline(spans: Sequence[Span]) -> None:
     if rows:
         output.print_it(Table(columns, rows, empty="", shape=Shape(spare=("since",))))
         print()
+
+
+def draw(lengths: Sequence[tuple[float, bool]], width: int = WIDTH) -> list[str]:
+    """Return a bar for each (seconds, work) in turn, on one scale: hollow for waiting, solid for work, never none."""
+    whole = max(sum(seconds for seconds, _ in lengths), 0.001)
+    bars, start = [], 0.0
+    for seconds, work in lengths:
+        before = min(width - 1, round(start * width / whole))
+        size = min(width - before, max(1, round(seconds * width / whole)))
+        bars.append(" " * before + ("█" if work else "░") * size)
+        start += seconds
+    return bars
 
 
 def _room(cells: Sequence[Sequence[str]]) -> int:

@@ -6,11 +6,12 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
+from bgdeploy.cli.job_page import draw
 from bgdeploy.config import load_settings
 from bgdeploy.jobs.rows import events
 from bgdeploy.service.customers import list_customers
 from bgdeploy.service.doctor.workers import find_last_scan
-from bgdeploy.service.timeline import Span, draw, spans
+from bgdeploy.service.timeline import Span, spans
 from bgdeploy.service.views import find_job
 from bgdeploy.site import open_site
 from tests.house import House
