@@ -1,4 +1,4 @@
-"""bgdeploy: blue/green deployment of whole graphs. ``connect`` reads what is live."""
+"""bgdeploy: blue/green deployment of whole graphs. ``connect`` reads what is live, ``open`` shows and steers it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
+    from bgdeploy.service.api import Deployments
     from bgdeploy.targets.ladybug import Reader
 
-__all__ = ["connect"]
+__all__ = ["connect", "open"]
+
+
+def open(config: str | Path | None = None, **overrides: Any) -> Deployments:  # noqa: A001 - bgdeploy.open reads well
+    """Return an installation to look at and to steer: its jobs, customers and databases, and every verb of the commands.
+
+    The configuration is found as the commands find it, read at the first use, and kept; ``overrides`` are settings with
+    ``__`` for the dot, such as ``orchestrator__keep_databases=3``. Nothing needs to be closed.
+    """
+    from bgdeploy.service.api import Deployments
+
+    return Deployments(config, {name.replace("__", "."): value for name, value in overrides.items()})
 
 
 def connect(customer: str, *, config: str | Path | None = None) -> Reader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import overload
 
 Clock = Callable[[], float]  # seconds since 1970, UTC
 
@@ -17,6 +18,10 @@ def since(start: float, now: float) -> float:
     return max(0.0, now - start)
 
 
+@overload
+def iso(seconds: float) -> str: ...
+@overload
+def iso(seconds: None) -> None: ...
 def iso(seconds: float | None) -> str | None:
     """Return ``2026-01-31T12:00:00Z`` for seconds since 1970; None stays None."""
     if seconds is None:

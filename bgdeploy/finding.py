@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from bgdeploy.plain import NOT_SHOWN
 
 Verdict = Literal["ok", "warning", "error", "unknown"]
 # What a check makes for a moment begins so; one that is killed may leave it.
@@ -25,8 +27,8 @@ class Finding:
     verdict: Verdict
     what: str
     cure: str = ""
-    is_command: bool = False
-    is_consequence: bool = False
+    is_command: bool = field(default=False, metadata=NOT_SHOWN)
+    is_consequence: bool = field(default=False, metadata=NOT_SHOWN)
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,8 @@ EVENTS: dict[str, tuple[int, str]] = {
         "{database} is not as it was verified, somebody wrote to it while it was live, and {customer} goes back "
         "to that: {changed} rows",
     ),
-    "customer.paused": (logging.WARNING, "{customer} is paused: {why}"),
-    "customer.resumed": (logging.INFO, "{customer} is resumed"),
+    "customer.paused": (logging.WARNING, "{customer} is paused by {by}: {why}"),
+    "customer.resumed": (logging.INFO, "{customer} is resumed by {by}"),
     "customer.removed": (
         logging.WARNING,
         "{customer} was removed by {by}: {why}; its jobs end, its databases go",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from typing import Any
 
+NOT_SHOWN = {"not shown": True}  # metadata of a dataclass's field that is for people, and in no JSON
 LONGEST = 2_000  # characters of a reason or an error where it is kept, logged or listed
 _STEERING = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])?"
@@ -46,6 +48,7 @@ def plain(value: Any) -> Any:
 
     NaN and the infinities become the texts ``NaN``, ``Infinity`` and ``-Infinity``, bytes ``0x...``, moments ISO 8601,
     spans of time ISO 8601 in seconds (``PT1.5S``); decimals, UUIDs and all else become text with every digit.
+    A dataclass becomes an object of its fields; one named like a word of Python ends with ``_``, and its key does not.
     """
     match value:
         case None | bool() | int() | str():
@@ -64,6 +67,12 @@ def plain(value: Any) -> Any:
             return {**_nature(value), **{_key(name): plain(one) for name, one in value.items()}}
         case list() | tuple() | set() | frozenset():
             return [plain(one) for one in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            one.name.removesuffix("_"): plain(getattr(value, one.name))
+            for one in fields(value)
+            if not one.metadata.get("not shown")
+        }
     if hasattr(value, "nodes") and hasattr(value, "relationships"):  # a path of Neo4j's driver
         return {"_NODES": plain(value.nodes), "_RELS": plain(value.relationships)}
     return str(value)

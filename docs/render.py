@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 
+import bgdeploy
+from bgdeploy import errors
 from bgdeploy.cli.app import app
-from bgdeploy.errors import ExitCode
+from bgdeploy.errors import BgdeployError, ExitCode
 from bgdeploy.jobs.states import TRANSITIONS, draw
+from bgdeploy.service import results
+from bgdeploy.service.api import Deployments, Page
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
@@ -28,6 +34,45 @@ def render_commands(page: str) -> str:
     command = typer.main.get_command(app)
     root = typer.Context(command, info_name="bgdeploy")
     return _between_marks(page, "\n".join([_exit_codes(), *_commands(root)]))
+
+
+def render_api(page: str) -> str:
+    """Return the page with every verb of the API, every result and every error."""
+    shown = [Page, *vars(results).values()]
+    kinds = [one for one in shown if is_dataclass(one) and not one.__name__.startswith("_")]
+    raised = [
+        one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, BgdeployError)
+    ]
+    head = [f"## `bgdeploy.open`\n\n{_text(bgdeploy.open)}\n", f"## Verbs\n\n{_text(Deployments)}\n"]
+    results_ = [
+        "## Results\n",
+        *(f"- **{one.__name__}**: {_text(one)} {_fields(one)}".replace("\n\n", " ") for one in kinds),
+    ]
+    errors_ = ["\n## Errors\n\nEach has `code`, `what` failed, what was `kept`, and the `cure`.\n"]
+    errors_ += ["| error | code | it means |", "|---|---|---|"]
+    errors_ += [f"| {one.__name__} | {one.code} | {_text(one).partition(chr(10))[0]} |" for one in raised]
+    return _between_marks(page, "\n".join([*head, *_verbs(), *results_, *errors_]) + "\n")
+
+
+def _verbs() -> Iterator[str]:
+    for name, verb in vars(Deployments).items():
+        if name.startswith("_") or not inspect.isfunction(verb):
+            continue
+        shown = str(inspect.signature(verb)).replace("(self, ", "(").replace("(self)", "()").replace("'", "")
+        shown = re.sub(r"<function .*?<lambda> at 0x[0-9a-f]+>", "...", shown)
+        yield f"### `{name}`\n\n```python\n{name}{shown}\n```\n\n{_text(verb)}\n"
+
+
+def _text(one: Any) -> str:
+    return _prose(inspect.getdoc(one)).replace("``", "`")
+
+
+def _fields(kind: Any) -> str:
+    named = [one.name.removesuffix("_") for one in fields(kind) if not one.metadata.get("not shown")]
+    inherited = [base for base in kind.__bases__ if is_dataclass(base) and not base.__name__.startswith("_")]
+    own = named[sum(len(fields(base)) for base in inherited) :]
+    all_of = "".join(f"all of {base.__name__}, " for base in inherited)
+    return f"Fields: {all_of}{', '.join(f'`{name}`' for name in own)}."
 
 
 def _between_marks(page: str, made: str) -> str:
@@ -82,6 +127,7 @@ def _options(context: Any) -> str:
 PAGES: Mapping[str, Callable[[str], str]] = {
     "state-machine.md": render_states,
     "cli.md": render_commands,
+    "api.md": render_api,
 }
 
 

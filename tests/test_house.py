@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,30 @@ def test_imports_run_one_way_and_files_can_be_read_in_one_sitting(path: Path) ->
         allowed = {"targets": {"snapshots"}}.get(place, set())
         assert not used & ({*LAYERS, *BASE} - {place} - allowed)
     assert len(path.read_text().splitlines()) <= 900
+
+
+def _names(path: Path) -> Iterator[str]:
+    """Every module of ours that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            yield from (f"{module}.{one.name}" for one in node.names)
+
+
+RUNNERS = {  # commands that are the service themselves
+    "run.py": ("bgdeploy.service.serve.", "bgdeploy.service.run_once.", "bgdeploy.service.shutdown."),
+    "live.py": ("bgdeploy.service.loads.", "bgdeploy.jobs.progress."),
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cli").glob("*.py")), ids=lambda path: path.name)
+def test_a_command_calls_the_api_and_nothing_below_it(path: Path) -> None:
+    below = ("bgdeploy.service", "bgdeploy.pipeline", "bgdeploy.jobs")
+    may = ("bgdeploy.service.api.", "bgdeploy.service.results.", "bgdeploy.jobs.states.State")
+    used = {name for name in _names(path) if name.startswith(below)}
+    assert {name for name in used if not name.startswith((*may, *RUNNERS.get(path.name, ())))} == set()
 
 
 COMMANDS = [

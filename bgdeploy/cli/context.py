@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from bgdeploy.config import Settings
-    from bgdeploy.errors import StoreError
+    from bgdeploy.service.api import Deployments
     from bgdeploy.site import Site
 
 
@@ -31,38 +30,21 @@ class Given:
         named = {key.replace("__", "."): value for key, value in more.items() if value is not None}
         return load_settings(self.config, {**self.overrides, **named})
 
-    def site(self, *, makes: bool = False, **more: Any) -> Site:
-        """Open job table and target; a command that only looks, or changes what is there, makes none."""
-        return self._open(self.settings(**more), makes=makes, urgent=False)
+    def api(self) -> Deployments:
+        """What every command asks and acts through; it opens job table and target when a verb needs them."""
+        from bgdeploy.garbage import take_up
+        from bgdeploy.service.api import Deployments
 
-    def urgent_site(self) -> Site:
-        """Like ``site``, for a command that moves an alias: on a full disk it may have the reserve."""
-        return self._open(self.settings(), makes=False, urgent=True)
+        take_up()
+        return Deployments(self.config, self.overrides)
 
-    def _open(self, settings: Settings, *, makes: bool, urgent: bool) -> Site:
+    def site(self, **more: Any) -> Site:
+        """Open job table and target for a command that works itself: it makes the job table where there is none."""
         from bgdeploy.garbage import take_up
         from bgdeploy.site import open_site
 
         take_up()
-        if not makes and not settings.database_path.exists():
-            raise self._no_table(settings)
-        return open_site(settings, urgent=urgent)
-
-    def is_configured(self) -> bool:
-        """True where a configuration file is named, or lies in this folder."""
-        from bgdeploy.config import find_file
-
-        return find_file(self.config, os.environ) is not None
-
-    def _no_table(self, settings: Settings) -> StoreError:
-        from bgdeploy.errors import StoreError
-
-        what = f"There is no job table {settings.database_path}."
-        cure = "It is made by the first: bgdeploy serve, or bgdeploy run. If there was one before: bgdeploy doctor"
-        if not self.is_configured():
-            what += f" Nor is there a configuration in {Path.cwd()}."
-            cure = "Go to the folder of yours, or name it: bgdeploy --config FILE ... To begin here: bgdeploy init"
-        return StoreError(what, kept="Nothing was made.", cure=cure)
+        return open_site(self.settings(**more))
 
 
 def read_pairs(texts: Sequence[str]) -> dict[str, Any]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bgdeploy.cli import complete, listing, options, output
-from bgdeploy.cli.context import EXAMPLES, Given, whoami
+from bgdeploy.cli.context import EXAMPLES, whoami
 from bgdeploy.cli.options import AsJson, Asked, Name
 from bgdeploy.cli.output import Table
 from bgdeploy.cli.tables import Shape
 
 if TYPE_CHECKING:
-    from bgdeploy.targets.base import Rows
+    from bgdeploy.service.results import Customer
 
 CUSTOMER_STATES = ("live", "standby", "none", "paused", "failed", "trouble")
 NARROW = Shape(text=("rows", "notes"), spare=("rows", "data age", "standby"))
@@ -72,20 +73,20 @@ def customers(
 
 
 def _customers(context: typer.Context, states: list[str], text: str, asked: Asked) -> None:
-    from bgdeploy.service.customers import capacity_warning, list_customers
-    from bgdeploy.service.picking import CUSTOMER_ORDERS, pick_customers
+    from bgdeploy.service.api import CUSTOMER_ORDERS
 
     for state in states:
         options.one_of(state, CUSTOMER_STATES, "--state")
     by = options.order(asked.sort, asked.reverse, CUSTOMER_ORDERS)
-    site = context.obj.site()
-    warning = capacity_warning(site)
+    api = context.obj.api()
+    warning = api.capacity_warning()
     if warning:
         typer.echo(f"warning: {warning}", err=True)
-    listing.tell_absence(site)
+    listing.tell_absence(api)
 
-    def look() -> listing.Lines:
-        return pick_customers(list_customers(site), states=states, text=text, sort=by)
+    def look() -> Sequence[Customer]:
+        found: list[Customer] = api.customers(states=states, text=text, sort=by)
+        return found
 
     listing.show(look, lambda found, more: _table(context, found, more), asked)
 
@@ -101,40 +102,40 @@ def _table(context: typer.Context, found: listing.Lines, more: bool) -> Table:
 
 def _hints(found: listing.Lines) -> list[str]:
     """The commands that help where something is wrong or waits."""
-    troubled = [one for one in found if one["trouble"]]
-    unknown = [one["trouble"] for one in troubled if one["trouble_code"] == "unknown"]
+    troubled = [one for one in found if one.trouble]
+    unknown = [str(one.trouble) for one in troubled if one.trouble_code == "unknown"]
     if unknown:  # the same for all, and said once
         return [unknown[0], "where the target is looked for: bgdeploy config"]
     hints = [
         "trouble: a running bgdeploy serve puts an alias back at its next scan; from a database that is gone: "
         'bgdeploy rollback <customer> --reason "..."'
     ]
-    failed = [f"why it failed: bgdeploy jobs show {one['failed']['job']}" for one in found if one["failed"]]
+    failed = [f"why it failed: bgdeploy jobs show {one.failed.job}" for one in found if one.failed]
     waiting = [
-        f"what waits, and why: bgdeploy jobs list --customer {shlex.quote(one['customer'])}"
+        f"what waits, and why: bgdeploy jobs list --customer {shlex.quote(one.customer)}"
         for one in found
-        if one["candidate"]
+        if one.candidate
     ]
     return (hints if troubled else []) + failed[:1] + waiting[:1]
 
 
-def _row(one: dict[str, Any]) -> tuple[Any, ...]:
-    counts = one["counts"] or {}
+def _row(one: Customer) -> tuple[Any, ...]:
+    counts = one.counts or {}
     relationships = sum(counts.get("types", {}).values())
     labels = ", ".join(f"{name} {rows:,}" for name, rows in sorted(counts.get("labels", {}).items())[:4])
     rows = f"{labels}; {relationships:,} relationships" if counts else ""
-    trouble = "unknown" if one["trouble_code"] == "unknown" else one["trouble"]
+    trouble = "unknown" if one.trouble_code == "unknown" else one.trouble
     notes = [f"TROUBLE: {trouble}"] if trouble else []
-    notes += [f"alias: {one['alias']}"] if one["alias"] != one["customer"] else []
-    notes += ["removed"] if one["removed"] else ["paused"] if one["paused"] else []
-    undecided = one["undecided"]
+    notes += [f"alias: {one.alias}"] if one.alias != one.customer else []
+    notes += ["removed"] if one.removed else ["paused"] if one.paused else []
+    undecided = one.undecided
     notes += [f"waits for a decision: bgdeploy jobs show {undecided}"] if undecided is not None else []
-    notes += [f"newest FAILED: {one['failed']['timestamp']}"] if one["failed"] else []
-    notes += [f"bad: {name}" for name in one["rolled_back"]]
-    notes += [f"pinned: {name}" for name in one["pinned"]]
-    age = output.ago(one["snapshot_age_seconds"])
-    slots = (one["live"] or "-", age, one["standby"] or "-", one["candidate"] or "-")
-    return one["customer"], *slots, rows, "; ".join(notes)
+    notes += [f"newest FAILED: {one.failed.timestamp}"] if one.failed else []
+    notes += [f"bad: {name}" for name in one.rolled_back]
+    notes += [f"pinned: {name}" for name in one.pinned]
+    age = output.ago(one.snapshot_age_seconds)
+    slots = (one.live or "-", age, one.standby or "-", one.candidate or "-")
+    return one.customer, *slots, rows, "; ".join(notes)
 
 
 def remove(
@@ -154,22 +155,17 @@ def remove(
 
 
 def _remove(context: typer.Context, customer: str, reason: str, yes: bool) -> None:
-    from bgdeploy.pipeline import leave
-
-    site = context.obj.urgent_site() if yes else context.obj.site()
-    goes = leave.remove(site, customer, why=reason, by=whoami()) if yes else leave.look(site, customer)
+    goes = context.obj.api().remove(customer, who=whoami(), why=reason, dry_run=not yes)
     live = f"the alias {goes.alias}, which readers use ({goes.live})" if goes.live else "no alias"
     print(
         f"{'goes' if yes else 'would go'}: {live}; {goes.jobs} jobs that are not over; {len(goes.databases)} databases"
     )
     for name in goes.databases:
         print(f"  {name}")
-    folder = site.settings.dataset.base_path / customer
-    print(f"stays: the snapshots in {folder}, and the history")
+    print(f"stays: the snapshots in {goes.folder}, and the history")
     if yes:
-        grace = site.settings.orchestrator.drop_grace_seconds
         print(
-            f"its databases are dropped after {grace:g} s by a running bgdeploy serve or work, or by: bgdeploy run"
+            f"its databases are dropped after {goes.grace_seconds:g} s by a running bgdeploy serve or work, or by: bgdeploy run"
         )
         print(f"to take it back once they are gone: bgdeploy resume {shlex.quote(customer)}")
     else:
@@ -191,25 +187,14 @@ def query(
     output.guarded(lambda: _query(context, customer, cypher, as_json))
 
 
-def _ask(given: Given, customer: str, cypher: str) -> Rows:
-    from bgdeploy.errors import StoreError
-    from bgdeploy.service.asking import ask, ask_without_table
-
-    try:
-        return ask(given.site(), customer, cypher)
-    except StoreError as error:
-        rows = ask_without_table(given.settings(), customer, cypher)
-        if rows is None:
-            raise
-        typer.echo(f"warning: {error}", err=True)
-        return rows
-
-
 def _query(context: typer.Context, customer: str, cypher: str, as_json: bool) -> None:
     from bgdeploy.cli.stoppable import stoppable
     from bgdeploy.cli.values import show
 
-    rows = stoppable(lambda: _ask(context.obj, customer, cypher))
+    answer = stoppable(lambda: context.obj.api().query(customer, cypher))
+    if answer.warning:
+        typer.echo(f"warning: {answer.warning}", err=True)
+    rows = answer.rows
     if as_json:
         output.print_json(rows)
         return

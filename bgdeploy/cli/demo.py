@@ -16,10 +16,9 @@ from typing import Any
 
 from bgdeploy.cli import output
 from bgdeploy.clock import monotonic, wall
-from bgdeploy.config import load_settings
 from bgdeploy.errors import BgdeployError, ExitCode
-from bgdeploy.service import customers, views
-from bgdeploy.site import Site, open_site
+from bgdeploy.service.api import Deployments
+from bgdeploy.service.results import Job
 from bgdeploy.snapshots.generate import write_snapshot
 
 # The loading process stops itself after its first group, so that the kill always falls inside the load.
@@ -88,33 +87,34 @@ def _remove(folder: Path) -> None:
 def _play(folder: Path, rows: int, *, keep: bool) -> int:
     config = folder / "config.yaml"
     config.write_text(_CONFIG, encoding="utf-8")
-    site = open_site(load_settings(config))
+    api = Deployments(config)
+    api.init()
     base = int(wall()) - 1000
     service = _start(folder)
     stop, reads = Event(), {drop.customer: Reads() for drop in FIRST}
     readers: list[Thread] = []
     try:
         print("1. three customers drop their first snapshot")
-        _drop(site, FIRST, base, rows)
-        _await(site, lambda jobs: sum(job["state"] == "switched" for job in jobs) == 3, service)
-        readers = [_read_on(site, customer, reads[customer], stop) for customer in reads]
+        _drop(api, FIRST, base, rows)
+        _await(api, lambda jobs: sum(job.state == "switched" for job in jobs) == 3, service)
+        readers = [_read_on(api, customer, reads[customer], stop) for customer in reads]
         print("2. a larger one follows, and the service is killed in the middle of loading it (kill -9)")
         service = _restart(service, folder, HELD)
-        _drop(site, [VICTIM], base, rows)
-        _await(site, _is_half_loaded, service)
+        _drop(api, [VICTIM], base, rows)
+        _await(api, _is_half_loaded, service)
         os.kill(service.pid, signal.SIGKILL)
         service.wait()
         print("3. it is started again; more snapshots arrive, one of them broken on purpose")
         service = _start(folder)
-        _drop(site, REST, base, rows)
-        _await(site, lambda jobs: _is_over(site, jobs), service)
+        _drop(api, REST, base, rows)
+        _await(api, lambda jobs: _is_over(api, jobs), service)
     finally:
         stop.set()
         for reader in readers:
             reader.join()
         service.send_signal(signal.SIGTERM)
         service.wait()
-    return _report(site, reads, keep=keep)
+    return _report(api, reads, keep=keep)
 
 
 def _restart(service: subprocess.Popen[bytes], folder: Path, failpoint: str) -> subprocess.Popen[bytes]:
@@ -130,10 +130,10 @@ def _start(folder: Path, failpoint: str = "") -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environ)
 
 
-def _drop(site: Site, drops: tuple[Drop, ...] | list[Drop], base: int, rows: int) -> None:
+def _drop(api: Deployments, drops: tuple[Drop, ...] | list[Drop], base: int, rows: int) -> None:
     for drop in drops:
         write_snapshot(
-            site.settings.dataset.base_path,
+            api.settings.dataset.base_path,
             drop.customer,
             base + drop.number,
             rows=int(rows * drop.share),
@@ -142,7 +142,7 @@ def _drop(site: Site, drops: tuple[Drop, ...] | list[Drop], base: int, rows: int
         )
 
 
-def _await(site: Site, done: Callable[[list[views.View]], bool], service: subprocess.Popen[bytes]) -> None:
+def _await(api: Deployments, done: Callable[[list[Job]], bool], service: subprocess.Popen[bytes]) -> None:
     """Show progress until ``done``; a service that died or time that ran out is an error."""
     from rich.live import Live
 
@@ -150,7 +150,7 @@ def _await(site: Site, done: Callable[[list[views.View]], bool], service: subpro
     pause = Event()
     with Live(refresh_per_second=8, transient=True) as live:
         while True:
-            jobs = views.list_jobs(site)
+            jobs = api.jobs()
             live.update(_picture(jobs) if sys.stdout.isatty() else "")
             if done(jobs):
                 return
@@ -161,7 +161,7 @@ def _await(site: Site, done: Callable[[list[views.View]], bool], service: subpro
             pause.wait(0.02)
 
 
-def _picture(jobs: list[views.View]) -> Any:
+def _picture(jobs: list[Job]) -> Any:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -169,45 +169,45 @@ def _picture(jobs: list[views.View]) -> Any:
     for name in ("customer", "snapshot", "state", "rows", ""):
         table.add_column(name)
     for job in reversed(jobs):
-        expected, confirmed = job["rows_expected"] or 1, job["rows_confirmed"]
+        expected, confirmed = job.rows_expected or 1, job.rows_confirmed
         bar = ProgressBar(total=expected, completed=confirmed, width=30)
-        table.add_row(job["customer"], str(job["timestamp"]), job["state"], f"{confirmed:,}", bar)
+        table.add_row(job.customer, str(job.timestamp), job.state, f"{confirmed:,}", bar)
     return table
 
 
-def _is_half_loaded(jobs: list[views.View]) -> bool:
+def _is_half_loaded(jobs: list[Job]) -> bool:
     """The victim is loading and at least one group of it is committed."""
-    known = [job for job in jobs if job["customer"] == VICTIM.customer]
+    known = [job for job in jobs if job.customer == VICTIM.customer]
     if len(known) < VICTIM.number:
         return False
-    victim = max(known, key=lambda job: int(job["timestamp"]))
-    return bool(victim["state"] == "loading" and victim["rows_confirmed"] > 0)
+    victim = max(known, key=lambda job: int(job.timestamp))
+    return bool(victim.state == "loading" and victim.rows_confirmed > 0)
 
 
-def _is_over(site: Site, jobs: list[views.View]) -> bool:
+def _is_over(api: Deployments, jobs: list[Job]) -> bool:
     expected = len(FIRST) + 1 + len(REST)
-    ended = all(job["state"] in ("switched", "cleaned", "failed") for job in jobs)
-    settled = all(one["standby"] and not one["candidate"] for one in customers.list_customers(site))
+    ended = all(job.state in ("switched", "cleaned", "failed") for job in jobs)
+    settled = all(one.standby and not one.candidate for one in api.customers())
     return len(jobs) == expected and ended and settled
 
 
-def _read_on(site: Site, customer: str, reads: Reads, stop: Event) -> Thread:
+def _read_on(api: Deployments, customer: str, reads: Reads, stop: Event) -> Thread:
     def loop() -> None:
         while not stop.is_set():
-            _read(site, customer, reads)
+            _read(api, customer, reads)
 
     thread = Thread(target=loop, name=f"reader-{customer}", daemon=True)
     thread.start()
     return thread
 
 
-def _read(site: Site, customer: str, reads: Reads) -> None:
+def _read(api: Deployments, customer: str, reads: Reads) -> None:
     """One read as a client makes it: open what the alias points at, count, compare with what was verified."""
     from bgdeploy.targets.ladybug import open_reader
 
     reads.made += 1
     try:
-        with open_reader(site.settings.target_settings(), customer) as reader:
+        with open_reader(api.settings.target_settings(), customer) as reader:
             nodes = reader.query("MATCH (n) RETURN count(*) AS n")[0]["n"]
             edges = reader.query("MATCH ()-[r]->() RETURN count(*) AS n")[0]["n"]
             database = reader.database
@@ -215,30 +215,28 @@ def _read(site: Site, customer: str, reads: Reads) -> None:
         reads.failed += 1
         reads.last_error = str(error)
         return
-    reads.mixed += (nodes, edges) != _verified(site, database)
+    reads.mixed += (nodes, edges) != _verified(api, customer, database)
     if not reads.seen or reads.seen[-1] != database:
         reads.seen.append(database)
 
 
-def _verified(site: Site, database: str) -> tuple[int, int]:
-    from bgdeploy.jobs.rows import get_database
-
-    with site.store.read() as connection:
-        counts = get_database(connection, database)["counts"]
+def _verified(api: Deployments, customer: str, database: str) -> tuple[int, int]:
+    found = next(one for one in api.databases(customer, dropped=True) if one.name == database)
+    counts = found.counts or {"labels": {}, "types": {}}
     return sum(counts["labels"].values()), sum(counts["types"].values())
 
 
-def _report(site: Site, reads: dict[str, Reads], *, keep: bool) -> int:
+def _report(api: Deployments, reads: dict[str, Reads], *, keep: bool) -> int:
     print("\nlive")
     columns = ("customer", "live", "standby", "reads", "failed", "mixed", "switches seen")
     rows = []
-    for one in customers.list_customers(site):
-        seen = reads[one["customer"]]
+    for one in api.customers():
+        seen = reads[one.customer]
         rows.append(
             (
-                one["customer"],
-                one["live"],
-                one["standby"],
+                one.customer,
+                one.live,
+                one.standby,
                 seen.made,
                 seen.failed,
                 seen.mixed,
@@ -246,12 +244,13 @@ def _report(site: Site, reads: dict[str, Reads], *, keep: bool) -> int:
             )
         )
     output.print_table(columns, rows, empty="nothing")
-    failed = views.list_jobs(site, states=["failed"])
+    failed = api.jobs(states=["failed"])
     print("\nfailed, and why")
     for job in failed:
-        error = job["error"] if keep else job["error"].partition(ONLY_WHILE_KEPT)[0]
-        print(f"  {job['customer']}/{job['timestamp']}: {error}")
-    resumed = _resumes(site)
+        said = job.error or ""
+        error = said if keep else said.partition(ONLY_WHILE_KEPT)[0]
+        print(f"  {job.customer}/{job.timestamp}: {error}")
+    resumed = _resumes(api)
     print("\nresumed after kill -9")
     for line in resumed:
         print(f"  {line}")
@@ -263,19 +262,21 @@ def _report(site: Site, reads: dict[str, Reads], *, keep: bool) -> int:
     return ExitCode.OK if whole else ExitCode.FAILED
 
 
-def _resumes(site: Site) -> list[str]:
+def _resumes(api: Deployments) -> list[str]:
     """Say of every interrupted load what was kept and what was still to do."""
     found = []
-    for job in views.list_jobs(site):
-        groups = views.find_job(site, job["id"])["tables"]
-        fences = sorted({group["confirmed_fence"] for group in groups if group["confirmed_fence"]})
+    for job in api.jobs():
+        groups = api.job(job.id).tables
+        fences = sorted({group.confirmed_fence for group in groups if group.confirmed_fence})
         if len(fences) < 2:
             continue
-        kept = [group for group in groups if group["confirmed_fence"] < fences[-1] or group["found"]]
-        again = sum(group["starts"] > 1 and not group["found"] for group in kept)
-        rows = sum(group["rows_confirmed"] for group in kept)
+        kept = [
+            group for group in groups if (group.confirmed_fence or fences[-1]) < fences[-1] or group.found
+        ]
+        again = sum(group.starts > 1 and not group.found for group in kept)
+        rows = sum(group.rows_confirmed for group in kept)
         found.append(
-            f"{job['database']}: {len(kept)} of {len(groups)} groups ({rows:,} rows) were kept, "
+            f"{job.database}: {len(kept)} of {len(groups)} groups ({rows:,} rows) were kept, "
             f"{again} of them loaded again; the rest was loaded by run {fences[-1]}"
         )
     return found

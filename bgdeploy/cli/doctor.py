@@ -52,17 +52,14 @@ def doctor(
 def _doctor(
     context: typer.Context, try_rights: bool, show: Callable[[Iterable[Finding]], Counter[str]]
 ) -> None:
-    from bgdeploy.service.doctor.examine import examine
-
-    verdicts = show(examine(context.obj.config, context.obj.overrides, try_rights=try_rights))
+    verdicts = show(context.obj.api().doctor(try_rights=try_rights))
     raise typer.Exit(ExitCode.FAILED if verdicts["error"] else ExitCode.OK)
 
 
 def _show_json(findings: Iterable[Finding]) -> Counter[str]:
-    keys = ("subject", "verdict", "what", "cure")
-    found = [{key: getattr(one, key) for key in keys} for one in findings]
+    found = list(findings)
     output.print_json(found)
-    return Counter(one["verdict"] for one in found)
+    return Counter(one.verdict for one in found)
 
 
 def _show_all(findings: Iterable[Finding]) -> Counter[str]:

@@ -34,9 +34,7 @@ def pin(context: typer.Context, customer: Name, database: Database = None) -> No
 
 
 def _pin(context: typer.Context, customer: str, database: str | None) -> None:
-    from bgdeploy.service import pins
-
-    name = pins.pin(context.obj.site(), customer, database, by=whoami())
+    name = context.obj.api().pin(customer, database, who=whoami()).database
     print(f"{name} is pinned; let it go with: bgdeploy unpin {shlex.quote(customer)} --database {name}")
 
 
@@ -46,9 +44,7 @@ def unpin(context: typer.Context, customer: Name, database: Database = None) -> 
 
 
 def _unpin(context: typer.Context, customer: str, database: str | None) -> None:
-    from bgdeploy.service import pins
-
-    name = pins.unpin(context.obj.site(), customer, database, by=whoami())
+    name = context.obj.api().unpin(customer, database, who=whoami()).database
     print(f"{name} is not pinned any more, and goes once newer ones are kept; see: bgdeploy customers")
 
 
@@ -65,9 +61,7 @@ def pause(
 
 
 def _pause(context: typer.Context, customer: str, reason: str) -> None:
-    from bgdeploy.pipeline import switch as stage
-
-    stage.pause(context.obj.site(), customer, why=reason)
+    context.obj.api().pause(customer, who=whoami(), why=reason)
     print(f"{customer} is paused; go on with: bgdeploy resume {shlex.quote(customer)}")
 
 
@@ -80,8 +74,6 @@ def resume(context: typer.Context, customer: Name) -> None:
 
 
 def _resume(context: typer.Context, customer: str) -> None:
-    from bgdeploy.pipeline.switch import resume
-
-    resume(context.obj.site(), customer)
+    context.obj.api().resume(customer, who=whoami())
     waiting = f"bgdeploy jobs list --customer {shlex.quote(customer)} --state queued --state loaded"
     print(f"{customer} goes on; what waits: {waiting}")

@@ -6,41 +6,42 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from bgdeploy.cli import output
 from bgdeploy.cli.output import Table
 from bgdeploy.cli.tables import GAP, Shape
 from bgdeploy.jobs.states import State
-from bgdeploy.service.hints import after_failure
-from bgdeploy.service.timeline import WIDTH, draw
+from bgdeploy.service.results import Group, Progress, Span, Story
 from bgdeploy.snapshots.source import tell_positions
 
+WIDTH = 40  # characters of the drawing
 _APART = ("tables", "events", "timeline", "progress", "proof", "by_position")
 
 
-def print_job(job: dict[str, Any]) -> None:
+def print_job(job: Story) -> None:
     """Print a job and the command that may come next."""
-    for key, value in job.items():
+    for key, value in ((one.name, getattr(job, one.name)) for one in fields(job)):
         if key not in _APART and value not in (None, False, []):
             print(f"{key:<16} {', '.join(value) if isinstance(value, list) else value}")
-    if job["proof"] is not None:
-        print(f"{'proof':<16} {tell_proof(job['proof'])}")
-    if job["by_position"]:
-        print(f"{'by position':<16} {tell_positions(job['by_position'])}")
+    if job.proof is not None:
+        print(f"{'proof':<16} {tell_proof(job.proof)}")
+    if job.by_position:
+        print(f"{'by position':<16} {tell_positions(job.by_position)}")
     print()
-    _print_timeline(job["timeline"])
-    if State(job["state"]) == State.LOADING:
-        _print_progress(job["progress"])
+    _print_timeline(job.timeline)
+    if job.state == State.LOADING:
+        _print_progress(job.progress)
     columns = ("group", "table", "joins", "files", "expected", "confirmed", "starts", "run")
-    rows = [_group_row(group) for group in job["tables"]]
+    rows = [_group_row(group) for group in job.tables]
     narrow = Shape(text=("joins",), spare=("starts", "files", "group"))
     output.print_it(Table(columns, rows, empty="Nothing is planned yet.", shape=narrow))
     print()
-    for event in job["events"]:
-        said = event["message"]
+    for event in job.events:
+        said = event.message
         # A long reason is read once.
-        print(f"{event['at']}  {said.replace(job['error'], 'see error') if job['error'] else said}")
+        print(f"{event.at}  {said.replace(job.error, 'see error') if job.error else said}")
     print(f"\n{_next_command(job)}")
 
 
@@ -56,15 +57,27 @@ def _was_complete(proof: dict[str, Any]) -> bool:
     return bool(proof["compared"] == "every value")
 
 
-def _print_timeline(spans: list[dict[str, Any]]) -> None:
+def _print_timeline(spans: Sequence[Span]) -> None:
     columns = ("time", "since", "took", "░ waiting  █ work")
-    cells = [(span["name"], span["from"], _took(span)) for span in spans]
-    lengths = [(span["seconds"], span["kind"] == "work") for span in spans]
+    cells = [(span.name, span.from_, _took(span)) for span in spans]
+    lengths = [(span.seconds, span.kind == "work") for span in spans]
     bars = draw(lengths, max(len(columns[-1]), _room([columns[:-1], *cells])))
     rows = [(*row, bar) for row, bar in zip(cells, bars, strict=True)]
     if rows:
         output.print_it(Table(columns, rows, empty="", shape=Shape(spare=("since",))))
         print()
+
+
+def draw(lengths: Sequence[tuple[float, bool]], width: int = WIDTH) -> list[str]:
+    """Return a bar for each (seconds, work) in turn, on one scale: hollow for waiting, solid for work, never none."""
+    whole = max(sum(seconds for seconds, _ in lengths), 0.001)
+    bars, start = [], 0.0
+    for seconds, work in lengths:
+        before = min(width - 1, round(start * width / whole))
+        size = min(width - before, max(1, round(seconds * width / whole)))
+        bars.append(" " * before + ("█" if work else "░") * size)
+        start += seconds
+    return bars
 
 
 def _room(cells: Sequence[Sequence[str]]) -> int:
@@ -75,21 +88,21 @@ def _room(cells: Sequence[Sequence[str]]) -> int:
     return min(WIDTH, shutil.get_terminal_size().columns - used)
 
 
-def _took(span: dict[str, Any]) -> str:
-    shown = output.ago(span["seconds"]) if span["seconds"] >= 60 else f"{span['seconds']:.1f} s"
-    return shown if span["to"] else f"{shown} so far"
+def _took(span: Span) -> str:
+    shown = output.ago(span.seconds) if span.seconds >= 60 else f"{span.seconds:.1f} s"
+    return shown if span.to else f"{shown} so far"
 
 
-def _print_progress(tables: list[dict[str, Any]]) -> None:
+def _print_progress(tables: Sequence[Progress]) -> None:
     columns = ("table", "rows", "of", "share", "rows/s", "left")
     rows = [
         (
-            one["table"],
-            f"{one['rows']:,}",
-            f"{one['expected']:,}",
-            f"{one['rows'] / (one['expected'] or 1):.0%}",
-            "" if one["rows_per_second"] is None else f"{one['rows_per_second']:,}",
-            "" if one["seconds_left"] is None else f"{one['seconds_left']:.0f} s",
+            one.table,
+            f"{one.rows:,}",
+            f"{one.expected:,}",
+            f"{one.rows / (one.expected or 1):.0%}",
+            "" if one.rows_per_second is None else f"{one.rows_per_second:,}",
+            "" if one.seconds_left is None else f"{one.seconds_left:.0f} s",
         )
         for one in tables
     ]
@@ -97,10 +110,10 @@ def _print_progress(tables: list[dict[str, Any]]) -> None:
     print()
 
 
-def _next_command(job: dict[str, Any]) -> str:
+def _next_command(job: Story) -> str:
     """What a person may do about a job in this state."""
-    name, number, database = job["customer"], job["id"], job["database"]
-    match State(job["state"]):
+    name, number, database = job.customer, job.id, job.database
+    match job.state:
         case State.DISCOVERED | State.QUEUED | State.LOADING:
             return f"to stop it: bgdeploy jobs cancel {number}"
         case State.LOADED:
@@ -108,23 +121,25 @@ def _next_command(job: dict[str, Any]) -> str:
         case State.SWITCHED:
             return f"what is live: bgdeploy customers; to keep it for good: bgdeploy pin {shlex.quote(name)} --database {database}"
         case State.FAILED:
-            return after_failure(job)
+            from bgdeploy.service.api import after_failure
+
+            return after_failure({"id": number, "error_code": job.error_code})
         case State.CLEANED:
             return f"to load it once more: bgdeploy retry {number} --reload"
 
 
-def _group_row(group: dict[str, Any]) -> tuple[Any, ...]:
-    joins = f"{group['source_label']} -> {group['target_label']}" if group["kind"] == "relationship" else ""
-    confirmed = f"{group['rows_confirmed']:,}" if group["confirmed_at"] else ""
-    run = f"{group['confirmed_fence']}{' found' if group['found'] else ''}" if group["confirmed_at"] else ""
-    files = len(group["files"])
+def _group_row(group: Group) -> tuple[Any, ...]:
+    joins = f"{group.source_label} -> {group.target_label}" if group.kind == "relationship" else ""
+    confirmed = f"{group.rows_confirmed:,}" if group.confirmed_at else ""
+    run = f"{group.confirmed_fence}{' found' if group.found else ''}" if group.confirmed_at else ""
+    files = len(group.files)
     return (
-        group["number"],
-        group["name"],
+        group.number,
+        group.name,
         joins,
         files,
-        f"{group['rows_expected']:,}",
+        f"{group.rows_expected:,}",
         confirmed,
-        group["starts"],
+        group.starts,
         run,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,8 @@ from bgdeploy.errors import CODES
 from bgdeploy.jobs.states import State
 
 if TYPE_CHECKING:
-    from bgdeploy.service.picking import Page
+    from bgdeploy.service.api import Page
+    from bgdeploy.service.results import Event, Job
 
 FOLLOWED = 1000  # events told at one look
 _LEFT = {
@@ -103,20 +105,19 @@ def list_jobs(
 
 
 def _list(context: typer.Context, wanted: dict[str, Any], asked: Asked) -> None:
-    from bgdeploy.service.picking import JOB_ORDERS
-    from bgdeploy.service.views import list_jobs as find
+    from bgdeploy.service.api import JOB_ORDERS
 
     for state in wanted["states"]:
         options.one_of(state, tuple(State), "--state")
     if wanted["error"] is not None:
         options.one_of(wanted["error"], CODES, "--error")
-    page, site = asked.page(JOB_ORDERS), context.obj.site()
-    listing.check_customer(site, wanted["customer"], asked)
-    listing.tell_absence(site)
+    page, api = asked.page(JOB_ORDERS), context.obj.api()
+    listing.check_customer(api, wanted["customer"], asked)
+    listing.tell_absence(api)
     picky = any(wanted.values()) or asked.picky
     empty = "All there are: bgdeploy jobs list" if picky else "Find snapshots with: bgdeploy scan --once"
     listing.show(
-        lambda: find(site, **wanted, page=page),
+        lambda: api.jobs(**wanted, page=page),
         lambda found, more: _table(found, f"No such jobs. {empty}", listing.next_page(context, found, more)),
         asked,
     )
@@ -124,8 +125,8 @@ def _list(context: typer.Context, wanted: dict[str, Any], asked: Asked) -> None:
 
 def _table(found: listing.Lines, empty: str, foot: str) -> Table:
     columns = ("id", "customer", "snapshot", "date (UTC)", "state", "is", "database", "rows", "tries", "why")
-    cut = next((job["id"] for job in found if _why(job)[1] or job["blocked"]), None)
-    failed = next((job["id"] for job in found if job["state"] == State.FAILED), cut)
+    cut = next((job.id for job in found if _why(job)[1] or job.blocked), None)
+    failed = next((job.id for job in found if job.state == State.FAILED), cut)
     hint = f"all of it, and what helps: bgdeploy jobs show {failed}" if failed is not None else ""
     return Table(
         columns,
@@ -136,25 +137,25 @@ def _table(found: listing.Lines, empty: str, foot: str) -> Table:
     )
 
 
-def _row(job: dict[str, Any]) -> tuple[Any, ...]:
-    snapshot = f"{job['timestamp']}" + (f" r{job['build']}" if job["build"] > 1 else "")
-    expected = job["rows_expected"]
-    rows = "" if expected is None else f"{job['rows_confirmed']:,} / {expected:,}"
-    tries = f"{job['attempt']}+{job['interruptions']}" if job["attempt"] or job["interruptions"] else ""
-    date = str(job["snapshot_at"])[:16].replace("T", " ")
-    marks = " ".join(job["marks"])
-    of_snapshot = (job["id"], job["customer"], snapshot, date, job["state"], marks)
-    return *of_snapshot, job["database"], rows, tries, _why(job)[0]
+def _row(job: Job) -> tuple[Any, ...]:
+    snapshot = f"{job.timestamp}" + (f" r{job.build}" if job.build > 1 else "")
+    expected = job.rows_expected
+    rows = "" if expected is None else f"{job.rows_confirmed:,} / {expected:,}"
+    tries = f"{job.attempt}+{job.interruptions}" if job.attempt or job.interruptions else ""
+    date = str(job.snapshot_at)[:16].replace("T", " ")
+    marks = " ".join(job.marks)
+    of_snapshot = (job.id, job.customer, snapshot, date, job.state, marks)
+    return *of_snapshot, job.database, rows, tries, _why(job)[0]
 
 
-def _why(job: dict[str, Any]) -> tuple[str, bool]:
+def _why(job: Job) -> tuple[str, bool]:
     """Why it stands where it stands, and whether that was cut; what a person has to decide is never cut."""
-    why = job["error"] if job["state"] == State.FAILED else job["reason"] or _LEFT.get(job["state"])
+    why = job.error if job.state == State.FAILED else job.reason or _LEFT.get(job.state)
     first, _, rest = (why or "").partition("\n")
-    if job["blocked"] or (len(first) <= LONGEST and not rest):
+    if job.blocked or (len(first) <= LONGEST and not rest):
         return first, False
     short = first if len(first) <= LONGEST else first[:LONGEST].rpartition(" ")[0]
-    return f"{short} ... (jobs show {job['id']})", True
+    return f"{short} ... (jobs show {job.id})", True
 
 
 @jobs_app.command(epilog=EXAMPLES["show"])
@@ -169,15 +170,14 @@ def show(
 
 def _show(context: typer.Context, job_id: int, as_json: bool) -> None:
     from bgdeploy.cli.job_page import print_job
-    from bgdeploy.service.views import find_job
 
-    job = find_job(context.obj.site(), job_id)
+    job = context.obj.api().job(job_id)
     output.print_json(job) if as_json else print_job(job)
 
 
-def _print_events(events: list[dict[str, Any]]) -> None:
+def _print_events(events: Sequence[Event]) -> None:
     for event in events:
-        print(f"{event['at']}  {event['message']}")
+        print(f"{event.at}  {event.message}")
 
 
 @jobs_app.command(cls=options.Listing, epilog=EXAMPLES["log"])
@@ -205,15 +205,14 @@ def log(
 
 
 def _log(context: typer.Context, job_id: int | None, customer: str | None, asked: Asked) -> None:
-    from bgdeploy.service.views import find_job, list_events
+    from bgdeploy.service.api import EVENT_ORDERS
 
-    page, site = asked.page(["at"]), context.obj.site()
-    listing.check_customer(site, customer, asked)
-    if job_id is not None:
-        find_job(site, job_id)
+    page, api = asked.page(EVENT_ORDERS), context.obj.api()
+    listing.check_customer(api, customer, asked)
 
-    def look(page: Page) -> listing.Lines:
-        return list_events(site, job_id, customer=customer, page=page)
+    def look(page: Page) -> Sequence[Event]:
+        found: list[Event] = api.events(job_id, customer=customer, page=page)
+        return found
 
     found = look(page)
     shown = found[-(asked.limit or 0) :]
@@ -221,7 +220,7 @@ def _log(context: typer.Context, job_id: int | None, customer: str | None, asked
     tell(shown)
     if asked.every is not None:
         later = replace(page, sort="at", limit=FOLLOWED)
-        last = shown[-1]["id"] if shown else 0
+        last = shown[-1].id if shown else 0
         listing.follow(last, lambda last: look(replace(later, before=last)), tell, asked.every)
     elif not asked.as_json:
         _print_older(context, shown, more=len(found) > len(shown))
@@ -231,4 +230,4 @@ def _print_older(context: typer.Context, shown: listing.Lines, *, more: bool) ->
     if not shown:
         print("No such events. All there are: bgdeploy jobs log")
     elif more:
-        print(f"older: {options.again(context, before=shown[0]['id'])}")
+        print(f"older: {options.again(context, before=shown[0].id)}")

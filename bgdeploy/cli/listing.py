@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,9 +16,9 @@ from bgdeploy.cli.output import Table
 from bgdeploy.clock import iso, wall
 
 if TYPE_CHECKING:
-    from bgdeploy.site import Site
+    from bgdeploy.service.api import Deployments
 
-Lines = list[dict[str, Any]]
+Lines = Sequence[Any]  # results, each with an ``id`` where they have pages
 Draw = Callable[[Lines, bool], Table]  # lines, and whether there are more
 
 
@@ -55,7 +56,10 @@ def _repeat(look: Callable[[], Lines], tell: Callable[[Lines], None], every: flo
 
 def _settled(found: Lines) -> Lines:
     """Without what changes by itself: getting older is no news."""
-    return [{key: value for key, value in line.items() if key != "snapshot_age_seconds"} for line in found]
+    return [
+        replace(line, snapshot_age_seconds=None) if hasattr(line, "snapshot_age_seconds") else line
+        for line in found
+    ]
 
 
 def _redraw(look: Callable[[], Table], every: float) -> None:
@@ -74,19 +78,15 @@ def _picture(table: Table, every: float) -> Any:
     return Text.from_ansi("\n".join([head, *output.lines(table, on_terminal=True)]))
 
 
-def check_customer(site: Site, customer: str | None, asked: Asked) -> None:
+def check_customer(api: Deployments, customer: str | None, asked: Asked) -> None:
     """Say so where people ask for a customer that does not exist; scripts get an empty list, as for a new one."""
-    from bgdeploy.service.asking import check_customer as check
-
     if customer is not None and not asked.as_json:
-        check(site, customer)
+        api.check_customer(customer)
 
 
-def tell_absence(site: Site) -> None:
+def tell_absence(api: Deployments) -> None:
     """Say on stderr that nobody works, which no listing would show: all in it stands still."""
-    from bgdeploy.service.idleness import find_absence
-
-    if said := find_absence(site):
+    if said := api.absence():
         typer.echo(f"warning: {said}", err=True)
 
 
@@ -97,9 +97,9 @@ def follow(last: int, look: Callable[[int], Lines], tell: Callable[[Lines], None
         time.sleep(every)
         if found := look(last):
             tell(found)
-            last = found[-1]["id"]
+            last = found[-1].id
 
 
 def next_page(context: typer.Context, shown: Lines, more: bool) -> str:
     """Return the line that names the next page's command, or nothing where there is none."""
-    return f"more: {again(context, before=shown[-1]['id'])}" if more else ""
+    return f"more: {again(context, before=shown[-1].id)}" if more else ""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,14 +12,11 @@ from bgdeploy.cli.context import EXAMPLES, whoami
 from bgdeploy.cli.options import AsJson, Asked, Name
 from bgdeploy.cli.output import Table
 from bgdeploy.cli.tables import Shape
-from bgdeploy.errors import NotFound, Refused
 
 if TYPE_CHECKING:
-    from bgdeploy.site import Site
+    from bgdeploy.service.results import Move
 
 NARROW = Shape(text=("why",), spare=("ms", "by", "customer", "from"))  # a database begins with its customer
-CHOICES = 5  # databases that a refusal names
-LOOK = "See: bgdeploy customers"  # the cure of a refusal that knows no better one
 
 To = Annotated[
     str | None,
@@ -73,13 +68,12 @@ def switches(
 
 
 def _switches(context: typer.Context, customer: str | None, asked: Asked) -> None:
-    from bgdeploy.service.picking import SWITCH_ORDERS
-    from bgdeploy.service.views import list_switches
+    from bgdeploy.service.api import SWITCH_ORDERS
 
-    page, site = asked.page(SWITCH_ORDERS), context.obj.site()
-    listing.check_customer(site, customer, asked)
+    page, api = asked.page(SWITCH_ORDERS), context.obj.api()
+    listing.check_customer(api, customer, asked)
     listing.show(
-        lambda: list_switches(site, customer, page=page),
+        lambda: api.switches(customer, page=page),
         lambda found, more: _table(found, listing.next_page(context, found, more)),
         asked,
     )
@@ -91,10 +85,10 @@ def _table(found: listing.Lines, foot: str) -> Table:
     return Table(columns, [_row(one) for one in found], empty=empty, foot=foot, shape=NARROW)
 
 
-def _row(one: dict[str, Any]) -> tuple[Any, ...]:
-    took = "" if one["took_ms"] is None else f"{one['took_ms']:.1f}"
-    move = (one["source"] or "-", one["target"], one["kind"], one["by"])
-    return one["at"], one["customer"], *move, took, one["why"]
+def _row(one: Move) -> tuple[Any, ...]:
+    took = "" if one.took_ms is None else f"{one.took_ms:.1f}"
+    move = (one.source or "-", one.target, one.kind, one.by)
+    return one.at, one.customer, *move, took, one.why
 
 
 def switch(
@@ -113,41 +107,17 @@ def switch(
 
 
 def _switch(context: typer.Context, customer: str, to: str | None, reason: str) -> None:
-    from bgdeploy.pipeline.switch import switch_by_hand
-    from bgdeploy.service.customers import is_live, way_back
-
-    site = context.obj.urgent_site()
-    with _naming_choices(site, customer, to):
-        if to is not None and is_live(site, customer, to):
-            print(f"{to} is live already; nothing was done")
-            return
-        wish = switch_by_hand(site, customer, to=to, why=reason, by=whoami())
-    print(f"{customer} -> {wish.database}")
-    back = way_back(site, customer)
-    if back is None:
+    done = context.obj.api().switch(customer, to, who=whoami(), why=reason)
+    if not done.moved:
+        print(f"{done.database} is live already; nothing was done")
+        return
+    print(f"{customer} -> {done.database}")
+    if done.way_back is None:
         print("there is no way back: nothing else of it that was live is still there")
         return
-    print(f"the way back: bgdeploy switch {shlex.quote(customer)} --to {back}")
+    print(f"the way back: bgdeploy switch {shlex.quote(customer)} --to {done.way_back}")
     said = f'bgdeploy rollback {shlex.quote(customer)} --reason "..."'
-    print(f"or, to mark {wish.database} as bad as well: {said}")
-
-
-@contextmanager
-def _naming_choices(site: Site, customer: str, to: str | None) -> Iterator[None]:
-    """Let a refusal that knows no cure of its own name the databases that the alias can be moved to."""
-    from bgdeploy.service.customers import choices
-
-    try:
-        yield
-    except (Refused, NotFound) as error:
-        found = [(name, what) for name, what in choices(site, customer) if name != to]
-        if not found or error.cure != LOOK:
-            raise
-        lines = [
-            f"bgdeploy switch {shlex.quote(customer)} --to {name}  ({what})" for name, what in found[:CHOICES]
-        ]
-        cure = "\n    ".join(["By hand it can be moved to:", *lines])
-        raise type(error)(error.what, kept=error.kept, cure=cure) from error
+    print(f"or, to mark {done.database} as bad as well: {said}")
 
 
 def rollback(
@@ -175,18 +145,12 @@ def rollback(
 
 
 def _rollback(context: typer.Context, customer: str, to: str | None, reason: str, pause: bool) -> None:
-    from bgdeploy.pipeline.switch import roll_back
-
-    site = context.obj.urgent_site()
-    with _naming_choices(site, customer, to):
-        wish, left = roll_back(site, customer, to=to, why=reason, by=whoami(), pause=pause)
-    print(f"{customer} -> {wish.database}")
+    done = context.obj.api().rollback(customer, to, who=whoami(), why=reason, pause=pause)
+    print(f"{customer} -> {done.database}")
     newer = (
         f"nothing goes live until: bgdeploy resume {shlex.quote(customer)}"
         if pause
         else "the next newer snapshot will go live"
     )
-    undo = (
-        f"; to undo, and to take the mark of {left} away: bgdeploy switch {shlex.quote(customer)} --to {left}"
-    )
-    print(newer + (undo if left else ""))
+    undo = f"; to undo, and to take the mark of {done.left} away: bgdeploy switch {shlex.quote(customer)} --to {done.left}"
+    print(newer + (undo if done.left else ""))

@@ -13,7 +13,7 @@ from bgdeploy.cli.options import AsJson
 from bgdeploy.errors import ExitCode
 
 if TYPE_CHECKING:
-    from bgdeploy.service.offenders import Report
+    from bgdeploy.service.results import Offenders
 
 _LONG = 1_000_000  # rows; looking through more takes a while
 
@@ -39,14 +39,9 @@ def offenders(
 
 
 def _offenders(context: typer.Context, job_id: int, file: Path | None, as_json: bool) -> int:
-    from bgdeploy.service.offenders import list_offenders, show_report
-
-    report = list_offenders(context.obj.site(), job_id, file, _tell_where)
-    if as_json:
-        output.print_json({**show_report(report), "output": file})
-    else:
-        _print_report(report, file)
-    return report.rows
+    found: Offenders = context.obj.api().offenders(job_id, file, tell=_tell_where)
+    output.print_json(found) if as_json else _print_report(found)
+    return found.rows
 
 
 def _tell_where(folder: str, rows: int) -> None:
@@ -54,14 +49,12 @@ def _tell_where(folder: str, rows: int) -> None:
         print(f"looking through {rows:,} rows of {folder}", file=sys.stderr)
 
 
-def _print_report(report: Report, file: Path | None) -> None:
-    from bgdeploy.snapshots.offenders import count_more, headline, name
-
-    if not report.findings:
-        print(f"Every id and every end fits in {report.folder}.")
-    for finding in report.findings:
-        print(f"{headline(finding)}:")
-        for line in filter(None, (*map(name, finding.first), count_more(finding, len(finding.first)))):
+def _print_report(found: Offenders) -> None:
+    if not found.findings:
+        print(f"Every id and every end fits in {found.folder}.")
+    for finding in found.findings:
+        print(f"{finding.said}:")
+        for line in finding.told:
             print(f"  {line}")
-    if file is not None:
-        print(f"Written to {file}; its files are relative to {report.folder}.")
+    if found.output is not None:
+        print(f"Written to {found.output}; its files are relative to {found.folder}.")

@@ -16,7 +16,7 @@ from bgdeploy.cli import complete
 from bgdeploy.clock import wall
 
 if TYPE_CHECKING:
-    from bgdeploy.service.picking import Page
+    from bgdeploy.service.api import Page
 
 MOST = 1_000_000  # lines of a listing
 LARGEST_ID = 2**63 - 1  # that the job table can compare with
@@ -73,7 +73,7 @@ class Asked:
 
     def page(self, orders: Collection[str]) -> Page:
         """Return the page, with one line more than is shown: it tells whether there is another page."""
-        from bgdeploy.service.picking import Page
+        from bgdeploy.service.api import Page
 
         since, until = moment(self.since, "--since"), moment(self.until, "--until")
         by = order(self.sort, self.reverse, orders)

@@ -7,11 +7,14 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from bgdeploy.cli import tables
 from bgdeploy.errors import BgdeployError, ExitCode, TargetError
 from bgdeploy.plain import plain
+
+if TYPE_CHECKING:
+    from bgdeploy.service.results import Refusal
 
 Result = TypeVar("Result")
 
@@ -96,7 +99,7 @@ def fail(error: BgdeployError) -> NoReturn:
     raise SystemExit(int(error.exit_code))
 
 
-def tell(error: BgdeployError) -> None:
+def tell(error: BgdeployError | Refusal) -> None:
     """Say what failed, what was left as it is, and what helps."""
     print(f"bgdeploy: {error.what}", file=sys.stderr)
     for part in (error.kept, error.cure):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,7 @@ from bgdeploy.cli.context import EXAMPLES, Given
 from bgdeploy.errors import BgdeployError, ExitCode
 
 if TYPE_CHECKING:
-    from bgdeploy.pipeline.notes import Report
+    from bgdeploy.service.results import ScanReport
     from bgdeploy.service.shutdown import Stop
     from bgdeploy.site import Site
 
@@ -61,7 +61,7 @@ def _start(
         log.emit("service.target", target=settings.target, setting=settings.target_follows)
     stop = Stop(timeout=settings.orchestrator.shutdown_timeout)
     listen(stop)
-    return given.site(makes=True, **named), stop
+    return given.site(**named), stop
 
 
 def serve(
@@ -176,14 +176,12 @@ def _run_one(
 
 def _run(context: typer.Context, timeout: float, workers: int | None, form: str | None) -> None:
     from bgdeploy.cli.live import live_loads
-    from bgdeploy.pipeline.admit import Pending
-    from bgdeploy.pipeline.scan import scan as scan_all
-    from bgdeploy.service.run_once import list_failed, tell_unserved
+    from bgdeploy.service.run_once import list_failed, scan_first, tell_unserved
     from bgdeploy.service.run_once import run as run_all
 
     site, stop = _start(context, workers, None, form)
     before = list_failed(site)
-    unread = scan_all(site, Pending()).errors  # what is still being read is taken up by those that work
+    unread = scan_first(site)
     with live_loads(site):
         finished = run_all(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
     failed = [job for key, job in list_failed(site).items() if key not in before]
@@ -221,32 +219,16 @@ def scan(
 
 
 def _scan(context: typer.Context, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from bgdeploy.service.customers import capacity_warning
-    from bgdeploy.service.scan_once import scan_once
-
-    site = context.obj.site(makes=True)
-    report = scan_once(site)
-    if as_json:
-        output.print_json(_named(asdict(report)))
-    else:
-        _print_report(report)
-    warning = capacity_warning(site)
+    api = context.obj.api()
+    report = api.scan()
+    output.print_json(report) if as_json else _print_report(report)
+    warning = api.capacity_warning()
     if warning:
         typer.echo(f"warning: {warning}", err=True)
     raise typer.Exit(ExitCode.FAILED if report.errors else ExitCode.OK)
 
 
-def _named(report: dict[str, Any]) -> dict[str, Any]:
-    """The report with its pairs of folder and reason as objects."""
-    pairs = ("waiting", "skipped", "failed", "errors")
-    named = {kind: [{"name": name, "reason": reason} for name, reason in report[kind]] for kind in pairs}
-    inner = ("listed", "look_again", "removed")
-    return {**{key: value for key, value in report.items() if key not in inner}, **named}
-
-
-def _print_report(report: Report) -> None:
+def _print_report(report: ScanReport) -> None:
     for name in report.discovered:
         print(f"discovered  {name}")
     for name in report.again:
@@ -255,16 +237,16 @@ def _print_report(report: Report) -> None:
         print(f"queued      {name}")
     told = (("waiting", report.waiting), ("skipped", report.skipped), ("failed", report.failed))
     for word, found in told:
-        for name, reason in found:
-            print(f"{word:<11} {name}: {reason}")
-    for name, reason in report.errors:
-        typer.echo(f"error       {name}: {reason}", err=True)
+        for one in found:
+            print(f"{word:<11} {one.name}: {one.reason}")
+    for one in report.errors:
+        typer.echo(f"error       {one.name}: {one.reason}", err=True)
     print(f"{report.customers} customer(s): {len(report.discovered)} new, {len(report.queued)} queued")
     for command in _next_commands(report):
         print(command)
 
 
-def _next_commands(report: Report) -> list[str]:
+def _next_commands(report: ScanReport) -> list[str]:
     """What a person does next about what a scan has found."""
     hints = (
         (report.queued, "load what is queued: bgdeploy run, or bgdeploy serve"),

@@ -46,15 +46,13 @@ def init(
 
 
 def _init(context: typer.Context, rebind: bool) -> None:
-    from bgdeploy.site import open_site
-
     path = context.obj.config or Path("config.yaml")
     if not path.exists():
         path.write_text(_template(), encoding="utf-8")
         print(f"wrote {path}")
-    settings = context.obj.settings()
-    settings.dataset.base_path.mkdir(parents=True, exist_ok=True)
-    open_site(settings, rebind=rebind)
+    api = context.obj.api()
+    api.init(rebind=rebind)
+    settings = api.settings
     print(f"snapshots are expected in {settings.dataset.base_path}, state is kept in {settings.state_dir}")
     print("next: bgdeploy simulate --customer acme, then bgdeploy run")
 
@@ -94,12 +92,10 @@ def upgrade(context: typer.Context) -> None:
 
 def _upgrade(context: typer.Context) -> None:
     from bgdeploy import log
-    from bgdeploy.jobs import migrate
 
     log.configure("text")
-    path = context.obj.settings().database_path
-    migrate.ensure(path)
-    print(f"{path} is at revision {migrate.current(path)}; go on with: bgdeploy serve")
+    now = context.obj.api().upgrade()
+    print(f"{now.path} is at revision {now.found}; go on with: bgdeploy serve")
 
 
 @db_app.command(epilog=EXAMPLES["current"])
@@ -109,12 +105,9 @@ def current(context: typer.Context) -> None:
 
 
 def _current(context: typer.Context) -> None:
-    from bgdeploy.jobs import migrate
-
-    path = context.obj.settings().database_path
-    found = migrate.current(path)
-    print(f"{path}: {found or 'does not exist yet'} (newest: {migrate.HEAD})")
-    if found != migrate.HEAD:
+    now = context.obj.api().revision()
+    print(f"{now.path}: {now.found or 'does not exist yet'} (newest: {now.newest})")
+    if now.found != now.newest:
         print("bring it there with: bgdeploy db upgrade")
 
 

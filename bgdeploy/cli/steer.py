@@ -11,9 +11,10 @@ from bgdeploy.cli import complete, output
 from bgdeploy.cli.context import EXAMPLES, whoami
 from bgdeploy.cli.jobs import jobs_app
 from bgdeploy.errors import BgdeployError, ExitCode
+from bgdeploy.jobs.states import State
 
 if TYPE_CHECKING:
-    from bgdeploy.jobs.rows import Row
+    from bgdeploy.service.results import JobRow, Queued
 
 
 def register(app: typer.Typer) -> None:
@@ -49,33 +50,27 @@ def cancel(
 
 
 def _cancel(context: typer.Context, ids: list[int], *, wait: bool) -> None:
-    from bgdeploy.jobs.states import State
-    from bgdeploy.service.cancel import await_end
-    from bgdeploy.service.cancel import cancel as give_up
-
-    site = context.obj.site()
-    asked: list[Row] = []
+    api = context.obj.api()
+    asked: list[int] = []
 
     def ask(job_id: int) -> None:
-        row = give_up(site, job_id, by=whoami())
-        if row["state"] == State.LOADING:
-            asked.append(row)
-        _tell(row)
+        job = api.cancel(job_id, who=whoami(), wait=False)
+        if job.state == State.LOADING:
+            asked.append(job_id)
+        _tell(job)
 
     code = _each(ids, ask)
-    for row in asked if wait else ():
-        _tell(await_end(site, row))
+    for job_id in asked if wait else ():
+        _tell(api.await_end(job_id))
     raise typer.Exit(code)
 
 
-def _tell(job: Row) -> None:
-    from bgdeploy.jobs.rows import title
-
-    name = f"job {job['id']}, {title(job)}"
-    if job["state"] == "failed":
-        print(f"cancelled: {name}; to load it after all: bgdeploy retry {job['id']}", flush=True)
+def _tell(job: JobRow) -> None:
+    name = f"job {job.id}, {job.title}"
+    if job.state == State.FAILED:
+        print(f"cancelled: {name}; to load it after all: bgdeploy retry {job.id}", flush=True)
     else:
-        how = f"its worker ends the load within seconds; see: bgdeploy jobs show {job['id']}"
+        how = f"its worker ends the load within seconds; see: bgdeploy jobs show {job.id}"
         print(f"asked: {name}; {how}", flush=True)
 
 
@@ -105,21 +100,26 @@ def retry(
 
 
 def _retry(context: typer.Context, ids: list[int] | None, again: bool) -> None:
-    from bgdeploy.service import operate
-    from bgdeploy.service.views import find_pause
+    api = context.obj.api()
+    code = int(ExitCode.OK)
+    if ids is not None and again:
+        code = _each(ids, lambda job_id: _tell_queued(api.reload(job_id, who=whoami()), again=True))
+    elif ids is not None:
+        code = _each(ids, lambda job_id: _tell_queued(api.retry(job_id, who=whoami())))
+    else:
+        found = api.retry_all_failed(who=whoami())
+        for one in found:
+            if hasattr(one, "cure"):
+                output.tell(one)
+                code = code or one.exit_code
+            else:
+                _tell_queued(one)
+        if not found:
+            print("No failed job to queue again. See: bgdeploy jobs list --state failed")
+    raise typer.Exit(code)
 
-    site = context.obj.site()
-    found = ids or operate.failed_jobs(site)
-    if not found:
-        print("No failed job to queue again. See: bgdeploy jobs list --state failed")
 
-    def queue(job_id: int) -> None:
-        if again:
-            row = operate.reload(site, job_id, by=whoami())
-            number, name = row["id"], f"build {row['build']} of {row['customer']}/{row['timestamp']}"
-        else:
-            number, name = job_id, operate.retry(site, job_id, by=whoami())
-        held = find_pause(site, number)
-        print(f"queued: job {number}, {name}; {held or 'loaded by: bgdeploy serve, or bgdeploy run'}")
-
-    raise typer.Exit(_each(found, queue))
+def _tell_queued(one: Queued, *, again: bool = False) -> None:
+    name = f"build {one.build} of {one.customer}/{one.timestamp}" if again else one.title
+    held = one.held_back or "loaded by: bgdeploy serve, or bgdeploy run"
+    print(f"queued: job {one.job}, {name}; {held}")

@@ -184,7 +184,7 @@ def intend(site: Site, wish: Move, *, seen: int | None = None, leased: Row | Non
         changes: dict[str, Any] = {"generation": generation, **intent}
         if wish.pause:
             changes.update(paused_at=tx.now, paused_why=wish.why)
-            tx.say("customer.paused", customer=wish.customer, why=wish.why)
+            tx.say("customer.paused", customer=wish.customer, by=wish.by, why=wish.why)
         tx.connection.execute(update_where(customers, "name"), {"of_name": wish.customer, **changes})
         return generation
 

@@ -229,18 +229,18 @@ def _tell_written(site: Site, name: str, goal: str) -> None:
             tx.say("switch.written", customer=name, database=goal, changed=shown)
 
 
-def pause(site: Site, name: str, *, why: str) -> None:
+def pause(site: Site, name: str, *, why: str, by: str) -> None:
     """Claim and switch nothing for this customer until it is resumed; running loads end."""
-    _set_pause(site, name, "customer.paused", {"customer": name, "why": why}, paused=True)
+    _set_pause(site, name, "customer.paused", {"customer": name, "by": by, "why": why}, paused=True)
 
 
-def resume(site: Site, name: str) -> None:
+def resume(site: Site, name: str, *, by: str) -> None:
     """Take a pause back, or a removal: the customer's next snapshot is loaded again.
 
     Raises Refused while a removed customer's databases are still to be dropped: one that is doomed would
     else become the way back of whatever is live next.
     """
-    _set_pause(site, name, "customer.resumed", {"customer": name}, paused=False)
+    _set_pause(site, name, "customer.resumed", {"customer": name, "by": by}, paused=False)
 
 
 def _set_pause(site: Site, name: str, event: str, fields: dict[str, Any], *, paused: bool) -> None:

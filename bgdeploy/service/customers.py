@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from bgdeploy.clock import iso, since
-from bgdeploy.errors import ConfigError, TargetError
+from bgdeploy.errors import ConfigError, NotFound, Refused, TargetError
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.cancel import CODE
-from bgdeploy.jobs.rows import Row, customers, get_customer, jobs
+from bgdeploy.jobs.rows import Row, customers, databases, get_customer, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.alias import settle
 from bgdeploy.pipeline.moves import find_way_back
+from bgdeploy.service.results import Customer, Database, Failure
 from bgdeploy.site import Site
 
-View = dict[str, Any]
+CHOICES = 5  # databases that a refusal names
+LOOK = "See: bgdeploy customers"  # the cure of a refusal that knows no better one
 _NEWER = jobs.alias("newer")
 # What failed, was not cancelled, and is the newest of its customer: its latest delivery is not served.
 _FAILED = sa.select(jobs.c.customer, jobs.c.id, jobs.c.timestamp, jobs.c.error, jobs.c.error_code).where(
@@ -32,33 +36,60 @@ _FAILED = sa.select(jobs.c.customer, jobs.c.id, jobs.c.timestamp, jobs.c.error, 
 )
 
 
-def list_customers(site: Site) -> list[View]:
-    """Return every customer with live, standby and candidate as database names or None."""
+def list_customers(site: Site) -> list[Customer]:
+    """Return every customer, by name; asks the target once for all of them."""
     with site.store.read() as connection:
         owners = connection.execute(sa.select(customers).order_by(customers.c.name)).mappings().all()
         kept = lineage.kept_databases(connection)
-        failed = {row["customer"]: _show_failure(row) for row in connection.execute(_FAILED).mappings()}
+        failed = {row["customer"]: row for row in connection.execute(_FAILED).mappings()}
     mine: dict[str, list[Row]] = {}
     for row in kept:
         mine.setdefault(row["customer"], []).append(row)
     look = _look_at_target(site)
     return [
-        {
-            **_show_customer(owner, mine.get(owner["name"], []), site, look),
-            "failed": failed.get(owner["name"]),
-            **dict(zip(("trouble_code", "trouble"), _find_trouble(site, owner, look), strict=True)),
-        }
+        _show_customer(site, owner, mine.get(owner["name"], []), look, failed.get(owner["name"]))
         for owner in owners
     ]
 
 
-def _show_failure(row: Row) -> View:
-    return {
-        "job": row["id"],
-        "timestamp": row["timestamp"],
-        "error_code": row["error_code"],
-        "error": row["error"],
-    }
+def list_databases(site: Site, customer: str | None = None, *, dropped: bool = False) -> list[Database]:
+    """Return the databases of one customer or of all, newest first, with those that were dropped; asks no target."""
+    newest = (databases.c.timestamp.desc(), databases.c.build.desc(), databases.c.created_at.desc())
+    gone = sa.select(databases).where(databases.c.dropped_at.is_not(None)).order_by(*newest)
+    if customer is not None:
+        gone = gone.where(databases.c.customer == customer)
+    with site.store.read() as connection:
+        owners = connection.execute(sa.select(customers).order_by(customers.c.name)).mappings().all()
+        kept = lineage.kept_databases(connection, customer)
+        over = connection.execute(gone).mappings().all() if dropped else ()
+    mine: dict[str, tuple[list[Row], list[Row]]] = {owner["name"]: ([], []) for owner in owners}
+    for row in kept:
+        mine[row["customer"]][0].append(row)
+    for row in over:
+        mine[row["customer"]][1].append(row)
+    return [one for owner in owners for one in _show_databases(owner, *mine[owner["name"]])]
+
+
+def _show_databases(owner: Row, kept: Sequence[Row], over: Sequence[Row]) -> list[Database]:
+    standby, candidate = _name(lineage.standby(owner, kept)), _name(lineage.candidate(kept))
+    same = ("name", "customer", "timestamp", "build", "counts")
+    return [
+        Database(
+            **{key: row[key] for key in same},
+            job=row["job_id"],
+            created_at=iso(row["created_at"]),
+            verified_at=iso(row["verified_at"]),
+            left_at=iso(row["left_at"]),
+            live=row["name"] == owner["live"],
+            standby=row["name"] == standby,
+            candidate=row["name"] == candidate,
+            pinned=row["pinned_at"] is not None,
+            bad=None if row["bad_at"] is None else row["bad_why"] or "no reason was given",
+            dropping=None if row["drop_at"] is None else row["drop_why"] or "no reason was given",
+            dropped_at=iso(row["dropped_at"]),
+        )
+        for row in (*kept, *over)
+    ]
 
 
 @dataclass(frozen=True)
@@ -99,29 +130,34 @@ def _find_trouble(site: Site, owner: Row, look: _Look) -> tuple[str | None, str 
     return "unreadable", f"{found} is {look.down.get(found, 'gone')}"
 
 
-def _show_customer(owner: Row, kept: Sequence[Row], site: Site, look: _Look) -> View:
+def _show_customer(site: Site, owner: Row, kept: Sequence[Row], look: _Look, failed: Row | None) -> Customer:
     by_name = {row["name"]: row for row in kept}
     live = by_name.get(owner["live"] or "")
     there = look.online if look.unknown is None else None
-    standby, candidate = lineage.standby(owner, kept, there), lineage.candidate(kept)
     undecided = [row["job_id"] for row in kept if row["state"] == State.LOADED and row["blocked"]]
-    bad = [row["name"] for row in kept if row["bad_at"] is not None]
-    return {
-        "customer": owner["name"],
-        "alias": owner["alias"],
-        "live": owner["live"],
-        "standby": _name(standby),
-        "candidate": _name(candidate),
-        "undecided": undecided[0] if undecided else None,
-        "rolled_back": bad,
-        "paused": owner["paused_at"] is not None,
-        "removed": owner["removed_at"] is not None,
-        "pinned": [row["name"] for row in kept if row["pinned_at"] is not None],
-        "live_since": iso(owner["live_since"]),
-        "snapshot_timestamp": owner["live_timestamp"],
-        "snapshot_age_seconds": None if live is None else int(since(owner["live_timestamp"], site.clock())),
-        "counts": None if live is None else live["counts"],
-    }
+    about_failed = ("timestamp", "error_code", "error")
+    code, trouble = _find_trouble(site, owner, look)
+    return Customer(
+        customer=owner["name"],
+        alias=owner["alias"],
+        live=owner["live"],
+        standby=_name(lineage.standby(owner, kept, there)),
+        candidate=_name(lineage.candidate(kept)),
+        undecided=undecided[0] if undecided else None,
+        rolled_back=[row["name"] for row in kept if row["bad_at"] is not None],
+        paused=owner["paused_at"] is not None,
+        removed=owner["removed_at"] is not None,
+        pinned=[row["name"] for row in kept if row["pinned_at"] is not None],
+        live_since=iso(owner["live_since"]),
+        snapshot_timestamp=owner["live_timestamp"],
+        snapshot_age_seconds=None if live is None else int(since(owner["live_timestamp"], site.clock())),
+        counts=None if live is None else live["counts"],
+        failed=None
+        if failed is None
+        else Failure(job=failed["id"], **{key: failed[key] for key in about_failed}),
+        trouble=trouble,
+        trouble_code=code,
+    )
 
 
 def _name(row: Mapping[Any, Any] | None) -> str | None:
@@ -163,6 +199,21 @@ def choices(site: Site, name: str) -> list[tuple[str, str]]:
         if row["verified_at"] is not None and row["drop_at"] is None and row["name"] in there
     ]
     return [(row["name"], _role(row, standby)) for row in whole if row["name"] != owner["live"]]
+
+
+@contextmanager
+def naming_choices(site: Site, name: str, to: str | None) -> Iterator[None]:
+    """Let a refusal that knows no cure of its own name the databases that the alias can be moved to."""
+    try:
+        yield
+    except (Refused, NotFound) as error:
+        found = [(database, what) for database, what in choices(site, name) if database != to]
+        if not found or error.cure != LOOK:
+            raise
+        command = f"bgdeploy switch {shlex.quote(name)} --to"
+        lines = [f"{command} {database}  ({what})" for database, what in found[:CHOICES]]
+        cure = "\n    ".join(["By hand it can be moved to:", *lines])
+        raise type(error)(error.what, kept=error.kept, cure=cure) from error
 
 
 def _role(row: Row, standby: str | None) -> str:

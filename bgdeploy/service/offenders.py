@@ -19,9 +19,18 @@ from bgdeploy.errors import BgdeployError, Refused
 from bgdeploy.jobs.rows import Row, get_job, title
 from bgdeploy.pipeline.admit import folder_of, is_as_it_was, look_at
 from bgdeploy.service import child as children
+from bgdeploy.service import results
 from bgdeploy.site import Site
 from bgdeploy.snapshots.keys import Place
-from bgdeploy.snapshots.offenders import Finding, Offender, find_in_ends, find_in_labels
+from bgdeploy.snapshots.offenders import (
+    Finding,
+    Offender,
+    count_more,
+    find_in_ends,
+    find_in_labels,
+    headline,
+    name,
+)
 
 if TYPE_CHECKING:
     from bgdeploy.snapshots.source import Snapshot
@@ -165,25 +174,35 @@ def search(
                         )
 
 
-def show_report(report: Report) -> dict[str, Any]:
-    """Return a report with the keys that scripts rely on."""
-    of_job = {
-        "job": report.job["id"],
-        "customer": report.job["customer"],
-        "timestamp": report.job["timestamp"],
-    }
-    found = [
-        {
-            **{name: getattr(finding, name) for name in ("kind", "table", "problem", "rows", "ids")},
-            "first": [
-                {
-                    "id": one.id,
-                    "places": [{"file": place.file, "row": place.row} for place in one.places],
-                    "more": one.more,
-                }
-                for one in finding.first
-            ],
-        }
-        for finding in report.findings
-    ]
-    return {**of_job, "folder": str(report.folder), "rows": report.rows, "findings": found}
+def show_report(report: Report, output: Path | None) -> results.Offenders:
+    """Return a report as it is shown."""
+    return results.Offenders(
+        job=report.job["id"],
+        customer=report.job["customer"],
+        timestamp=report.job["timestamp"],
+        folder=str(report.folder),
+        rows=report.rows,
+        findings=[_show_finding(finding) for finding in report.findings],
+        output=None if output is None else str(output),
+    )
+
+
+def _show_finding(finding: Finding) -> results.Misfit:
+    told = filter(None, (*map(name, finding.first), count_more(finding, len(finding.first))))
+    return results.Misfit(
+        kind=finding.kind,
+        table=finding.table,
+        problem=finding.problem,
+        rows=finding.rows,
+        ids=finding.ids,
+        first=[
+            results.Offender(
+                id=one.id,
+                places=[results.Place(file=place.file, row=place.row) for place in one.places],
+                more=one.more,
+            )
+            for one in finding.first
+        ],
+        said=headline(finding),
+        told=tuple(told),
+    )

@@ -6,7 +6,7 @@ that is added or removed meanwhile moves no other, and the thousandth page costs
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from bgdeploy.errors import NotFound
 from bgdeploy.jobs.rows import Row, jobs
 from bgdeploy.pipeline.moves import switches
+from bgdeploy.service.results import Customer
 
 Columns = Mapping[str, sa.ColumnElement[Any]]
 
@@ -31,12 +32,21 @@ SWITCH_ORDERS: Columns = {
     "customer": switches.c.customer,
     "took": sa.func.coalesce(switches.c.took_ms, 0.0),
 }
-CUSTOMER_ORDERS = {
-    "customer": "customer",
-    "since": "live_since",
-    "snapshot": "snapshot_timestamp",
-    "rows": "counts",
+
+
+def _rows(one: Customer) -> int | None:
+    if one.counts is None:
+        return None
+    return sum(sum(one.counts.get(kind, {}).values()) for kind in ("labels", "types"))
+
+
+CUSTOMER_ORDERS: Mapping[str, Callable[[Customer], Any]] = {
+    "customer": lambda one: one.customer,
+    "since": lambda one: one.live_since,
+    "snapshot": lambda one: one.snapshot_timestamp,
+    "rows": _rows,
 }
+CUSTOMER_STATES = ("live", "standby", "none", "paused", "failed", "trouble")
 
 
 @dataclass(frozen=True)
@@ -87,27 +97,23 @@ def _key_of(connection: sa.Connection, table: sa.Table, keys: Sequence[Any], lin
 
 
 def pick_customers(
-    found: Sequence[dict[str, Any]], *, states: Sequence[str] = (), text: str = "", sort: str = "customer"
-) -> list[dict[str, Any]]:
+    found: Sequence[Customer], *, states: Sequence[str] = (), text: str = "", sort: str = "customer"
+) -> list[Customer]:
     """Return those in any of these states whose name holds ``text``, sorted; who has no value comes last."""
-    picked = [one for one in found if text in one["customer"] and (not states or _is_any(one, states))]
+    picked = [one for one in found if text in one.customer and (not states or _is_any(one, states))]
     down, key = sort.startswith("-"), CUSTOMER_ORDERS[sort.removeprefix("-")]
-    with_value = [one for one in picked if one[key] is not None]
-    with_value.sort(key=lambda one: _rows(one[key]) if key == "counts" else one[key], reverse=down)
-    return with_value + [one for one in picked if one[key] is None]
+    with_value = [one for one in picked if key(one) is not None]
+    with_value.sort(key=key, reverse=down)
+    return with_value + [one for one in picked if key(one) is None]
 
 
-def _is_any(one: Mapping[str, Any], states: Sequence[str]) -> bool:
+def _is_any(one: Customer, states: Sequence[str]) -> bool:
     is_in = {
-        "live": one["live"] is not None,
-        "standby": one["standby"] is not None,
-        "none": one["live"] is None,
-        "paused": one["paused"],
-        "failed": one["failed"] is not None,
-        "trouble": one["trouble"] is not None,
+        "live": one.live is not None,
+        "standby": one.standby is not None,
+        "none": one.live is None,
+        "paused": one.paused,
+        "failed": one.failed is not None,
+        "trouble": one.trouble is not None,
     }
     return any(is_in[state] for state in states)
-
-
-def _rows(counts: Mapping[str, Mapping[str, int]]) -> int:
-    return sum(counts.get("labels", {}).values()) + sum(counts.get("types", {}).values())

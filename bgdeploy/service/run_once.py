@@ -22,10 +22,11 @@ from bgdeploy.jobs.reasons import Code
 from bgdeploy.jobs.rescue import rescue
 from bgdeploy.jobs.rows import Row, age, customers, get_customer, jobs, select_jobs, title, write
 from bgdeploy.jobs.states import Actor, State
+from bgdeploy.pipeline.admit import Pending
 from bgdeploy.pipeline.clean import clean, find_doomed, find_there
 from bgdeploy.pipeline.known import read_known
 from bgdeploy.pipeline.notes import Report
-from bgdeploy.pipeline.scan import scan_customers
+from bgdeploy.pipeline.scan import scan, scan_customers
 from bgdeploy.pipeline.switch import switch_ready
 from bgdeploy.service.hints import after_failure, pause_of, use_anyway
 from bgdeploy.service.scan_once import SECOND_LOOK
@@ -53,6 +54,11 @@ _FAILED = sa.select(jobs.c.id, jobs.c.customer, jobs.c.timestamp, jobs.c.error, 
     jobs.c.state != sa.literal_column("'cleaned'"),  # as the index of what is not over has it
     sa.func.coalesce(jobs.c.error_code, "") != CODE,
 )
+
+
+def scan_first(site: Site) -> list[tuple[str, str]]:
+    """Scan all; return (folder, reason) of what could not be. What is still being read is taken up by those that work."""
+    return scan(site, Pending()).errors
 
 
 def run(site: Site, stop: Stop, *, workers: int, timeout: float) -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 from bgdeploy.jobs.states import State
 
 Event = Mapping[Any, Any]  # a row of the history: ``kind``, ``fields``, and ``at`` in seconds since 1970
-WIDTH = 40  # characters of the drawing
 _ENDS = (State.SWITCHED, State.CLEANED, State.FAILED)  # nothing is waited for any more
 _WORK = {"closed": "verifying", "verified": "publishing"}  # what follows a step of the load
 
@@ -47,15 +46,3 @@ def _openings(events: Sequence[Event]) -> Iterator[tuple[str, float, bool]]:
 def _step_of_old(event: Event) -> str:
     """The step in an event without fields: versions up to revision 0008 of the job table wrote its sentence alone."""
     return str(event["message"]).rpartition(": ")[2]
-
-
-def draw(lengths: Sequence[tuple[float, bool]], width: int = WIDTH) -> list[str]:
-    """Return a bar for each (seconds, work) in turn, on one scale: hollow for waiting, solid for work, never none."""
-    whole = max(sum(seconds for seconds, _ in lengths), 0.001)
-    bars, start = [], 0.0
-    for seconds, work in lengths:
-        before = min(width - 1, round(start * width / whole))
-        size = min(width - before, max(1, round(seconds * width / whole)))
-        bars.append(" " * before + ("█" if work else "░") * size)
-        start += seconds
-    return bars

@@ -1,4 +1,4 @@
-"""What people and scripts are shown: rows of the job table as plain dictionaries with fixed keys."""
+"""What people and scripts are shown: rows of the job table as results."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy.clock import iso, since
-from bgdeploy.jobs import ledger, lineage, reasons
+from bgdeploy.jobs import ledger, lineage, progress, reasons
 from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.lease import short
-from bgdeploy.jobs.progress import Progress, of_tables
+from bgdeploy.jobs.progress import of_tables
 from bgdeploy.jobs.reasons import Reason
 from bgdeploy.jobs.rows import Row, customers, databases, events, get_job, jobs, sentence
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
 from bgdeploy.plain import tidy
+from bgdeploy.service import timeline
 from bgdeploy.service.hints import pause_reason
 from bgdeploy.service.picking import JOB_ORDERS, SWITCH_ORDERS, Page, select_page
-from bgdeploy.service.timeline import Span, spans
+from bgdeploy.service.results import Event, Group, Job, JobRow, Move, Progress, Span, Story
+from bgdeploy.service.timeline import spans
 from bgdeploy.site import Site
 
-View = dict[str, Any]
-
-_PLAIN = [
+_PLAIN = (
     "id",
     "customer",
     "timestamp",
     "build",
-    "state",
     "database",
     "attempt",
     "interruptions",
@@ -45,23 +44,31 @@ _PLAIN = [
     "error",
     "error_code",
     "fence",
-]
-_TIMES = ["created_at", "updated_at", "queued_at", "loading_at", "loaded_at", "switched_at", "ended_at"]
+)
+_TIMES = (
+    "lease_expires",
+    "created_at",
+    "updated_at",
+    "queued_at",
+    "loading_at",
+    "loaded_at",
+    "switched_at",
+    "ended_at",
+)
 
 
-def show_job(row: Row) -> View:
-    """Return a job with the keys that scripts rely on; times are ISO 8601 in UTC."""
-    lease = {"lease_owner": short(row["lease_owner"]) if row["lease_owner"] else None}
-    times = {key: iso(row[key]) for key in _TIMES}
+def show_job(row: Row) -> JobRow:
+    """Return a job as its row has it."""
+    return JobRow(**_of_row(row))
+
+
+def _of_row(row: Row) -> dict[str, Any]:
     # An earlier version may have kept what steers a terminal.
     named = {key: tidy(row[key]) if isinstance(row[key], str) else row[key] for key in _PLAIN}
-    return {
-        **named,
-        "reason_fields": row["reason_fields"],
-        **lease,
-        "lease_expires": iso(row["lease_expires"]),
-        **times,
-    }
+    owner = short(row["lease_owner"]) if row["lease_owner"] else None
+    times = {key: iso(row[key]) for key in _TIMES}
+    more = {"reason_fields": row["reason_fields"], "lease_owner": owner}
+    return {**named, **times, **more, "state": State(row["state"])}
 
 
 def list_jobs(
@@ -73,7 +80,7 @@ def list_jobs(
     blocked: bool = False,
     limit: int = 50,
     page: Page | None = None,
-) -> list[View]:
+) -> list[Job]:
     """Return jobs, newest first unless ``page`` says otherwise; its times are those of the last change."""
     where: list[sa.ColumnElement[bool]] = []
     where += [jobs.c.state.in_([State(state) for state in states])] if states else []
@@ -85,10 +92,10 @@ def list_jobs(
         rows = select_page(connection, jobs, page, *where, time=jobs.c.updated_at, orders=JOB_ORDERS)
         paused = _pauses(connection)
         marks = _find_marks(connection, rows)
-    return [{**show_job(row), **_held_back(row, paused), **marks[row["id"]]} for row in rows]
+    return [Job(**{**_of_row(row), **_held_back(row, paused), **marks[row["id"]]}) for row in rows]
 
 
-def _find_marks(connection: sa.Connection, rows: Sequence[Row]) -> dict[int, View]:
+def _find_marks(connection: sa.Connection, rows: Sequence[Row]) -> dict[int, dict[str, Any]]:
     """What each job's snapshot is by now: when it is from, and live, standby, bad, pinned or cancelled.
 
     As the job table has it: no target is asked.
@@ -137,14 +144,14 @@ def _pauses(connection: sa.Connection) -> dict[str, Reason]:
     return {row["name"]: pause_reason(row) for row in connection.execute(held).mappings()}
 
 
-def _held_back(row: Row, paused: Mapping[str, Reason]) -> View:
+def _held_back(row: Row, paused: Mapping[str, Reason]) -> dict[str, Any]:
     """What a queued job of a paused customer waits for, whatever its row remembers."""
     held = row["state"] == State.QUEUED and row["customer"] in paused
     return reasons.columns(paused[row["customer"]]) if held else {}
 
 
-def find_job(site: Site, job_id: int) -> View:
-    """Return a job with its ledger (``tables``), what was proven of its database (``proof``), where its time went (``timeline``) and its history (``events``)."""
+def find_job(site: Site, job_id: int) -> Story:
+    """Return all that is known of a job; raises NotFound."""
     with site.store.read() as connection:
         row = get_job(connection, job_id)
         groups = ledger.read(connection, job_id, row["database"])
@@ -156,58 +163,57 @@ def find_job(site: Site, job_id: int) -> View:
         paused = _pauses(connection)
         marks = _find_marks(connection, [row])
     now = site.clock()
-    return {
-        **show_job(row),
-        **_held_back(row, paused),
-        "by_position": (row["inspection"] or {}).get("by_position", []),
-        **marks[job_id],
-        "progress": [_show_progress(one) for one in of_tables(groups, row["fence"], now)],
-        "tables": [_show_group(group) for group in groups],
-        "proof": proof,
-        "timeline": [_show_span(span, now) for span in stretches],
-        "events": list_events(site, job_id),
-    }
+    return Story(
+        **{**_of_row(row), **_held_back(row, paused), **marks[job_id]},
+        by_position=(row["inspection"] or {}).get("by_position", []),
+        progress=[_show_progress(one) for one in of_tables(groups, row["fence"], now)],
+        tables=[_show_group(group) for group in groups],
+        proof=proof,
+        timeline=[_show_span(span, now) for span in stretches],
+        events=list_events(site, job_id),
+    )
 
 
-def _show_progress(one: Progress) -> View:
-    rate = None if one.rate is None else round(one.rate)
-    left = None if one.left is None else round(one.left, 1)
-    return {
-        "table": one.name,
-        "rows": one.rows,
-        "expected": one.expected,
-        "rows_per_second": rate,
-        "seconds_left": left,
-    }
+def _show_progress(one: progress.Progress) -> Progress:
+    return Progress(
+        table=one.name,
+        rows=one.rows,
+        expected=one.expected,
+        rows_per_second=None if one.rate is None else round(one.rate),
+        seconds_left=None if one.left is None else round(one.left, 1),
+    )
 
 
-def _show_span(span: Span, now: float) -> View:
+def _show_span(span: timeline.Span, now: float) -> Span:
     end = span.end if span.end is not None else now
-    kind = "work" if span.work else "waiting"
-    return {
-        "name": span.name,
-        "kind": kind,
-        "from": iso(span.start),
-        "to": iso(span.end),
-        "seconds": round(since(span.start, end), 3),
-    }
+    return Span(
+        name=span.name,
+        kind="work" if span.work else "waiting",
+        from_=iso(span.start),
+        to=iso(span.end),
+        seconds=round(since(span.start, end), 3),
+    )
 
 
-def _show_group(group: Row) -> View:
-    plain = ("number", "kind", "name", "source_label", "target_label", "files", "rows_expected")
-    checkpoint = {
-        "rows_confirmed": group["rows_confirmed"] or 0,
-        "rows_seen": group["rows_seen"] or group["rows_confirmed"] or 0,
-        "starts": group["starts"],
-        "found": group["found"],
-    }
-    times = {"started_at": iso(group["started_at"]), "confirmed_at": iso(group["confirmed_at"])}
-    return {
-        **{key: group[key] for key in plain},
-        **checkpoint,
-        "confirmed_fence": group["confirmed_fence"],
-        **times,
-    }
+def _show_group(group: Row) -> Group:
+    plain = (
+        "number",
+        "kind",
+        "name",
+        "source_label",
+        "target_label",
+        "files",
+        "rows_expected",
+        "starts",
+        "found",
+    )
+    return Group(
+        **{key: group[key] for key in (*plain, "confirmed_fence")},
+        rows_confirmed=group["rows_confirmed"] or 0,
+        rows_seen=group["rows_seen"] or group["rows_confirmed"] or 0,
+        started_at=iso(group["started_at"]),
+        confirmed_at=iso(group["confirmed_at"]),
+    )
 
 
 def list_events(
@@ -217,27 +223,30 @@ def list_events(
     customer: str | None = None,
     limit: int = 1000,
     page: Page | None = None,
-) -> list[View]:
+) -> list[Event]:
     """Return the newest events, oldest first; of one job, of one customer, or of all."""
     where = [] if job_id is None else [events.c.job_id == job_id]
     where += [] if customer is None else [events.c.customer == customer]
     page = page or Page(limit=limit, sort="-at")
     with site.store.read() as connection:
         rows = select_page(connection, events, page, *where, time=events.c.at, orders={"at": events.c.id})
-    return sorted((_show_event(row) for row in rows), key=lambda event: int(event["id"]))
+    return sorted((_show_event(row) for row in rows), key=lambda event: event.id)
 
 
-def _show_event(row: Row) -> View:
-    plain = {
-        key: row[key] for key in ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence")
-    }
-    return {**plain, "message": tidy(sentence(row)), "at": iso(row["at"]), "by": short(row["owner"])}
+def _show_event(row: Row) -> Event:
+    plain = ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence")
+    return Event(
+        **{key: row[key] for key in plain},
+        message=tidy(sentence(row)),
+        at=iso(row["at"]),
+        by=short(row["owner"]),
+    )
 
 
-def list_switches(site: Site, customer: str | None = None, *, page: Page | None = None) -> list[View]:
+def list_switches(site: Site, customer: str | None = None, *, page: Page | None = None) -> list[Move]:
     """Return moves of aliases, newest first unless ``page`` says otherwise."""
     where = [] if customer is None else [switches.c.customer == customer]
     page = page or Page(sort="-at")
     with site.store.read() as connection:
         rows = select_page(connection, switches, page, *where, time=switches.c.at, orders=SWITCH_ORDERS)
-    return [{**dict(row), "at": iso(row["at"])} for row in rows]
+    return [Move(**{**row, "at": iso(row["at"])}) for row in rows]

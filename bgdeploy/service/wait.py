@@ -14,6 +14,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
+from bgdeploy.config import Settings
 from bgdeploy.errors import BadInput, NotFound
 from bgdeploy.jobs.cancel import CODE
 from bgdeploy.jobs.rescue import is_free
@@ -21,10 +22,14 @@ from bgdeploy.jobs.rows import Row, age, get_customer, get_database, jobs, selec
 from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.admit import is_as_it_was, look_at
 from bgdeploy.service.hints import after_failure, use_anyway
-from bgdeploy.service.idleness import find_idleness
+from bgdeploy.service.idleness import find_absence, find_idleness
+from bgdeploy.service.results import Waited, Waiting
+from bgdeploy.service.views import show_job
 from bgdeploy.site import Site
 
 LOOK_EVERY = 0.5  # seconds
+PATIENCE = 5.0  # seconds of silence before it is said that nobody works
+_START = "nobody has started bgdeploy here so far. Start it with: bgdeploy serve"
 Answer = Literal["live", "waits", "failed", "cancelled", "blocked", "never", "timeout"]
 _MOVING = (State.LOADED, State.LOADING, State.QUEUED, State.DISCOVERED)  # the furthest first
 
@@ -56,6 +61,62 @@ def await_live(
             return replace(verdict, answer="timeout")
         time.sleep(min(LOOK_EVERY, left))
     return verdict
+
+
+def wait_for(
+    settings: Settings,
+    open_site: Callable[[], Site],
+    customer: str,
+    timestamp: int,
+    *,
+    configured: bool,
+    timeout: float,
+    tell: Callable[[Waiting], None],
+) -> Waited:
+    """Return what became of a snapshot as ``await_live`` does; a job table that is configured is waited for as well."""
+    began = monotonic()
+    _await_table(settings, began, timeout if configured else 0.0, tell)
+    site = open_site()
+    every = max(PATIENCE, settings.orchestrator.scan_interval)
+    due = began + every
+
+    def pass_on(verdict: Verdict) -> None:
+        nonlocal due
+        said = find_absence(site) if monotonic() >= due else ""
+        if monotonic() >= due:  # said once, and looked for again while there was nothing to say
+            due = float("inf") if said else monotonic() + every
+        tell(_show_look(verdict, monotonic() - began, said or None))
+
+    left = max(0.0, timeout - (monotonic() - began))
+    verdict = await_live(site, customer, timestamp, timeout=left, tell=pass_on)
+    return Waited(
+        customer=customer,
+        timestamp=timestamp,
+        waited_seconds=round(monotonic() - began, 1),
+        verdict=verdict.answer,
+        live=verdict.live,
+        why=verdict.why,
+        next=verdict.cure,
+        job=None if verdict.job is None else show_job(verdict.job),
+    )
+
+
+def _await_table(settings: Settings, began: float, timeout: float, tell: Callable[[Waiting], None]) -> None:
+    table, said = settings.database_path, False
+    why = f"{table} does not exist yet"
+    while not table.exists() and (waited := monotonic() - began) < timeout:
+        warns = waited > PATIENCE and not said
+        said = said or warns
+        warning = f"{why}: {_START}" if warns else None
+        tell(Waiting(waited_seconds=waited, why=why, share=None, warning=warning))
+        time.sleep(min(LOOK_EVERY, timeout))
+
+
+def _show_look(verdict: Verdict, waited: float, warning: str | None) -> Waiting:
+    job, share = verdict.job, None
+    if job is not None and job["state"] == State.LOADING and job["rows_expected"]:
+        share = rows_so_far(job) / job["rows_expected"]
+    return Waiting(waited_seconds=waited, why=verdict.why, share=share, warning=warning)
 
 
 def look(site: Site, name: str, timestamp: int) -> Verdict:

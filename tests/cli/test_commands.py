@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import pytest
 from bgdeploy.cli.jobs import _why
 from bgdeploy.config import load_settings
 from bgdeploy.errors import NotReadable
+from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.scan import scan
+from bgdeploy.service.results import Job
 from bgdeploy.site import open_site
 from bgdeploy.snapshots import folders
 from tests.house import House, make_house, make_removable, stop
@@ -112,9 +115,9 @@ def test_a_long_reason_is_cut_where_the_job_is_named_and_a_decision_is_not(lived
     assert failed["error"] in whole
     assert whole.splitlines()[-1].startswith("Mend its folder, and a running bgdeploy serve")
     long = "fewer rows than live: " + "Entity 1,000 -> 10; " * 20 + "bgdeploy switch acme --to x"
-    asked = {**failed, "state": "loaded", "blocked": True, "reason": long}
+    asked = Job(**{**failed, "state": State.LOADED, "blocked": True, "reason": long})
     assert _why(asked) == (long, False)
-    assert _why({**asked, "blocked": False, "reason": None})[0].endswith("by: bgdeploy run")
+    assert _why(replace(asked, blocked=False, reason=None))[0].endswith("by: bgdeploy run")
 
 
 def test_config_shows_value_and_origin_of_each_key(lived_in: House) -> None:

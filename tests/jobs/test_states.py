@@ -90,7 +90,7 @@ def test_a_stale_fence_or_state_moves_nothing(store: Store) -> None:
 def test_events_and_switches_cannot_be_rewritten(store: Store) -> None:
     add_customer(store, "acme")
     with opened(store, Actor.OPERATOR) as tx:
-        tx.say("customer.resumed", customer="acme")
+        tx.say("customer.resumed", customer="acme", by="a test")
     with pytest.raises(sa.exc.IntegrityError, match="job_events_stay"), store.write() as connection:
         connection.execute(events.update().values(message="nothing happened"))
 

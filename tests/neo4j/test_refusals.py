@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 from neo4j.exceptions import IncompleteCommit, Neo4jError, ServiceUnavailable
 
 from bgdeploy.cli.customers import _hints, _row
 from bgdeploy.errors import BgdeployError, TargetAway, TargetFull
+from bgdeploy.service.results import Customer
 from bgdeploy.targets.neo4j.access import open_server
 from bgdeploy.targets.neo4j.refusals import NoSuchName, ServerRefused, explain
 from tests.neo4j.servers import free_port
@@ -86,12 +89,8 @@ def test_a_server_that_is_away_takes_one_short_sentence(scheme: str) -> None:
 
 def test_it_is_said_once_for_all_customers() -> None:
     said = "whatever it is: The Neo4j server a:7687 cannot be reached: connection refused."
-    plain = dict.fromkeys(
-        ("counts", "removed", "paused", "undecided", "failed", "live", "standby", "candidate")
-    )
-    more = {"trouble_code": "unknown", "rolled_back": [], "pinned": [], "snapshot_age_seconds": None}
-    found = [
-        {**plain, **more, "customer": name, "alias": name, "trouble": said} for name in ("acme", "globex")
-    ]
+    blank = dict.fromkeys(one.name for one in fields(Customer))
+    more = {"rolled_back": [], "pinned": [], "trouble": said, "trouble_code": "unknown"}
+    found = [Customer(**{**blank, **more, "customer": name, "alias": name}) for name in ("acme", "globex")]
     assert [_row(one)[-1] for one in found] == ["TROUBLE: unknown"] * 2
     assert _hints(found)[0] == said

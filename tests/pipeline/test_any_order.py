@@ -274,7 +274,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(customer=st.sampled_from(CUSTOMERS))
     def resume(self, customer: str) -> None:
-        self.run(lambda site: switch.resume(site, customer))
+        self.run(lambda site: switch.resume(site, customer, by="me"))
 
     @rule(data=st.data(), again=st.booleans())
     def retry(self, data: st.DataObject, again: bool) -> None:
@@ -403,7 +403,7 @@ class AnyOrder(RuleBasedStateMachine):
         """Undisturbed, well and resumed, everything comes to rest, and what is newest and good is live."""
         self.target.well = True
         for customer in [row["name"] for row in self.rows(customers)]:
-            switch.resume(self.site, customer)
+            switch.resume(self.site, customer, by="me")
         for _ in range(12 + 4 * len(self.rows(jobs))):
             self.now += 2 * LEASE
             self.rescue()

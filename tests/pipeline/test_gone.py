@@ -37,7 +37,7 @@ def test_one_that_is_gone_costs_the_real_standby_nothing(place: Place) -> None:
     place.run()
     assert place.target.pointing == {"acme": f"{SECOND}-r2"}
     assert place.target.whole == {FIRST, f"{SECOND}-r2"}
-    assert list_customers(place.site)[0]["standby"] == FIRST
+    assert list_customers(place.site)[0].standby == FIRST
     switch.roll_back(place.site, "acme", to=None, why="wrong", by="a test", pause=False)
     assert place.target.pointing == {"acme": FIRST}
 
@@ -50,7 +50,7 @@ def test_a_gone_one_is_retired_in_its_time(place: Place) -> None:
 
 def test_a_gone_standby_is_shown_nowhere_and_no_way_back(place: Place) -> None:
     place.target.whole.discard(FIRST)
-    assert list_customers(place.site)[0]["standby"] is None
+    assert list_customers(place.site)[0].standby is None
     assert choices(place.site, "acme") == []
     with pytest.raises(Refused, match="nothing to go back to"):
         switch.roll_back(place.site, "acme", to=None, why="wrong", by="a test", pause=False)

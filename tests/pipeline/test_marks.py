@@ -25,12 +25,12 @@ def test_jobs_are_marked_and_dated_and_fit_into_80_columns(
     place.drop("other", OLD + 3)
     scan.scan(place.site)
     cancel.cancel(place.site, 4, by="me")
-    found = {job["id"]: job for job in list_jobs(place.site)}
-    marks = {number: job["marks"] for number, job in found.items()}
+    found = {job.id: job for job in list_jobs(place.site)}
+    marks = {number: job.marks for number, job in found.items()}
     assert marks == {4: ["cancelled"], 3: ["bad"], 2: ["live"], 1: ["standby", "pinned"]}
-    assert found[1]["snapshot_at"] == "2023-11-14T22:13:20Z"
-    assert find_job(place.site, 1)["marks"] == ["standby", "pinned"]
-    assert list_jobs(place.site, customer=name)[0]["marks"] == ["bad"]
+    assert found[1].snapshot_at == "2023-11-14T22:13:20Z"
+    assert find_job(place.site, 1).marks == ["standby", "pinned"]
+    assert list_jobs(place.site, customer=name)[0].marks == ["bad"]
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
     lines = output.lines(_table(list(found.values()), "", ""), on_terminal=True)

@@ -162,7 +162,7 @@ def test_the_number_of_an_event_never_comes_again(make_place: MakePlace) -> None
     highest = max(row["id"] for row in place.rows(events))
     with place.site.store.write() as connection:
         connection.execute(sa.delete(events))
-    switch.pause(place.site, "acme", why="a test")
+    switch.pause(place.site, "acme", why="a test", by="me")
     assert min(row["id"] for row in place.rows(events)) > highest
 
 

@@ -289,6 +289,6 @@ def test_what_was_taken_by_its_position_is_logged_shown_and_told_to_scripts(make
     ]
     (number,) = [row["id"] for row in place.rows(jobs, jobs.c.customer == "acme")]
     found = [{"table": "nodes/Person", "columns": {"id": ["KEY"], "labels": ["LABELS"]}}]
-    assert find_job(place.site, number)["by_position"] == found
+    assert find_job(place.site, number).by_position == found
     (other,) = [row["id"] for row in place.rows(jobs, jobs.c.customer == "named")]
-    assert find_job(place.site, other)["by_position"] == []
+    assert find_job(place.site, other).by_position == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from bgdeploy.jobs.states import State
 from bgdeploy.pipeline.moves import switches
 from bgdeploy.service.customers import list_customers
 from bgdeploy.service.picking import CUSTOMER_ORDERS, JOB_ORDERS, SWITCH_ORDERS, Page, pick_customers
+from bgdeploy.service.results import Customer, Failure
 from bgdeploy.service.views import list_events, list_jobs, list_switches
 from bgdeploy.site import Site, open_site
 from bgdeploy.targets.base import DatabaseInfo
@@ -63,14 +64,14 @@ def test_the_pages_of_jobs_are_all_jobs_in_order(site: Site, sort: str, down: st
     assert len(whole) == COUNT
     found: list[dict[str, Any]] = []
     while page := list_jobs(
-        site, page=Page(limit=10, sort=down + sort, before=found[-1]["id"] if found else None)
+        site, page=Page(limit=10, sort=down + sort, before=found[-1].id if found else None)
     ):
         found += page
     assert found == whole
     key = {"created": "id", "updated": "updated_at", "snapshot": "timestamp", "rows": "rows_expected"}.get(
         sort, sort
     )
-    values = [job[key] or 0 for job in whole]
+    values = [getattr(job, key) or 0 for job in whole]
     assert values == sorted(values, reverse=bool(down))
 
 
@@ -79,9 +80,7 @@ def test_the_pages_of_switches_are_all_switches(site: Site, sort: str) -> None:
     assert sort.removeprefix("-") in SWITCH_ORDERS
     whole = list_switches(site, page=Page(limit=1000, sort=sort))
     found: list[dict[str, Any]] = []
-    while page := list_switches(
-        site, page=Page(limit=10, sort=sort, before=found[-1]["id"] if found else None)
-    ):
+    while page := list_switches(site, page=Page(limit=10, sort=sort, before=found[-1].id if found else None)):
         found += page
     assert found == whole
     assert len(whole) == COUNT
@@ -92,8 +91,8 @@ def test_a_line_that_comes_meanwhile_moves_no_other(site: Site) -> None:
     with site.store.write() as connection:
         new = {"customer": "a", "timestamp": 999, "state": "queued", "created_at": 0.0, "updated_at": 9.0}
         connection.execute(jobs.insert().values(**new))
-    second = list_jobs(site, page=Page(limit=10, sort="-created", before=first[-1]["id"]))
-    assert [job["id"] for job in first + second] == list(range(COUNT, COUNT - 20, -1))
+    second = list_jobs(site, page=Page(limit=10, sort="-created", before=first[-1].id))
+    assert [job.id for job in first + second] == list(range(COUNT, COUNT - 20, -1))
 
 
 def test_a_page_goes_on_from_a_line_that_is_there(site: Site) -> None:
@@ -103,7 +102,7 @@ def test_a_page_goes_on_from_a_line_that_is_there(site: Site) -> None:
 
 def test_times_take_in_the_first_and_leave_out_the_last(site: Site) -> None:
     found = list_switches(site, page=Page(sort="at", since=10.0, until=13.0))
-    assert [one["at"][-3:] for one in found] == ["10Z", "11Z", "12Z"]
+    assert [one.at[-3:] for one in found] == ["10Z", "11Z", "12Z"]
 
 
 def test_events_are_the_newest_and_oldest_first(site: Site) -> None:
@@ -111,24 +110,22 @@ def test_events_are_the_newest_and_oldest_first(site: Site) -> None:
 
     with opened(site.store, Actor.OPERATOR) as tx:
         for name in ("a", "b", "a", "b", "a"):
-            tx.say("customer.resumed", customer=name)
-    assert [event["id"] for event in list_events(site, limit=3)] == [3, 4, 5]
-    assert [event["id"] for event in list_events(site, page=Page(limit=2, sort="-at", before=3))] == [1, 2]
-    assert [event["id"] for event in list_events(site, customer="b")] == [2, 4]
+            tx.say("customer.resumed", customer=name, by="a test")
+    assert [event.id for event in list_events(site, limit=3)] == [3, 4, 5]
+    assert [event.id for event in list_events(site, page=Page(limit=2, sort="-at", before=3))] == [1, 2]
+    assert [event.id for event in list_events(site, customer="b")] == [2, 4]
 
 
-def customer(name: str, **more: Any) -> dict[str, Any]:
-    blank = dict.fromkeys(
-        ("live", "standby", "live_since", "snapshot_timestamp", "counts", "failed", "trouble")
-    )
-    return {"customer": name, "paused": False, **blank, **more}
+def customer(name: str, **more: Any) -> Customer:
+    blank = dict.fromkeys(one.name for one in fields(Customer))
+    return Customer(**{**blank, "customer": name, "paused": False, **more})
 
 
 PEOPLE = [
     customer("acme", live="acme-1", live_since="2026-01-02", snapshot_timestamp=5, counts={"labels": {"P": 9}}),
     customer("acme-eu", live="acme-eu-1", standby="acme-eu-0", live_since="2026-01-01", snapshot_timestamp=7,
              counts={"labels": {"P": 1}, "types": {"R": 1}}, paused=True),
-    customer("borealis", trouble="the alias points at nothing", failed={"job": 4}),
+    customer("borealis", trouble="the alias points at nothing", failed=Failure(job=4, timestamp=1, error_code="", error="")),
 ]  # fmt: skip
 
 
@@ -154,7 +151,7 @@ def test_customers_are_picked_and_sorted_and_who_has_no_value_comes_last(
     wanted: dict[str, Any], names: str
 ) -> None:
     assert wanted.get("sort", "customer").removeprefix("-") in CUSTOMER_ORDERS
-    assert [one["customer"] for one in pick_customers(PEOPLE, **wanted)] == names.split()
+    assert [one.customer for one in pick_customers(PEOPLE, **wanted)] == names.split()
 
 
 class Asked(FakeTarget):
@@ -182,5 +179,5 @@ def test_a_listing_of_customers_asks_the_target_twice_however_many_there_are(sit
         for name, live in (("a", "a-1"), ("b", "b-1"), ("c", "c-1")):
             connection.execute(customers.update().where(customers.c.name == name).values(live=live))
     found = list_customers(replace(site, target=target))
-    assert [one["trouble"] for one in found] == [None, "b-1 is gone", "the alias points at nothing"]
+    assert [one.trouble for one in found] == [None, "b-1 is gone", "the alias points at nothing"]
     assert sorted(target.asked) == ["aliases", "databases"]

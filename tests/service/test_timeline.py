@@ -6,11 +6,12 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
+from bgdeploy.cli.job_page import draw
 from bgdeploy.config import load_settings
 from bgdeploy.jobs.rows import events
 from bgdeploy.service.customers import list_customers
 from bgdeploy.service.doctor.workers import find_last_scan
-from bgdeploy.service.timeline import Span, draw, spans
+from bgdeploy.service.timeline import Span, spans
 from bgdeploy.service.views import find_job
 from bgdeploy.site import open_site
 from tests.house import House
@@ -84,12 +85,12 @@ def test_a_clock_that_was_set_back_makes_no_time_negative(house: House) -> None:
     house.drop("acme", 1700000001, rows=50)
     house.run("run", "--timeout", "60")
     site = open_site(load_settings(house.folder / "config.yaml"), clock=lambda: 1600000000.0)
-    assert list_customers(site)[0]["snapshot_age_seconds"] == 0
+    assert list_customers(site)[0].snapshot_age_seconds == 0
     with closing(sqlite3.connect(site.store.path)) as connection, connection:
         connection.execute(f"DROP TRIGGER {events.name}_stay")
         connection.execute(f"UPDATE {events.name} SET at = at - 86400 WHERE target = 'loaded'")
         connection.execute(f"UPDATE {events.name} SET at = at + 86400 WHERE target = 'queued'")
-    lengths = [span["seconds"] for span in find_job(site, 1)["timeline"]]
+    lengths = [span.seconds for span in find_job(site, 1).timeline]
     assert min(lengths) == 0.0
     assert "a scan last found something new 0 s ago" in [
         found.what.split(" (")[0] for found in find_last_scan(site)
