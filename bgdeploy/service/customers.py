@@ -210,8 +210,8 @@ def naming_choices(site: Site, name: str, to: str | None) -> Iterator[None]:
         found = [(database, what) for database, what in choices(site, name) if database != to]
         if not found or error.cure != LOOK:
             raise
-        command = f"bgdeploy switch {shlex.quote(name)} --to"
-        lines = [f"{command} {database}  ({what})" for database, what in found[:CHOICES]]
+        whose = shlex.quote(name)
+        lines = [f"bgdeploy switch {whose} --to {database}  ({what})" for database, what in found[:CHOICES]]
         cure = "\n    ".join(["By hand it can be moved to:", *lines])
         raise type(error)(error.what, kept=error.kept, cure=cure) from error
 
