@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,6 +23,10 @@ from tests.neo4j.standin import StandIn, standin
 Server = TypeVar("Server")
 settings.register_profile("bgdeploy", deadline=None)  # a slow machine is no fault of the code
 settings.load_profile("bgdeploy")
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # in the background of a shell; services of tests would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 HOW = (
     "give them one: Java 17 or newer with Maven on the PATH, or BGDEPLOY_TEST_NEO4J=neo4j://host:7687 with "
     "BGDEPLOY_TEST_NEO4J_PASSWORD for an Enterprise server of your own, BGDEPLOY_TEST_COMMUNITY likewise (docs/neo4j.md)"
