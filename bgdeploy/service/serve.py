@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from bgdeploy import log
-from bgdeploy.clock import monotonic, wall
+from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ExitCode, StoreError, StoreLost
 from bgdeploy.jobs.rescue import FREED
 from bgdeploy.jobs.rows import jobs
@@ -70,14 +70,22 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
     if scans:
         threads += [_thread("scanner", keep_scanning, house), _thread("history", keep_history, house)]
     threads += [_thread(f"worker-{number + 1}", work, house) for number in range(workers)]
-    ahead = wall() - monotonic()
     while not stop.asked.wait(1.0):
         complain_when_late(house)
-        if scheduler is not None and abs(wall() - monotonic() - ahead) > JUMP:
-            ahead = wall() - monotonic()
-            for job in scheduler.get_jobs():  # set back, it would sleep until the old time comes again
-                job.reschedule(job.trigger)
+        if scheduler is not None:
+            _mind_the_clock(scheduler)
     _end(house, scheduler, threads)
+
+
+def _mind_the_clock(scheduler: BackgroundScheduler) -> None:
+    """Set anew what a clock that was set back would let sleep until the old time comes again.
+
+    Looked at again and again: the scheduler may have read the clock before it moved, and write what it made of it after.
+    """
+    now = datetime.now(UTC)
+    for job in scheduler.get_jobs():
+        if job.next_run_time > now + job.trigger.span + timedelta(seconds=JUMP):
+            job.reschedule(job.trigger)
 
 
 def _tell_of_shared_disk(path: Path) -> None:

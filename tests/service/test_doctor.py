@@ -38,9 +38,9 @@ ALIVE = f"{this_host()}/{os.getpid()}/{this_process().born}/ab"
 def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A customer with a standby, made once; every test gets a copy."""
     house = make_house(tmp_path_factory.mktemp("template"))
-    for timestamp in (FIRST, SECOND):
+    for timestamp in (FIRST, SECOND):  # at once, the first might be overtaken before it was ever live
         house.drop("acme", timestamp)
-    house.run("run", "--timeout", "60")
+        house.run("run", "--timeout", "60")
     (house.folder / "log").unlink(missing_ok=True)
     yield house.folder
     make_removable(house.folder)
