@@ -176,7 +176,7 @@ def _run_one(
 
 def _run(context: typer.Context, timeout: float, workers: int | None, form: str | None) -> None:
     from bgdeploy.cli.live import live_loads
-    from bgdeploy.service.run_once import list_failed, scan_first, tell_unserved
+    from bgdeploy.service.run_once import list_failed, list_unserved, scan_first
     from bgdeploy.service.run_once import run as run_all
 
     site, stop = _start(context, workers, None, form)
@@ -194,13 +194,14 @@ def _run(context: typer.Context, timeout: float, workers: int | None, form: str 
         raise typer.Exit(ExitCode.INTERRUPTED)
     if not finished:
         typer.echo("not everything could be finished; see: bgdeploy jobs list", err=True)
-    told = [one for one in tell_unserved(site) if not any(f"job {job['id']} " in one for job in failed)]
-    for line in told[:_MOST_TOLD]:
-        typer.echo(f"not live: {line}", err=True)
-    if len(told) > _MOST_TOLD:
-        typer.echo(
-            f"not live: the newest of {len(told) - _MOST_TOLD} more customers; bgdeploy customers", err=True
-        )
+    told = {job["id"] for job in failed}
+    unserved = [job for job in list_unserved(site) if job["id"] not in told]
+    for job in unserved[:_MOST_TOLD]:
+        number, name = job["id"], f"{job['customer']}/{job['timestamp']}"
+        why = f": {job['reason']}" if job["reason"] else ""
+        typer.echo(f"not live: {name} is {job['state']}{why}; bgdeploy jobs show {number}", err=True)
+    if (more := len(unserved) - _MOST_TOLD) > 0:
+        typer.echo(f"not live: the newest of {more} more customers; bgdeploy customers", err=True)
     raise typer.Exit(ExitCode.OK if finished and not failed and not unread else ExitCode.FAILED)
 
 

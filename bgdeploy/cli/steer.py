@@ -100,6 +100,8 @@ def retry(
 
 
 def _retry(context: typer.Context, ids: list[int] | None, again: bool) -> None:
+    from bgdeploy.service.results import Refusal
+
     api = context.obj.api()
     code = int(ExitCode.OK)
     if ids is not None and again:
@@ -109,7 +111,7 @@ def _retry(context: typer.Context, ids: list[int] | None, again: bool) -> None:
     else:
         found = api.retry_all_failed(who=whoami())
         for one in found:
-            if hasattr(one, "cure"):
+            if isinstance(one, Refusal):
                 output.tell(one)
                 code = code or one.exit_code
             else:

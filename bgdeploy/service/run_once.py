@@ -36,9 +36,7 @@ from bgdeploy.service.worker import work_once
 from bgdeploy.site import Site
 from bgdeploy.snapshots.folders import list_customers, list_names
 
-_WRITERS = (
-    60.0  # seconds a folder may lie unchanged, beyond the settling, before nobody is waited for any more
-)
+_WRITERS = 60.0  # seconds beyond the settling that a folder's writer is waited for
 # Each state stands in the text, so that SQLite uses the index that is made for it.
 _OPEN = sa.union_all(
     *(
@@ -151,12 +149,13 @@ def _may_settle(site: Site, job: Row) -> bool:
     return bool(not gone and unchanged < site.settings.dataset.settle_seconds + _WRITERS)
 
 
-def tell_unserved(site: Site) -> list[str]:
-    """Say of each customer whose newest snapshot neither went live nor can without somebody, what that waits for."""
+def list_unserved(site: Site) -> list[Row]:
+    """Return the newest job of each customer whose newest snapshot neither went live nor can without somebody."""
     newest = sa.func.row_number().over(
         partition_by=jobs.c.customer, order_by=(jobs.c.timestamp.desc(), jobs.c.build.desc())
     )
-    ranked = sa.select(jobs.c.id, newest.label("place")).where(jobs.c.state != State.CLEANED).subquery()
+    over = jobs.c.state != sa.literal_column("'cleaned'")  # as the index of what is not over has it
+    ranked = sa.select(jobs.c.id, newest.label("place")).where(over).subquery()
     waits = sa.or_(
         jobs.c.state.in_((State.DISCOVERED, State.FAILED)),
         sa.and_(jobs.c.state == State.LOADED, jobs.c.blocked),
@@ -170,11 +169,7 @@ def tell_unserved(site: Site) -> list[str]:
         .order_by(jobs.c.customer)
     )
     with site.store.read() as connection:
-        rows = connection.execute(query).mappings().all()
-    return [
-        f"{title(row)} is {row['state']}{': ' if row['reason'] else ''}{row['reason'] or ''}; bgdeploy jobs show {row['id']}"
-        for row in rows
-    ]
+        return list(connection.execute(query).mappings().all())
 
 
 def _drops(site: Site, customer: Row, kept: Sequence[Row], there: Callable[[], Collection[str]]) -> bool:

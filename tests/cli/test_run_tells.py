@@ -48,6 +48,24 @@ def test_run_ends_where_only_a_writer_can_go_on_and_names_whose_newest_is_not_li
     shutil.rmtree(unfinished)
 
 
+def test_what_failed_in_this_run_is_named_once(house: House) -> None:
+    broken = house.drop("broken", FIRST)
+    (broken / "nodes/Entity/part-0.parquet").write_bytes(b"PAR1 and nothing")
+    (broken / "_SUCCESS").touch()
+    told = [
+        line
+        for line in house.run("run", ok=False).stderr.splitlines()
+        if line.startswith(("failed: ", "not live: "))
+    ]
+    assert told == [f"failed: job 1 broken/{FIRST}; why: bgdeploy jobs show 1"]
+    told = [
+        line
+        for line in house.run("run", ok=False).stderr.splitlines()
+        if line.startswith(("failed: ", "not live: "))
+    ]
+    assert told == [f"not live: broken/{FIRST} is failed; bgdeploy jobs show 1"]
+
+
 def test_a_rollback_without_a_reason_is_told_how_it_is_written(house: House) -> None:
     done = house.run("rollback", "acme", ok=False)
     assert done.returncode == 2

@@ -89,7 +89,7 @@ class Inspection:
         until, most = (
             0,
             _MOST_NODES,
-        )  # where a page failed none is as large; beyond that place the rows are others
+        )  # where a page failed none is as large; beyond that place rows are others
         while start < stop:
             size = min(size, most if start < until else _MOST_NODES, stop - start)
             where = f"WHERE offset(id(n)) >= {start} AND offset(id(n)) < {start + size}"
@@ -122,20 +122,20 @@ class Inspection:
         wanted = f"offset(id(a)) AS p0, offset(id(b)) AS p1{values}"
         total = self.engine.count(f"{match} RETURN count(*)")
         # Nodes from and to, rows that come before those wanted (None: all are wanted), rows, and the most of a page.
-        todo: list[tuple[int, int, int | None, int, int]] = [(0, 1 << 62, None, total, _MOST_ROWS)]
-        while todo:
-            start, stop, skip, rows, limit = todo.pop()
+        stretches: list[tuple[int, int, int | None, int, int]] = [(0, 1 << 62, None, total, _MOST_ROWS)]
+        while stretches:
+            start, stop, skip, rows, limit = stretches.pop()
             most = min(limit, self._rows_of(width))
             where = f"WHERE offset(id({own})) >= {start} AND offset(id({own})) < {stop}"
             # The order of joins says which side's copy is read.
             where += f" HINT ({own} JOIN r) JOIN {other}"
             if rows > most and stop - start > 1:
                 some = self._split(f"{match} {where}", own, start, stop, most)
-                todo += [(low, high, None, held, limit) for low, high, held in reversed(some)]
+                stretches += [(low, high, None, held, limit) for low, high, held in reversed(some)]
                 continue
             if rows > most:
                 skip = skip or 0
-                todo.append((start, stop, skip + most, rows - most, limit))
+                stretches.append((start, stop, skip + most, rows - most, limit))
                 rows = most
             query = f"{match} {where} RETURN {wanted}"
             if skip is not None:
@@ -145,7 +145,7 @@ class Inspection:
             if skip is not None:
                 self.engine.run(f"CALL threads={self._threads}")
             if page is None:
-                todo.append((start, stop, skip, rows, max(1, rows // 8)))
+                stretches.append((start, stop, skip, rows, max(1, rows // 8)))
                 continue
             yield page
             width = max(width, _width(page))
