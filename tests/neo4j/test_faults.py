@@ -13,7 +13,7 @@ from bgdeploy.errors import BadInput
 from bgdeploy.targets.neo4j.bolt import batches
 from bgdeploy.targets.neo4j.bolt.batches import Pace
 from tests.neo4j.loading import loading_of
-from tests.neo4j.servers import LTS, Community, NoServer, community
+from tests.neo4j.servers import LTS, Community, NoServer, community, do_without
 from tests.neo4j.test_loader import ask
 from tests.neo4j.test_reader import damage
 
@@ -69,7 +69,7 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community
         ) as one:
             yield one
     except NoServer as error:
-        pytest.skip(f"no server: {error}")
+        do_without(error)
 
 
 def test_after_wide_rows_batches_grow_back(

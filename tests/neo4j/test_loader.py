@@ -30,7 +30,7 @@ from bgdeploy.targets.neo4j.names import CYPHER
 from tests.house import make_house, stop
 from tests.neo4j.loading import TIMESTAMP, Loading, loading, loading_of
 from tests.neo4j.proxy import proxy
-from tests.neo4j.servers import LTS, PASSWORD, Community, NoServer, community
+from tests.neo4j.servers import LTS, PASSWORD, Community, NoServer, community, do_without
 
 COUNTS = {"labels": {"Entity": 800, "Address": 400}, "types": {"HAS_ADDRESS": 800}}
 
@@ -266,7 +266,7 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community
         with community(home, LTS, **{"db.memory.transaction.max": "2m"}) as server:
             yield server
     except NoServer as error:
-        pytest.skip(f"no server: {error}")
+        do_without(error)
 
 
 def test_a_transaction_that_never_fits_is_said(small_server: Community, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.target import Neo4j
 from tests.house import House, make_house
 from tests.neo4j.loading import loading
-from tests.neo4j.servers import LTS, Community, NoServer, fetch
+from tests.neo4j.servers import LTS, Community, NoServer, do_without, fetch
 from tests.neo4j.standin import StandIn
 from tests.neo4j.test_enterprise import access_of, alias, deploy, name, serving
 
@@ -29,6 +29,7 @@ def enlarge(server: StandIn, database: str) -> None:
         server.rows(database, text)
 
 
+@pytest.mark.neo4j
 def test_an_index_that_no_checkpoint_wrote_keeps_a_read_only_database_down(
     tmp_path: Path,
 ) -> None:
@@ -36,7 +37,7 @@ def test_an_index_that_no_checkpoint_wrote_keeps_a_read_only_database_down(
     try:
         fetch(LTS)
     except NoServer as error:
-        pytest.skip(f"no server: {error}")
+        do_without(error)
     server = Community(tmp_path / "home", LTS)
     server.prepare()
     server.start()

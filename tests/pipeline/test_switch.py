@@ -85,6 +85,7 @@ def test_a_move_that_was_cut_off_to_what_is_damaged_by_now_is_told_once_and_made
         place.target, "outdated", lambda name: "it is damaged" if name == wish.database else None
     )
     place.now += 60
+    caplog.clear()  # of what it lived through
     with caplog.at_level(logging.ERROR, logger="bgdeploy"):
         for _ in range(3):
             repair.repeat_cut_off_moves(place.site)
