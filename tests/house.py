@@ -38,14 +38,23 @@ PATIENCE = 90.0
 STARTED: list[subprocess.Popen[bytes]] = []  # every service of the test at hand
 
 
+@contextmanager
+def own_log() -> Iterator[None]:
+    """A command says where its log goes; the test's own is as before afterwards."""
+    logger = logging.getLogger("bgdeploy")
+    told = (logger.handlers[:], logger.level, logger.propagate)
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.level, logger.propagate = told
+
+
 def run_here(words: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command in this process, from its arguments to its exit code."""
     out, err, ended = io.StringIO(), io.StringIO(), 0
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    logger = logging.getLogger("bgdeploy")
-    told = (logger.handlers[:], logger.level, logger.propagate)
     try:
-        with redirect_stdout(out), redirect_stderr(err):
+        with redirect_stdout(out), redirect_stderr(err), own_log():
             guarded(lambda: app(words, prog_name="bgdeploy"))
     except SystemExit as end:
         ended = int(end.code or 0)
@@ -55,7 +64,6 @@ def run_here(words: list[str]) -> subprocess.CompletedProcess[str]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        logger.handlers[:], logger.level, logger.propagate = told
         gc.unfreeze()
         gc.collect()  # a process that ends has no file open any more
     return subprocess.CompletedProcess(words, ended, out.getvalue(), err.getvalue())
@@ -133,7 +141,7 @@ class House:
     def json(self, *words: str) -> Any:
         """Ask in this process: to start one takes many times as long, and slows down what is looked at."""
         answer = io.StringIO()
-        with redirect_stdout(answer):
+        with redirect_stdout(answer), own_log():
             ended = app([*self.words(), *words, "--json"], prog_name="bgdeploy", standalone_mode=False)
         assert not ended, f"{words} ended with {ended}: {answer.getvalue()}"
         return json.loads(answer.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from bgdeploy import log
 from bgdeploy.cli import customers, doctor, holds, jobs, moves, output, run, setup, steer, wait
 from bgdeploy.cli.context import EXAMPLES, Given, read_pairs
 from bgdeploy.errors import BadWords
@@ -67,6 +69,7 @@ def options(
     ] = False,
 ) -> None:
     """Deploy whole graphs blue/green: find snapshots, load, verify, switch the alias, retire old ones."""
+    log.configure("text", level=logging.WARNING)  # `serve`, `work` and `run` say more, in the form that is configured
     context.obj = Given(config, read_pairs(set_ or []))
 
 
