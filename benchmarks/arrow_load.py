@@ -30,8 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.targets.groups import plan_groups
 from bgdeploy.targets.neo4j.access import Access
-from bgdeploy.targets.neo4j.arrow.address import Address
-from bgdeploy.targets.neo4j.arrow.client import Client
+from bgdeploy.targets.neo4j.arrow.client import Address, Client
 from bgdeploy.targets.neo4j.arrow.load import GROUP_ROWS, Work, _send_all
 from bgdeploy.targets.neo4j.arrow.proof import prove
 from bgdeploy.targets.neo4j.arrow.wire import find_identity

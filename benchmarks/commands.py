@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bgdeploy.config import load_settings
 from bgdeploy.jobs.reasons import Code, because, columns
-from bgdeploy.jobs.rows import customers, databases, events, jobs
+from bgdeploy.jobs.transitions import customers, databases, events, jobs
 from bgdeploy.site import Site, open_site
 
 CUSTOMERS, SNAPSHOTS, ROUNDS = 1_000, 100, 15

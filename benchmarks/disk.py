@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bgdeploy.snapshots.generate import write_snapshot
 from bgdeploy.snapshots.schema import open_snapshot
-from bgdeploy.targets.ladybug.plan import MIB, disk_needed
+from bgdeploy.targets.ladybug.target import MIB, disk_needed
 
 SIZES = (3_000, 100_000, 1_000_000)
 

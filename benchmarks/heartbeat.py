@@ -22,9 +22,9 @@ from typing import Any
 from bgdeploy.clock import monotonic
 from bgdeploy.jobs import migrate
 from bgdeploy.jobs.lease import Lease, new_owner
-from bgdeploy.jobs.rows import customers, jobs, transaction
 from bgdeploy.jobs.states import Actor
 from bgdeploy.jobs.store import Store, open_store
+from bgdeploy.jobs.transitions import customers, jobs, transaction
 
 GOAL = 0.25  # seconds, at most, for 99 of 100
 PAUSE = 0.05

@@ -27,13 +27,11 @@ import pyarrow as pa
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bgdeploy.targets.groups import keep_plan
-from bgdeploy.targets.neo4j.offline import empties, store
-from bgdeploy.targets.neo4j.offline.load import GROUP_ROWS, REPORT, _options
-from bgdeploy.targets.neo4j.offline.needs import store_bytes
-from bgdeploy.targets.neo4j.offline.place import Place
-from bgdeploy.targets.neo4j.offline.report import read_report
+from bgdeploy.targets.neo4j.offline import sources, store
+from bgdeploy.targets.neo4j.offline.load import GROUP_ROWS, REPORT, _options, store_bytes
 from bgdeploy.targets.neo4j.offline.sources import lay_out, spaces_of
-from bgdeploy.targets.neo4j.offline.tool import Tool, check_version, run
+from bgdeploy.targets.neo4j.offline.store import Place
+from bgdeploy.targets.neo4j.offline.tool import Tool, check_version, read_report, run
 from tests.neo4j.loading import Loading, Memory, loading_of
 from tests.neo4j.servers import LTS, Community
 
@@ -71,7 +69,7 @@ def ours(work: Loading, tool: Path, folder: Path) -> None:
     build.mkdir()
     groups = keep_plan(work.snapshot, ledger, GROUP_ROWS, build)
     given = lay_out(work.snapshot, groups, build)
-    empties.keep(build, given.empties)
+    sources.keep(build, given.empties)
     note = store.open_note(build, place, "bench")
     run(
         mine,

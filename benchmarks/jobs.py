@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from bgdeploy.config import load_settings
-from bgdeploy.jobs.rows import jobs
 from bgdeploy.jobs.states import Actor, State
+from bgdeploy.jobs.transitions import jobs
 from bgdeploy.pipeline import clean, load, scan, switch
 from bgdeploy.pipeline.claim import Rules, claim, peek
 from bgdeploy.site import Site, open_site

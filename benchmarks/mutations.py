@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from bgdeploy.errors import VerifyFailed
 from bgdeploy.pipeline.verify import expecting, verify
-from bgdeploy.snapshots.sample import sample
+from bgdeploy.snapshots.rows import sample
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group, Ticket

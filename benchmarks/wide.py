@@ -17,8 +17,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bgdeploy.service.inspector import Inspectors
 from bgdeploy.snapshots.readiness import fingerprint
+from bgdeploy.worker.inspector import Inspectors
 
 SHAPES = {  # files, columns
     "1,250 files": (1250, 3),

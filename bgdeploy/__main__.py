@@ -1,6 +1,6 @@
 """Entry: ``bgdeploy`` and ``python -m bgdeploy``; Ctrl+C ends it quietly while it is still being imported too."""
 
-from bgdeploy.garbage import put_off
+from bgdeploy.memory import put_off
 
 
 def main() -> None:

@@ -14,18 +14,17 @@ from bgdeploy.clock import Clock, wall
 from bgdeploy.config import Settings
 from bgdeploy.errors import ConfigError, Refused, TargetError
 from bgdeploy.jobs import migrate
-from bgdeploy.jobs.ballast import with_reserve
 from bgdeploy.jobs.lease import new_owner
 from bgdeploy.jobs.models import identity
-from bgdeploy.jobs.rows import Tx, transaction
 from bgdeploy.jobs.states import Actor
-from bgdeploy.jobs.store import Store, open_store
+from bgdeploy.jobs.store import Store, open_store, with_reserve
+from bgdeploy.jobs.transitions import Tx, transaction
 from bgdeploy.targets import open_target
 from bgdeploy.targets.base import Target
 
 if TYPE_CHECKING:
-    from bgdeploy.service.inspector import Inquiry as Inquiry
-    from bgdeploy.service.inspector import Inspectors
+    from bgdeploy.worker.inspector import Inquiry as Inquiry
+    from bgdeploy.worker.inspector import Inspectors
 
 Result = TypeVar("Result")
 
@@ -48,7 +47,7 @@ class Site:
     @property
     def inspectors(self) -> Inspectors:
         """Who reads snapshots' files for this process, which itself never does."""
-        from bgdeploy.service import inspector  # late: most commands read none
+        from bgdeploy.worker import inspector  # late: most commands read none
 
         return inspector.shared()
 

@@ -14,7 +14,7 @@ import pytest
 
 from bgdeploy.cli.app import app
 from bgdeploy.config import SCHEMA
-from bgdeploy.config_entries import leaves
+from bgdeploy.config_file import leaves
 from bgdeploy.errors import ExitCode
 from bgdeploy.log import EVENTS
 

@@ -49,8 +49,8 @@ def _names(path: Path) -> Iterator[str]:
 
 
 RUNNERS = {  # commands that are the service themselves
-    "run.py": ("bgdeploy.service.serve.", "bgdeploy.service.run_once.", "bgdeploy.service.shutdown."),
-    "live.py": ("bgdeploy.service.loads.", "bgdeploy.jobs.progress."),
+    "run.py": ("bgdeploy.service.serve.", "bgdeploy.service.run_once.", "bgdeploy.worker.shutdown."),
+    "live.py": ("bgdeploy.service.timeline.", "bgdeploy.jobs.ledger."),
 }
 
 

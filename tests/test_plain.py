@@ -21,10 +21,10 @@ from bgdeploy import log
 from bgdeploy.cli import output
 from bgdeploy.errors import BadInput
 from bgdeploy.jobs.lease import find_process
-from bgdeploy.jobs.rows import write
 from bgdeploy.jobs.states import Actor
+from bgdeploy.jobs.transitions import write
 from bgdeploy.plain import LONGEST, plain, tidy
-from bgdeploy.service.child import Child
+from bgdeploy.worker.child import Child
 from tests.house import House
 
 BAR = "Pipelines Finished: 0/1\nCurrent Pipeline Progress: 40%\n\x1b[2A\x1b[2K\x1b[1B\x1b[2K\x1b[1A"
@@ -71,7 +71,7 @@ def test_a_reason_is_never_longer_than_its_limit(house: House) -> None:
     house.run("scan")
     from bgdeploy.config import load_settings
     from bgdeploy.jobs.reasons import Code, because
-    from bgdeploy.jobs.rows import get_job
+    from bgdeploy.jobs.transitions import get_job
     from bgdeploy.site import open_site
 
     site = open_site(load_settings(house.folder / "config.yaml"))

@@ -69,7 +69,9 @@ def options(
     ] = False,
 ) -> None:
     """Deploy whole graphs blue/green: find snapshots, load, verify, switch the alias, retire old ones."""
-    log.configure("text", level=logging.WARNING)  # `serve`, `work` and `run` say more, in the form that is configured
+    log.configure(
+        "text", level=logging.WARNING
+    )  # `serve`, `work` and `run` say more, in the form that is configured
     context.obj = Given(config, read_pairs(set_ or []))
 
 

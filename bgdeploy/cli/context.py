@@ -32,7 +32,7 @@ class Given:
 
     def api(self) -> Deployments:
         """What every command asks and acts through; it opens job table and target when a verb needs them."""
-        from bgdeploy.garbage import take_up
+        from bgdeploy.memory import take_up
         from bgdeploy.service.api import Deployments
 
         take_up()
@@ -40,7 +40,7 @@ class Given:
 
     def site(self, **more: Any) -> Site:
         """Open job table and target for a command that works itself: it makes the job table where there is none."""
-        from bgdeploy.garbage import take_up
+        from bgdeploy.memory import take_up
         from bgdeploy.site import open_site
 
         take_up()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from bgdeploy.errors import BgdeployError
 
 if TYPE_CHECKING:
-    from bgdeploy.jobs.progress import Progress
-    from bgdeploy.service.loads import Load
+    from bgdeploy.jobs.ledger import Progress
+    from bgdeploy.service.timeline import Load
     from bgdeploy.site import Site
 
 _TABLES = 6  # lines below each load; what is over and what has not begun gives way
@@ -41,7 +41,7 @@ def live_loads(site: Site) -> Iterator[None]:
 def _picture(site: Site) -> Any:
     from rich.table import Table
 
-    from bgdeploy.service.loads import running_loads
+    from bgdeploy.service.timeline import running_loads
 
     table = Table.grid(padding=(0, 2))
     try:

@@ -12,8 +12,8 @@ from bgdeploy.errors import BgdeployError, ExitCode
 
 if TYPE_CHECKING:
     from bgdeploy.service.results import ScanReport
-    from bgdeploy.service.shutdown import Stop
     from bgdeploy.site import Site
+    from bgdeploy.worker.shutdown import Stop
 
 _MOST_TOLD = 10
 Workers = Annotated[
@@ -47,7 +47,7 @@ def _start(
     context: typer.Context, workers: int | None, interval: float | None, form: str | None
 ) -> tuple[Site, Stop]:
     from bgdeploy import log
-    from bgdeploy.service.shutdown import Stop, listen
+    from bgdeploy.worker.shutdown import Stop, listen
 
     given: Given = context.obj
     named = {

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from bgdeploy import log
 from bgdeploy.durable import keep_private, make_private, sync
 from bgdeploy.errors import StoreError
-from bgdeploy.jobs.look import connect
-from bgdeploy.jobs.store import RESTORE, disk_full, is_full, shut, translated
+from bgdeploy.jobs.store import RESTORE, connect, disk_full, is_full, shut, translated
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -4,20 +4,83 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from bgdeploy import log
 from bgdeploy.errors import StoreError, StoreFull, StoreLost
+
+# Statements, made once: making one takes several times as long as running it.
+
+
+@cache
+def select_where(table: sa.Table, *names: str) -> sa.Select[tuple[object, ...]]:
+    """Rows whose columns have the values that are bound as ``<name>``."""
+    return sa.select(table).where(*(table.c[name] == sa.bindparam(name) for name in names))
+
+
+@cache
+def update_where(table: sa.Table, *names: str) -> sa.Update:
+    """An UPDATE of the rows whose columns have the values bound as ``of_<name>``.
+
+    What else is bound is what changes, by the names of the columns.
+    """
+    return sa.update(table).where(*(table.c[name] == sa.bindparam(f"of_{name}") for name in names))
+
+
+# A reserve on the disk of the job table, given up so that an ending can still be written.
+
+Result = TypeVar("Result")
+
+SIZE = 16 * 2**20  # bytes
+PLENTY = 4 * SIZE  # free bytes beside it before it is made again
+
+
+def keep_ballast(folder: Path) -> None:
+    """Make the reserve where it is missing and there is plenty of room."""
+    path = folder / "ballast"
+    if path.exists() or shutil.disk_usage(folder).free < PLENTY:
+        return
+    aside = folder / f".ballast.{os.getpid()}"
+    with open(aside, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, SIZE)
+    os.replace(aside, path)
+
+
+def free_ballast(folder: Path) -> bool:
+    """Give the reserve up; False when it was given up before."""
+    try:
+        (folder / "ballast").unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def with_reserve(folder: Path, act: Callable[[], Result]) -> Result:
+    """Act, and where the disk is full give the reserve up and act once more; for acts that failed whole."""
+    try:
+        return act()
+    except StoreFull:
+        if not free_ballast(folder):
+            raise
+    log.emit("store.full")
+    return act()
+
+
+# The job table's connections: short immediate transactions, fair waiting, durable commits.
 
 LOCK_DEADLINE = 30.0  # seconds a writer waits for its turn before it says so
 PAUSE = 0.001  # seconds, on average, between two tries to begin
@@ -218,3 +281,46 @@ def translated(path: Path) -> Iterator[None]:
         if "unable to open" in text or "readonly" in text:
             raise shut(path, text) from error
         raise
+
+
+# Looking into a job table as it lies: nothing is made, migrated, folded in or left behind.
+
+Mode = Literal["ro", "rw"]
+_PATIENCE = 2.0  # seconds; readers wait for nobody but a visitor who locks all others out
+
+
+def connect(path: Path, *, mode: Mode | None = None, timeout: float = _PATIENCE) -> sqlite3.Connection:
+    """Open a file that exists, never to make one; the caller closes it. Raises sqlite3's own errors."""
+    address = f"file:{quote(str(path))}?mode={mode or pick_mode(path)}"
+    return sqlite3.connect(address, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
+
+
+def pick_mode(path: Path) -> Mode:
+    """How to open a file so that it lies there afterwards as before.
+
+    Closing the last connection that can write folds a write-ahead log in, so a log that is there is
+    opened read-only. Where there is none, a connection that cannot write leaves an empty one behind.
+    """
+    return "ro" if os.path.exists(f"{path}-wal") else "rw"
+
+
+@contextmanager
+def looking_into(path: Path) -> Iterator[Store]:
+    """Lend a job table whose writes are refused; every connection is closed at the end.
+
+    Nothing is touched before the first look, since the disk may hang. One mode serves all connections:
+    the first one makes a log, which must not make the next ones read-only.
+    """
+    first_mode = cache(pick_mode)
+
+    def prepared() -> sqlite3.Connection:
+        connection = connect(path, mode=first_mode(path))
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), creator=prepared)
+    store = Store(path, engine, engine)
+    try:
+        yield store
+    finally:
+        store.close()

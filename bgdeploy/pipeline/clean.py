@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from bgdeploy.errors import BgdeployError, NotOurs
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lease, lineage
+from bgdeploy.jobs.lease import FREED
 from bgdeploy.jobs.lineage import Doomed
 from bgdeploy.jobs.reasons import Code, because, read
-from bgdeploy.jobs.rescue import FREED
-from bgdeploy.jobs.rows import Row, customers, databases, get_customer, get_job, jobs, move, write
-from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import Actor, State
+from bgdeploy.jobs.store import update_where
+from bgdeploy.jobs.transitions import Row, customers, databases, get_customer, get_job, jobs, move, write
 from bgdeploy.site import Site
 
 _RETIRABLE = (State.LOADED, State.SWITCHED)

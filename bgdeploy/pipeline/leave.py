@@ -14,11 +14,10 @@ from bgdeploy.errors import BgdeployError, Refused, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.reasons import Code, because
-from bgdeploy.jobs.rows import Row, Tx, customers, databases, get_customer, jobs, select_jobs, write
 from bgdeploy.jobs.states import Actor, State
+from bgdeploy.jobs.transitions import Row, Tx, customers, databases, get_customer, jobs, select_jobs, write
 from bgdeploy.pipeline import load
-from bgdeploy.pipeline.alias import settle
-from bgdeploy.pipeline.moves import NO_INTENT, switches
+from bgdeploy.pipeline.alias import NO_INTENT, settle, switches
 from bgdeploy.site import Site
 
 _OPEN = (State.DISCOVERED, State.QUEUED, State.LOADING, State.LOADED)

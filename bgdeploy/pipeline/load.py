@@ -19,14 +19,22 @@ from bgdeploy.errors import (
     TargetFull,
     VerifyFailed,
 )
-from bgdeploy.jobs.backoff import delay
-from bgdeploy.jobs.cancel import end_cancelled, is_asked
+from bgdeploy.jobs.lease import FREED
 from bgdeploy.jobs.ledger import PROGRESS, confirmed_rows
 from bgdeploy.jobs.reasons import Code, because
-from bgdeploy.jobs.rescue import FREED
-from bgdeploy.jobs.rows import Row, Tx, databases, get_job, move, rewrite
-from bgdeploy.jobs.statements import update_where
 from bgdeploy.jobs.states import State
+from bgdeploy.jobs.store import update_where
+from bgdeploy.jobs.transitions import (
+    Row,
+    Tx,
+    databases,
+    delay,
+    end_cancelled,
+    get_job,
+    is_asked,
+    move,
+    rewrite,
+)
 from bgdeploy.pipeline.claim import own_database
 
 IDLE = {"child_pid": None, "child_born": None, **FREED}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,16 +16,86 @@ import sqlalchemy as sa
 from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.reasons import Code, because
-from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_jobs, move, title, write
 from bgdeploy.jobs.states import Actor, State
+from bgdeploy.jobs.transitions import Row, Tx, customers, databases, insert_jobs, jobs, move, title, write
 from bgdeploy.naming import alias_name, fold, known_alias, may_be_folded
-from bgdeploy.pipeline.admit import Judged, Pending, admit, is_as_it_was, judge, look_at, look_into, reason_of
-from bgdeploy.pipeline.floor import ask_aliases, inherited, mind_aliases
-from bgdeploy.pipeline.known import Known, read_known
-from bgdeploy.pipeline.notes import BATCH, Notes, Report, standing_alone
+from bgdeploy.pipeline.admit import (
+    BATCH,
+    Judged,
+    Notes,
+    Pending,
+    Report,
+    admit,
+    is_as_it_was,
+    judge,
+    look_at,
+    look_into,
+    reason_of,
+    standing_alone,
+)
+from bgdeploy.pipeline.alias import ask_aliases, inherited, mind_aliases
 from bgdeploy.site import Site
 from bgdeploy.snapshots import folders
 from bgdeploy.snapshots.readiness import Fingerprint, Readiness
+
+# Known: what the job table knows at the start of a scan, read at once and no more than a scan needs.
+
+_CUSTOMERS = sa.select(
+    customers.c.name,
+    customers.c.live,
+    customers.c.floor_timestamp,
+    customers.c.floor_build,
+    customers.c.removed_at,
+)
+# One text for each customer: a hundred thousand rows would take several times as long to hand over.
+_TIMESTAMPS = sa.select(jobs.c.customer, sa.func.group_concat(jobs.c.timestamp).label("names")).group_by(
+    jobs.c.customer
+)
+_COLUMNS = (
+    "id", "customer", "timestamp", "build", "state", "fence", "attempt", "requested", "reason_code", "reason_fields",
+    "fingerprint", "fingerprint_at", "changed", "error_code",
+)  # fmt: skip
+_OPEN = sa.select(*(jobs.c[name] for name in _COLUMNS)).where(sa.text("jobs.state <> 'cleaned'"))
+_FEW = 100  # customers that are asked for by name
+
+
+@dataclass(frozen=True)
+class Known:
+    """Customers, the names of all folders that have a job, and the jobs that are not over."""
+
+    customers: dict[str, Row]
+    timestamps: dict[str, set[str]]
+    open: dict[str, list[Row]]
+
+
+def read_known(site: Site, names: Collection[str] | None = None) -> Known:
+    """Read what is known of all customers, or of some."""
+    if names is not None and len(names) > _FEW:
+        names = None
+    with site.store.read() as connection:
+        people, texts, rows = (
+            connection.execute(_of(statement, column, names)).mappings().all()
+            for statement, column in (
+                (_CUSTOMERS, customers.c.name),
+                (_TIMESTAMPS, jobs.c.customer),
+                (_OPEN, jobs.c.customer),
+            )
+        )
+    known = Known({row["name"]: row for row in people}, {}, {})
+    for row in texts:
+        known.timestamps[row["customer"]] = set(row["names"].split(","))
+    for row in rows:
+        known.open.setdefault(row["customer"], []).append(row)
+    return known
+
+
+def _of(
+    statement: sa.Select[tuple[object, ...]], column: sa.ColumnElement[str], names: Collection[str] | None
+) -> sa.Select[tuple[object, ...]]:
+    return statement if names is None else statement.where(column.in_(names))
+
+
+# Scan: make one job per snapshot folder, and notice what changed on disk since.
 
 _MOST = 2_000  # snapshots that the inspector is asked about at a time
 _WAITING = (State.DISCOVERED, State.QUEUED)
@@ -265,3 +337,111 @@ def _tell_change(tx: Tx, job: Row, look: Fingerprint) -> None:
     """It stays compared with what was loaded: the row keeps its fingerprint."""
     write(tx, job, changed=True)
     tx.say("scan.changed", job, cure=f"To load it again: bgdeploy retry {job['id']} --reload")
+
+
+# The cheap look between two scans: folders that changed, and snapshots that are not ready yet.
+
+_RECENT = 2_000_000_000  # ns; within one tick of its clock a folder can change again unseen
+_MOST_WATCHED = (
+    1_000  # snapshots that are not ready, looked at in one round; the next round goes on behind them
+)
+_DISCOVERED = (
+    sa.select(jobs)
+    .where(
+        jobs.c.state == sa.literal_column("'discovered'"),
+        sa.tuple_(jobs.c.customer, jobs.c.timestamp) > sa.tuple_(sa.bindparam("name"), sa.bindparam("after")),
+    )
+    .order_by(jobs.c.customer, jobs.c.timestamp)
+    .limit(_MOST_WATCHED)
+)
+
+
+@dataclass
+class Watch:
+    """When each folder was last seen to change, and how far the last round came; lives as long as the process.
+
+    Snapshots whose files are still being read stay in ``pending`` until the next look; without it a look waits.
+    """
+
+    pending: Pending | None = None
+    base: int = 0
+    customers: dict[str, int] = field(default_factory=dict)
+    behind: tuple[str, int] = ("", 0)
+
+
+def look(site: Site, watch: Watch) -> Report:
+    """Scan the customers whose folder changed, and judge the snapshots that are not ready.
+
+    A folder that cannot be looked at is left to the next scan, which says so.
+    """
+    report = Report()
+    base = site.settings.dataset.base_path
+    try:
+        if _changed(os.stat(base).st_mtime_ns, watch.base, site.clock()):
+            found = {one.name for one in folders.list_customers(base) if not one.skipped}
+            watch.customers = {name: watch.customers.get(name, 0) for name in found}
+        watch.base = os.stat(base).st_mtime_ns
+    except (OSError, NotReadable):
+        return report
+    changed = [name for name in watch.customers if _customer_changed(site, watch, name)]
+    if changed:
+        scan_customers(site, changed, read_known(site, changed), report, watch.pending)
+    _judge(site, watch, set(changed), report)
+    return report
+
+
+def _customer_changed(site: Site, watch: Watch, name: str) -> bool:
+    try:
+        modified = os.stat(site.settings.dataset.base_path / name).st_mtime_ns
+    except OSError:
+        return False
+    before, watch.customers[name] = watch.customers[name], modified
+    return _changed(modified, before, site.clock())
+
+
+def _changed(modified: int, before: int, now: float) -> bool:
+    return modified != before or modified > now * 1e9 - _RECENT
+
+
+def _judge(site: Site, watch: Watch, done: set[str], report: Report) -> None:
+    """Look again at what is not ready, but for customers that were scanned just now."""
+    notes, pending = Notes(site, report), watch.pending or Pending()
+    for customer, waiting in _read_discovered(site, watch):
+        if customer["name"] in watch.customers and customer["name"] not in done:
+            with standing_alone(customer["name"], report):
+                admit(site, customer, waiting, notes, pending)
+    pending.take_up(site, notes) if watch.pending else pending.finish(site, notes)
+    notes.write()
+
+
+def _read_discovered(site: Site, watch: Watch) -> Iterable[tuple[Row, list[Row]]]:
+    """Some snapshots that are not ready, by customer, beginning behind those of the last round."""
+    name, after = watch.behind
+    with site.store.read() as connection:
+        rows = connection.execute(_DISCOVERED, {"name": name, "after": after}).mappings().all()
+        of_them = customers.c.name.in_({row["customer"] for row in rows})
+        owners = connection.execute(sa.select(customers).where(of_them)).mappings().all()
+    last = rows[-1] if len(rows) == _MOST_WATCHED else None
+    watch.behind = ("", 0) if last is None else (last["customer"], last["timestamp"])
+    waiting: dict[str, list[Row]] = {}
+    for row in rows:
+        waiting.setdefault(row["customer"], []).append(row)
+    return [(owner, waiting[owner["name"]]) for owner in owners]
+
+
+# One scan for cron: looks twice where half a second decides.
+
+SECOND_LOOK = 0.55  # seconds; a marker counts when two looks half a second apart agree
+
+
+def scan_once(site: Site) -> Report:
+    """Scan, and look again at once where a marker was seen for the first time."""
+    report = scan(site)
+    if not report.look_again:
+        return report
+    time.sleep(SECOND_LOOK)
+    second = scan(site)
+    second.discovered = report.discovered + second.discovered
+    second.queued = report.queued + second.queued
+    second.failed = report.failed + second.failed
+    return second

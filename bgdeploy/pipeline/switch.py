@@ -13,9 +13,10 @@ from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
 from bgdeploy.failpoints import reach
 from bgdeploy.finding import many
 from bgdeploy.jobs import lineage
+from bgdeploy.jobs.lease import FREED
 from bgdeploy.jobs.reasons import Code, Reason, because, read
-from bgdeploy.jobs.rescue import FREED
-from bgdeploy.jobs.rows import (
+from bgdeploy.jobs.states import Actor, State
+from bgdeploy.jobs.transitions import (
     Row,
     age,
     customers,
@@ -26,13 +27,17 @@ from bgdeploy.jobs.rows import (
     select_jobs,
     write,
 )
-from bgdeploy.jobs.states import Actor, State
-from bgdeploy.pipeline.alias import move_alias, settle
+from bgdeploy.pipeline.alias import (
+    Move,
+    find_way_back,
+    leads_ahead,
+    led_ahead,
+    move_alias,
+    repeat_cut_off_moves,
+    settle,
+)
 from bgdeploy.pipeline.claim import SKEW
 from bgdeploy.pipeline.clean import find_there
-from bgdeploy.pipeline.floor import leads_ahead
-from bgdeploy.pipeline.moves import Move, find_way_back
-from bgdeploy.pipeline.repair import led_ahead, repeat_cut_off_moves
 from bgdeploy.site import Site
 
 _NAMED = (Code.NOT_NEWER, Code.SHRUNK)  # a person has to name the database: ``switch --to``

@@ -27,10 +27,9 @@ from bgdeploy.snapshots.proof import (
     overlap,
     subjects,
 )
-from bgdeploy.snapshots.sample import Sample, present, sample
-from bgdeploy.snapshots.schema import label_counts
+from bgdeploy.snapshots.rows import Sample, present, sample
+from bgdeploy.snapshots.schema import label_counts, simple
 from bgdeploy.snapshots.source import Role, Snapshot, Table
-from bgdeploy.snapshots.unify import simple
 from bgdeploy.targets.base import (
     KEY,
     Counts,

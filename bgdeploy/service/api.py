@@ -15,18 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from bgdeploy.config import Settings, find_file, load_settings
 from bgdeploy.errors import BadWords, BgdeployError, Refused, StoreError
-from bgdeploy.jobs.rows import get_job, title
 from bgdeploy.jobs.states import State
-from bgdeploy.service import asking, customers, operate, pins, views
-from bgdeploy.service.hints import after_failure as after_failure
-from bgdeploy.service.picking import (
-    CUSTOMER_ORDERS,
-    CUSTOMER_STATES,
-    JOB_ORDERS,
-    SWITCH_ORDERS,
-    Page,
-    pick_customers,
-)
+from bgdeploy.jobs.transitions import get_job, title
+from bgdeploy.service import customers, steer, views
+from bgdeploy.service import query as asking
 from bgdeploy.service.results import (
     Answer,
     Customer,
@@ -51,10 +43,19 @@ from bgdeploy.service.results import (
     Waited,
     Waiting,
 )
+from bgdeploy.service.views import (
+    CUSTOMER_ORDERS,
+    CUSTOMER_STATES,
+    JOB_ORDERS,
+    SWITCH_ORDERS,
+    Page,
+    pick_customers,
+)
+from bgdeploy.service.views import after_failure as after_failure
 from bgdeploy.site import Site, open_site
 
 if TYPE_CHECKING:
-    from bgdeploy.pipeline.notes import Report
+    from bgdeploy.pipeline.admit import Report
 
 EVENT_ORDERS = ("at",)
 __all__ = [
@@ -230,7 +231,7 @@ class Deployments:
 
     def absence(self) -> str | None:
         """Say so when nobody on this host scans and loads, so that nothing moves; else None."""
-        from bgdeploy.service.idleness import find_absence
+        from bgdeploy.service.wait import find_absence
 
         return find_absence(self._site()) or None
 
@@ -248,19 +249,19 @@ class Deployments:
 
         What is wrong with one customer is in ``errors`` and holds up no other.
         """
-        from bgdeploy.service.scan_once import scan_once
+        from bgdeploy.pipeline.scan import scan_once
 
         return _show_report(scan_once(self._site(makes=True)))
 
     def retry(self, job_id: int, *, who: str) -> Queued:
         """Queue a failed job again, from zero. Raises NotFound, and Refused for one that has not failed."""
-        operate.retry(self._site(), job_id, by=who)
+        steer.retry(self._site(), job_id, by=who)
         return self._queued(job_id)
 
     def retry_all_failed(self, *, who: str) -> list[Queued | Refusal]:
         """Queue every failed job again but those cancelled or not above what was live; what is refused holds up no other."""
         found: list[Queued | Refusal] = []
-        for job_id in operate.failed_jobs(self._site()):
+        for job_id in steer.failed_jobs(self._site()):
             try:
                 found.append(self.retry(job_id, who=who))
             except BgdeployError as error:
@@ -272,7 +273,7 @@ class Deployments:
 
         Raises NotFound, and Refused for other states or where its folder is gone.
         """
-        return self._queued(operate.reload(self._site(), job_id, by=who)["id"])
+        return self._queued(steer.reload(self._site(), job_id, by=who)["id"])
 
     def cancel(self, job_id: int, *, who: str, wait: bool = True) -> JobRow:
         """Give a job up that is not live yet; returns it as it is then: ``failed``, or ``loading`` without ``wait``.
@@ -280,14 +281,14 @@ class Deployments:
         With ``wait`` a load that runs is seen to have ended. Raises NotFound, and Refused once its switch has begun,
         for a pinned database, and for a job that is over.
         """
-        from bgdeploy.service.cancel import cancel
+        from bgdeploy.service.steer import cancel
 
         row = cancel(self._site(), job_id, by=who)
         return self.await_end(job_id) if wait else views.show_job(row)
 
     def await_end(self, job_id: int) -> JobRow:
         """Return a job once its load has ended; where its worker is gone, it is ended here. Raises NotFound."""
-        from bgdeploy.service.cancel import await_end
+        from bgdeploy.service.steer import await_end
 
         return views.show_job(await_end(self._site(), self._job(job_id)))
 
@@ -356,12 +357,12 @@ class Deployments:
 
         Raises NotFound, and Refused for one that is another customer's, not verified, or being dropped.
         """
-        name = pins.pin(self._site(), customer, database, by=who)
+        name = steer.pin(self._site(), customer, database, by=who)
         return Pinned(customer=customer, database=name, pinned=True)
 
     def unpin(self, customer: str, database: str | None = None, *, who: str) -> Pinned:
         """Let a pinned database go the way of the others. Raises NotFound, and Refused where it is not pinned."""
-        name = pins.unpin(self._site(), customer, database, by=who)
+        name = steer.unpin(self._site(), customer, database, by=who)
         return Pinned(customer=customer, database=name, pinned=False)
 
     def remove(self, customer: str, *, who: str, why: str = "asked for", dry_run: bool = False) -> Leaving:

@@ -13,11 +13,9 @@ import sqlalchemy as sa
 from bgdeploy.clock import iso, since
 from bgdeploy.errors import ConfigError, NotFound, Refused, TargetError
 from bgdeploy.jobs import lineage
-from bgdeploy.jobs.cancel import CODE
-from bgdeploy.jobs.rows import Row, customers, databases, get_customer, jobs
 from bgdeploy.jobs.states import State
-from bgdeploy.pipeline.alias import settle
-from bgdeploy.pipeline.moves import find_way_back
+from bgdeploy.jobs.transitions import CODE, Row, customers, databases, get_customer, jobs
+from bgdeploy.pipeline.alias import find_way_back, settle
 from bgdeploy.service.results import Customer, Database, Failure
 from bgdeploy.site import Site
 

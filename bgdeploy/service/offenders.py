@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgdeploy.errors import BgdeployError, Refused
-from bgdeploy.jobs.rows import Row, get_job, title
+from bgdeploy.jobs.transitions import Row, get_job, title
 from bgdeploy.pipeline.admit import folder_of, is_as_it_was, look_at
-from bgdeploy.service import child as children
 from bgdeploy.service import results
 from bgdeploy.site import Site
 from bgdeploy.snapshots.keys import Place
@@ -31,6 +30,7 @@ from bgdeploy.snapshots.offenders import (
     headline,
     name,
 )
+from bgdeploy.worker import child as children
 
 if TYPE_CHECKING:
     from bgdeploy.snapshots.source import Snapshot

@@ -17,24 +17,20 @@ from bgdeploy import log
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ConfigError, LeaseLost, NotFound, Refused, StoreLost, TargetError
 from bgdeploy.jobs import lineage
-from bgdeploy.jobs.cancel import CODE
+from bgdeploy.jobs.lease import rescue
 from bgdeploy.jobs.reasons import Code
-from bgdeploy.jobs.rescue import rescue
-from bgdeploy.jobs.rows import Row, age, customers, get_customer, jobs, select_jobs, title, write
 from bgdeploy.jobs.states import Actor, State
-from bgdeploy.pipeline.admit import Pending
+from bgdeploy.jobs.transitions import CODE, Row, age, customers, get_customer, jobs, select_jobs, title, write
+from bgdeploy.pipeline.admit import Pending, Report
 from bgdeploy.pipeline.clean import clean, find_doomed, find_there
-from bgdeploy.pipeline.known import read_known
-from bgdeploy.pipeline.notes import Report
-from bgdeploy.pipeline.scan import scan, scan_customers
+from bgdeploy.pipeline.scan import SECOND_LOOK, read_known, scan, scan_customers
 from bgdeploy.pipeline.switch import switch_ready
-from bgdeploy.service.hints import after_failure, pause_of, use_anyway
-from bgdeploy.service.scan_once import SECOND_LOOK
 from bgdeploy.service.serve import serve
-from bgdeploy.service.shutdown import Stop
-from bgdeploy.service.worker import work_once
+from bgdeploy.service.views import after_failure, pause_of, use_anyway
 from bgdeploy.site import Site
 from bgdeploy.snapshots.folders import list_customers, list_names
+from bgdeploy.worker.run import work_once
+from bgdeploy.worker.shutdown import Stop
 
 _WRITERS = 60.0  # seconds beyond the settling that a folder's writer is waited for
 # Each state stands in the text, so that SQLite uses the index that is made for it.

@@ -16,10 +16,11 @@ from apscheduler.triggers.base import BaseTrigger
 from bgdeploy import log
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ExitCode, StoreError, StoreLost
-from bgdeploy.jobs.rescue import FREED
-from bgdeploy.jobs.rows import jobs
+from bgdeploy.jobs.lease import FREED
+from bgdeploy.jobs.transitions import jobs
 from bgdeploy.service.doctor import disks
-from bgdeploy.service.housekeeper import (
+from bgdeploy.site import Site
+from bgdeploy.worker.housekeeper import (
     House,
     complain_when_late,
     keep_clean,
@@ -27,9 +28,8 @@ from bgdeploy.service.housekeeper import (
     keep_house,
     keep_scanning,
 )
-from bgdeploy.service.shutdown import Stop
-from bgdeploy.service.worker import work_once
-from bgdeploy.site import Site
+from bgdeploy.worker.run import work_once
+from bgdeploy.worker.shutdown import Stop
 
 IDLE = 0.5  # seconds between two looks for work when there is none
 LAST_WAIT = 10.0  # seconds a thread gets after everything was told to end

@@ -6,7 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bgdeploy.jobs import ledger
+from bgdeploy.jobs.ledger import Progress, of_load, of_tables
 from bgdeploy.jobs.states import State
+from bgdeploy.jobs.transitions import jobs, select_jobs, title
+from bgdeploy.site import Site
 
 Event = Mapping[Any, Any]  # a row of the history: ``kind``, ``fields``, and ``at`` in seconds since 1970
 _ENDS = (State.SWITCHED, State.CLEANED, State.FAILED)  # nothing is waited for any more
@@ -46,3 +50,32 @@ def _openings(events: Sequence[Event]) -> Iterator[tuple[str, float, bool]]:
 def _step_of_old(event: Event) -> str:
     """The step in an event without fields: versions up to revision 0008 of the job table wrote its sentence alone."""
     return str(event["message"]).rpartition(": ")[2]
+
+
+# Loads: what is being loaded now, by any process that shares the job table, and how far it is.
+
+
+@dataclass(frozen=True)
+class Load:
+    """One running load: the job as people call it, all of it, and its tables in load order."""
+
+    title: str
+    step: str | None
+    whole: Progress
+    tables: list[Progress]
+
+
+def running_loads(site: Site) -> list[Load]:
+    """Return every running load, oldest job first."""
+    now = site.clock()
+    with site.store.read() as connection:
+        found = [
+            (job, ledger.read(connection, job["id"], job["database"]))
+            for job in select_jobs(connection, jobs.c.state == State.LOADING, order=(jobs.c.id,))
+        ]
+    return [
+        Load(
+            title(job), job["step"], of_load(groups, job["fence"], now), of_tables(groups, job["fence"], now)
+        )
+        for job, groups in found
+    ]

@@ -1,28 +1,178 @@
-"""What people and scripts are shown: rows of the job table as results."""
+"""What people and scripts are shown: rows of the job table as results.
+
+Long listings are paged by key: a page begins after the line that the page before ended with, so a line
+that is added or removed meanwhile moves no other, and the thousandth page costs what the first does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from bgdeploy.clock import iso, since
-from bgdeploy.jobs import ledger, lineage, progress, reasons
-from bgdeploy.jobs.cancel import CODE
+from bgdeploy.errors import BadInput, NotFound
+from bgdeploy.jobs import ledger, lineage, reasons
 from bgdeploy.jobs.lease import short
-from bgdeploy.jobs.progress import of_tables
-from bgdeploy.jobs.reasons import Reason
-from bgdeploy.jobs.rows import Row, customers, databases, events, get_job, jobs, sentence
+from bgdeploy.jobs.ledger import of_tables
+from bgdeploy.jobs.reasons import Code, Reason, because
 from bgdeploy.jobs.states import State
-from bgdeploy.pipeline.moves import switches
+from bgdeploy.jobs.transitions import CODE, Row, customers, databases, events, get_job, jobs, sentence
+from bgdeploy.pipeline.alias import switches
 from bgdeploy.plain import tidy
 from bgdeploy.service import timeline
-from bgdeploy.service.hints import pause_reason
-from bgdeploy.service.picking import JOB_ORDERS, SWITCH_ORDERS, Page, select_page
-from bgdeploy.service.results import Event, Group, Job, JobRow, Move, Progress, Span, Story
+from bgdeploy.service.results import Customer, Event, Group, Job, JobRow, Move, Progress, Span, Story
 from bgdeploy.service.timeline import spans
 from bgdeploy.site import Site
+
+# Picking: which lines of a listing are wanted, in which order, and from where on.
+
+Columns = Mapping[str, sa.ColumnElement[Any]]
+
+# What each listing can be sorted by; ids are given in the order of creation.
+JOB_ORDERS: Columns = {
+    "created": jobs.c.id,
+    "updated": jobs.c.updated_at,
+    "customer": jobs.c.customer,
+    "snapshot": jobs.c.timestamp,
+    "rows": sa.func.coalesce(jobs.c.rows_expected, 0),
+}
+SWITCH_ORDERS: Columns = {
+    "at": switches.c.id,
+    "customer": switches.c.customer,
+    "took": sa.func.coalesce(switches.c.took_ms, 0.0),
+}
+
+
+def _rows(one: Customer) -> int | None:
+    if one.counts is None:
+        return None
+    return sum(sum(one.counts.get(kind, {}).values()) for kind in ("labels", "types"))
+
+
+CUSTOMER_ORDERS: Mapping[str, Callable[[Customer], Any]] = {
+    "customer": lambda one: one.customer,
+    "since": lambda one: one.live_since,
+    "snapshot": lambda one: one.snapshot_timestamp,
+    "rows": _rows,
+}
+CUSTOMER_STATES = ("live", "standby", "none", "paused", "failed", "trouble")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is wanted of a listing: ``since`` <= time < ``until`` (seconds since 1970), ``before``: id of the
+    line that the page before ended with, ``sort``: a name of its orders, with ``-`` from the greatest down."""
+
+    limit: int = 50
+    since: float | None = None
+    until: float | None = None
+    before: int | None = None
+    sort: str = ""
+
+
+def select_page(
+    connection: sa.Connection,
+    table: sa.Table,
+    page: Page,
+    *where: sa.ColumnElement[bool],
+    time: sa.ColumnElement[Any],
+    orders: Columns,
+) -> Sequence[Row]:
+    """Return the rows of one page; raises NotFound where the line it goes on from is no more."""
+    down = page.sort.startswith("-")
+    column = orders[page.sort.removeprefix("-")]
+    keys = [column] if column is table.c.id else [column, table.c.id]
+    wanted = sa.select(table).where(*where, *_times(time, page))
+    if page.before is not None:
+        last = _key_of(connection, table, keys, page.before)
+        here = sa.tuple_(*keys)
+        wanted = wanted.where(here < last if down else here > last)
+    order = [key.desc() if down else key.asc() for key in keys]
+    return connection.execute(wanted.order_by(*order).limit(page.limit)).mappings().all()
+
+
+def _times(time: sa.ColumnElement[Any], page: Page) -> list[sa.ColumnElement[bool]]:
+    since = [] if page.since is None else [time >= page.since]
+    return since + ([] if page.until is None else [time < page.until])
+
+
+def _key_of(connection: sa.Connection, table: sa.Table, keys: Sequence[Any], line: int) -> Sequence[Any]:
+    if len(keys) == 1:
+        return (line,)
+    found = connection.execute(sa.select(*keys).where(table.c.id == line)).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no line {line} to go on from.", cure="Begin anew, without --before.")
+    return tuple(found)
+
+
+def pick_customers(
+    found: Sequence[Customer], *, states: Sequence[str] = (), text: str = "", sort: str = "customer"
+) -> list[Customer]:
+    """Return those in any of these states whose name holds ``text``, sorted; who has no value comes last."""
+    picked = [one for one in found if text in one.customer and (not states or _is_any(one, states))]
+    down, key = sort.startswith("-"), CUSTOMER_ORDERS[sort.removeprefix("-")]
+    with_value = [one for one in picked if key(one) is not None]
+    with_value.sort(key=key, reverse=down)
+    return with_value + [one for one in picked if key(one) is None]
+
+
+def _is_any(one: Customer, states: Sequence[str]) -> bool:
+    is_in = {
+        "live": one.live is not None,
+        "standby": one.standby is not None,
+        "none": one.live is None,
+        "paused": one.paused,
+        "failed": one.failed is not None,
+        "trouble": one.trouble is not None,
+    }
+    return any(is_in[state] for state in states)
+
+
+# Hints: what a person may do next, worded once for every command that says so.
+
+
+def after_failure(job: Mapping[Any, Any]) -> str:
+    """Return what helps after this failed job, be it a row or what is shown of one.
+
+    A snapshot that was found to be bad is looked at again when its folder changes; nothing else comes
+    back by itself.
+    """
+    retry = f"bgdeploy retry {job['id']}"
+    if job["error_code"] == CODE:
+        return f"To load it after all: {retry}"
+    if job["error_code"] == BadInput.code:
+        return (
+            "Mend its folder, and a running bgdeploy serve or the next bgdeploy scan takes it up by itself; "
+            f"or drop a newer snapshot. To try the folder as it is: {retry}"
+        )
+    return f"It is not tried again by itself. When the reason is gone: {retry}"
+
+
+def use_anyway(connection: sa.Connection, job: Mapping[Any, Any]) -> str:
+    """Return how a database that is not live is made so by hand; where a person marked it bad, that first."""
+    query = sa.select(databases.c.bad_at, databases.c.bad_why).where(databases.c.name == job["database"])
+    mark = connection.execute(query).one_or_none()
+    command = f"bgdeploy switch {shlex.quote(job['customer'])} --to {job['database']}"
+    if mark is None or mark.bad_at is None:
+        return f"To use it: {command}"
+    return f"It is marked bad ({mark.bad_why}): drop a newer snapshot. If that was wrong: {command}"
+
+
+def pause_of(customer: Mapping[Any, Any]) -> str:
+    """Return why nothing of a paused customer goes on, and the command that lets it."""
+    return str(pause_reason(customer))
+
+
+def pause_reason(customer: Mapping[Any, Any]) -> Reason:
+    """The same as a code with its fields."""
+    return because(Code.PAUSED, customer=customer["name"], why=customer["paused_why"])
+
+
+# What people and scripts are shown: rows of the job table as results.
 
 _PLAIN = (
     "id",
@@ -174,7 +324,7 @@ def find_job(site: Site, job_id: int) -> Story:
     )
 
 
-def _show_progress(one: progress.Progress) -> Progress:
+def _show_progress(one: ledger.Progress) -> Progress:
     return Progress(
         table=one.name,
         rows=one.rows,

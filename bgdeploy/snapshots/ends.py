@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bgdeploy.snapshots.footers import id_range
 from bgdeploy.snapshots.keys import Keys, Source, candidates, file_of, ids_of, opened_keys, own_column
+from bgdeploy.snapshots.parquet import id_range
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.source import DataFile, Kind, Role, Snapshot, Table
 

@@ -15,11 +15,105 @@ import pyarrow.parquet as pq
 from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput
-from bgdeploy.snapshots.source import Stored
+from bgdeploy.snapshots.source import DataFile, Snapshot, Stored
+
+# Families: the Arrow types that ids, labels and types may have, however they are stored.
+
+
+def family(kind: pa.DataType) -> str | None:
+    """Return ``string`` or ``integer`` for a type that ids may have, else None."""
+    if is_.is_dictionary(kind):
+        kind = kind.value_type
+    if is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind):
+        return "string"
+    return "integer" if is_.is_integer(kind) else None
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """True for strings however they are stored, and for a column that is null throughout."""
+    return family(kind) == "string" or bool(is_.is_null(kind))
+
+
+def is_text_list(kind: pa.DataType) -> bool:
+    """True for a list of strings."""
+    listed = is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind)
+    return bool(listed and is_text(kind.value_type))
+
+
+# Values that no reader could be given: moments outside of the calendar, and text that is no text.
 
 _BATCH = 65_536  # rows decoded at a time
-_DUCK_MB = 200  # columns of 32-bit integers of one row group, and what DuckDB itself takes
 _KEPT = "What is live stays live."
+
+
+def check_moments(file: str, parquet: Parquet) -> None:
+    """Raise BadInput for a column of days or moments whose bounds in the footer lie outside of the years 1 to 9999."""
+    for number in range(len(parquet.schema)):
+        leaf = parquet.schema.column(number)
+        if leaf.logical_type.type in ("DATE", "TIMESTAMP") and not _all_in_calendar(parquet, number):
+            raise outside_of_calendar(file, leaf.path.partition(".")[0])
+
+
+def _all_in_calendar(parquet: Parquet, number: int) -> bool:
+    for index in range(parquet.metadata.num_row_groups):
+        statistics = parquet.metadata.row_group(index).column(number).statistics
+        if statistics is not None and statistics.has_min_max:
+            try:
+                _ = statistics.min, statistics.max
+            except OverflowError:
+                return False
+            except ValueError:
+                continue  # nanoseconds, which Python does not know; they end in the year 2262
+    return True
+
+
+def find_bad_text(snapshot: Snapshot) -> BadInput | None:
+    """Return the error for the first text that is not UTF-8, by file, column and row; None where all is.
+
+    Reads the columns of text of every file until one is found.
+    """
+    for table in snapshot.tables:
+        for file in table.files:
+            for column, row in _bad_texts(snapshot.path / file.path, file):
+                return BadInput(
+                    f"{file.path}, row {row:,}: column {column!r} holds bytes that are no text (UTF-8).",
+                    kept=_KEPT,
+                    cure="Write it as UTF-8, or the column as binary.",
+                )
+    return None
+
+
+def _bad_texts(path: Path, file: DataFile) -> Iterator[tuple[str, int]]:
+    names = [one.name for one in file.columns if "string" in one.type and one.constant is None]
+    start = 0
+    with Parquet(path, file.path) as parquet:
+        for batch in parquet.iter_batches(_BATCH, columns=names):
+            for name, values in zip(batch.schema.names, batch.columns, strict=True):
+                if name in names and not _is_text(values):
+                    yield name, start + _first_bad(values) + 1
+            start += batch.num_rows
+
+
+def _is_text(values: pa.Array) -> bool:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _first_bad(values: pa.Array) -> int:
+    """The place of the first value that is no text, by halves."""
+    low, high = 0, len(values)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if not _is_text(values.slice(low, middle - low)) else (middle, high)
+    return low
+
+
+# Parquet: a file as every reader of a snapshot sees it, by what its footer says and not by what a library makes of it.
+
+_DUCK_MB = 200  # columns of 32-bit integers of one row group, and what DuckDB itself takes
 _TEXT = "a string"
 # Logical types whose values are what pyarrow gives for them, or text that is made of it; all others are refused.
 _AS_TEXT = ("UUID", "JSON", "ENUM")
@@ -415,3 +509,113 @@ def _uuid_text(values: pa.Array) -> pa.Array:
         for one in texts
     )
     return pa.array(shaped, pa.string(), size=len(values))
+
+
+# Statistics: what the footers of Parquet files prove about a column without reading it.
+
+# Writers may cut long texts; every known one keeps at least this many bytes whole.
+_WHOLE = 31
+_OTHERWISE = ("UUID", "JSON", "ENUM")  # bounds are bytes here, and the values text
+
+
+@dataclass(frozen=True)
+class ColumnStats:
+    """Bounds of a column over a file; ``min`` and ``max`` are None where no value is known to exist.
+
+    ``nulls`` is None when a row group does not count them. ``exact``: both bounds occur as values
+    and nothing lies outside of them; where it is False they are bounds only, and for floating
+    point not even that, since NaN lies outside of every bound.
+    """
+
+    min: Any
+    max: Any
+    nulls: int | None
+    exact: bool
+
+    @property
+    def constant(self) -> Any:
+        """The one value that every row holds which is not null, or None where that is not proven."""
+        return self.min if self.exact and self.min == self.max else None
+
+
+def column_statistics(path: Path, column_name: str) -> ColumnStats | None:
+    """Return a plain column's statistics over all row groups of one file, from its footer.
+
+    None when any row group with rows lacks them, and for lists, whose statistics speak of their
+    elements.
+    """
+    with pq.ParquetFile(path) as parquet:
+        return read_statistics(parquet, column_name)
+
+
+def read_statistics(parquet: pq.ParquetFile, column_name: str) -> ColumnStats | None:
+    """Return what ``column_statistics`` does, of a file that is open."""
+    number = _find_leaf(parquet, column_name)
+    if number is None:
+        return None
+    bounds: list[Any] = []
+    nulls: int | None = 0
+    for index in range(parquet.metadata.num_row_groups):
+        group = parquet.metadata.row_group(index)
+        statistics = group.column(number).statistics
+        if group.num_rows == 0:
+            continue
+        if statistics is None or not (statistics.has_min_max or _is_all_null(statistics, group.num_rows)):
+            return None
+        try:
+            bounds += [statistics.min, statistics.max] if statistics.has_min_max else []
+        except UnicodeDecodeError:
+            return None  # bytes that are no UTF-8 in a column of text: nothing is known of it
+        counted = nulls is not None and statistics.has_null_count
+        nulls = nulls + statistics.null_count if counted and nulls is not None else None
+    if not bounds:
+        return ColumnStats(None, None, nulls, exact=True)
+    return ColumnStats(min(bounds), max(bounds), nulls, all(map(_is_whole, bounds)))
+
+
+def id_range(snapshot: Path, files: Sequence[tuple[str, str]]) -> tuple[Any, Any] | None:
+    """Return bounds between which all values lie over some (file, its column), or None where unknown.
+
+    The bounds need not occur as values. None too when there is no value at all.
+    """
+    found = [column_statistics(snapshot / file, column) for file, column in files]
+    if any(one is None or isinstance(one.min, float) for one in found):
+        return None
+    known = [one for one in found if one is not None and one.min is not None]
+    return (min(one.min for one in known), max(one.max for one in known)) if known else None
+
+
+def read_nulls(parquet: pq.ParquetFile, column_name: str) -> int | None:
+    """Return how many values of a plain column are null in one open file, or None where unknown."""
+    number = _find_leaf(parquet, column_name)
+    if number is None:
+        return None
+    nulls = 0
+    for index in range(parquet.metadata.num_row_groups):
+        statistics = parquet.metadata.row_group(index).column(number).statistics
+        if statistics is None or not statistics.has_null_count:
+            return None
+        nulls += statistics.null_count
+    return nulls
+
+
+def _find_leaf(parquet: pq.ParquetFile, name: str) -> int | None:
+    """The number of a plain column; a leaf inside a list or a struct may bear the same path."""
+    schema = parquet.schema
+    for number in range(len(schema)):
+        leaf = schema.column(number)
+        if leaf.logical_type.type in _OTHERWISE:
+            continue
+        if leaf.path == name and leaf.max_repetition_level == 0 and leaf.max_definition_level <= 1:
+            return number
+    return None
+
+
+def _is_all_null(statistics: Any, rows: int) -> bool:
+    return bool(statistics.has_null_count and statistics.null_count == rows)
+
+
+def _is_whole(bound: Any) -> bool:
+    if isinstance(bound, str | bytes):
+        return len(bound.encode() if isinstance(bound, str) else bound) <= _WHOLE
+    return not isinstance(bound, float)

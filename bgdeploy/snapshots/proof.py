@@ -24,12 +24,11 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput, TargetError, TargetFull
-from bgdeploy.snapshots.duck import link, memory_to_compare, opened_duck, quote, text
-from bgdeploy.snapshots.parquet import outside_of_calendar
+from bgdeploy.snapshots.keys import link, memory_to_compare, opened_duck, quote, text
+from bgdeploy.snapshots.parquet import find_bad_text, outside_of_calendar
 from bgdeploy.snapshots.rows import read_rows
+from bgdeploy.snapshots.schema import is_list, simple
 from bgdeploy.snapshots.source import BLANKS, Column, DataFile, Kind, Role, Snapshot, Table
-from bgdeploy.snapshots.unify import is_list, simple
-from bgdeploy.snapshots.values import find_bad_text
 
 if TYPE_CHECKING:
     import duckdb

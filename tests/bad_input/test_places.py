@@ -20,10 +20,9 @@ from bgdeploy.config import load_settings
 from bgdeploy.jobs import store
 from bgdeploy.log import word
 from bgdeploy.pipeline import scan
-from bgdeploy.pipeline.watch import Watch, look
+from bgdeploy.pipeline.scan import Watch, look, scan_once
 from bgdeploy.service import serve
 from bgdeploy.service.doctor import disk_of_table, disks
-from bgdeploy.service.scan_once import scan_once
 from bgdeploy.site import open_site
 from tests.bad_input.places import CONFIGS, JOB_TABLES, SHUT
 from tests.bad_input.snapshots import GOOD, PEOPLE

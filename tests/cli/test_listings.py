@@ -181,7 +181,7 @@ def test_every_code_that_a_job_can_end_with_can_be_filtered_by() -> None:
 def test_the_orders_in_the_help_are_those_there_are() -> None:
     import typer
 
-    from bgdeploy.service.picking import CUSTOMER_ORDERS, JOB_ORDERS, SWITCH_ORDERS
+    from bgdeploy.service.views import CUSTOMER_ORDERS, JOB_ORDERS, SWITCH_ORDERS
 
     root: Any = typer.main.get_command(app)
     listings = (

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bgdeploy.cli.app import app
-from bgdeploy.targets.ladybug.reads import in_one_line
+from bgdeploy.targets.ladybug.reader import in_one_line
 from tests.house import House, make_house, make_removable
 from tests.snapshots.folders import write
 

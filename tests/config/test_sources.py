@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bgdeploy.config import SCHEMA, Settings, is_unused, load_settings
-from bgdeploy.config_entries import leaves
+from bgdeploy.config_file import leaves
 
 ROOT = Path(__file__).parents[2]
 

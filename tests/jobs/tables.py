@@ -6,9 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bgdeploy.jobs.rows import Row, Tx, customers, databases, insert_job, jobs, transaction
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import Store
+from bgdeploy.jobs.transitions import Row, Tx, customers, databases, insert_job, jobs, transaction
 
 OWNER = "host~1/1/1.00/" + "0" * 32
 

@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from bgdeploy.errors import BadInput, TargetAway, TargetError
-from bgdeploy.jobs.rescue import rescue
-from bgdeploy.jobs.rows import Row, Tx, databases, events, jobs
+from bgdeploy.jobs.lease import rescue
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import Store
+from bgdeploy.jobs.transitions import Row, Tx, databases, events, jobs
 from bgdeploy.pipeline import load
 from tests.jobs.tables import OWNER, add_customer, add_database, add_job, opened, read_job
 
@@ -86,7 +86,7 @@ def test_a_rescuer_cancels_instead_of_queueing_again(store: Store, loading: int)
 def test_a_cancel_between_a_rescuers_look_and_its_write_is_seen(
     store: Store, loading: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bgdeploy.jobs import rescue as module
+    from bgdeploy.jobs import lease as module
 
     seen = module._lost
 

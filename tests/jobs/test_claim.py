@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from bgdeploy.jobs.lease import new_owner
-from bgdeploy.jobs.rows import events, jobs, move
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import Store, open_store
+from bgdeploy.jobs.transitions import events, jobs, move
 from bgdeploy.pipeline import load
 from bgdeploy.pipeline.claim import _CLAIM, _NEXT_OF, Rules, _binds, claim, peek
 from tests.jobs.tables import OWNER, add_customer, add_job, opened, read_job

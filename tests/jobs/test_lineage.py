@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from bgdeploy.jobs.lineage import candidate, crowded, doomed, good, kept_databases, standby
-from bgdeploy.jobs.rows import customers
 from bgdeploy.jobs.states import State
 from bgdeploy.jobs.store import Store
+from bgdeploy.jobs.transitions import customers
 from tests.jobs.tables import add_customer, add_database, add_job
 
 NOW = 1000.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bgdeploy.jobs.progress import of_load, of_tables
+from bgdeploy.jobs.ledger import of_load, of_tables
 
 NOW = 1000.0
 

@@ -11,9 +11,9 @@ import pytest
 
 from bgdeploy.jobs import migrate, reasons
 from bgdeploy.jobs.reasons import Code, Reason, because, read
-from bgdeploy.jobs.rows import write
 from bgdeploy.jobs.states import Actor
 from bgdeploy.jobs.store import Store, open_store
+from bgdeploy.jobs.transitions import write
 from bgdeploy.plain import LONGEST
 from tests.jobs.tables import add_customer, add_job, opened, read_job
 

@@ -15,14 +15,13 @@ import sqlalchemy as sa
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import LeaseLost, StoreError
 from bgdeploy.jobs import lease as leases
-from bgdeploy.jobs.lease import Lease, Process, find_process, known_dead, new_owner, take, this_host
-from bgdeploy.jobs.rescue import rescue
-from bgdeploy.jobs.rows import events, get_job, jobs, write
+from bgdeploy.jobs.lease import Lease, Process, find_process, known_dead, new_owner, rescue, take, this_host
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import LOCK_DEADLINE, Store
-from bgdeploy.service.child import end_recorded
-from bgdeploy.service.heartbeat import Heartbeat
-from bgdeploy.service.shutdown import Stop
+from bgdeploy.jobs.transitions import events, get_job, jobs, write
+from bgdeploy.worker.child import end_recorded
+from bgdeploy.worker.shutdown import Stop
+from bgdeploy.worker.supervisor import Heartbeat
 from tests.jobs.tables import OWNER, add_customer, add_job, opened, read_job
 
 ELSEWHERE = "elsewhere~1/7/1.00/" + "a" * 32

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from bgdeploy import log
 from bgdeploy.errors import LeaseLost
 from bgdeploy.jobs.reasons import Code, because
-from bgdeploy.jobs.rows import Row, events, insert_jobs, jobs, move_all, rewrite, sentence, write_all
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.store import Store
+from bgdeploy.jobs.transitions import Row, events, insert_jobs, jobs, move_all, rewrite, sentence, write_all
 from tests.jobs.tables import add_customer, add_job, opened, read_job
 
 FIELDS = {"tables": 1, "rows": 2, "_size": "3"}

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from bgdeploy import log
 from bgdeploy.errors import LeaseLost
 from bgdeploy.jobs.migrate import scripts
-from bgdeploy.jobs.rows import events, jobs, move
 from bgdeploy.jobs.states import TRANSITIONS, Actor, State, Transition, find
 from bgdeploy.jobs.store import Store
+from bgdeploy.jobs.transitions import events, jobs, move
 from tests.jobs.tables import add_customer, add_job, opened, read_job
 
 MOVES = [one for one in TRANSITIONS if one.source is not None]

@@ -18,9 +18,9 @@ from bgdeploy.errors import StoreError, StoreFull, StoreLost
 from bgdeploy.jobs import migrate
 from bgdeploy.jobs import store as store_module
 from bgdeploy.jobs.models import metadata
-from bgdeploy.jobs.rows import customers, jobs
 from bgdeploy.jobs.states import State
 from bgdeploy.jobs.store import Store, open_store
+from bgdeploy.jobs.transitions import customers, jobs
 from tests.jobs.tables import add_customer, add_job, discover
 from tests.tmpfs import small_disk
 

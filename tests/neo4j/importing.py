@@ -9,12 +9,12 @@ from typing import Any
 
 from bgdeploy.targets.groups import keep_plan
 from bgdeploy.targets.neo4j.access import open_server
-from bgdeploy.targets.neo4j.keys import create_keys
-from bgdeploy.targets.neo4j.offline import empties
+from bgdeploy.targets.neo4j.offline import sources
 from bgdeploy.targets.neo4j.offline.load import _options
-from bgdeploy.targets.neo4j.offline.place import Place
 from bgdeploy.targets.neo4j.offline.sources import lay_out
+from bgdeploy.targets.neo4j.offline.store import Place
 from bgdeploy.targets.neo4j.offline.tool import Tool, run
+from bgdeploy.targets.neo4j.schema import create_keys
 from tests.neo4j.loading import Loading, loading_of
 from tests.neo4j.servers import PASSWORD, Community
 
@@ -32,13 +32,13 @@ def imported(folder: Path, version: str, files: dict[str, Any]) -> Iterator[tupl
     tool = Tool(str(server.write_tool(folder / "neo4j-admin")), 512)
     words = [*_options(tool, place, "neo4j", one.snapshot, work), *given.words]
     run(tool, words, work, "a-mark-of-the-tests", lambda phase: None)
-    empties.keep(work, given.empties)
+    sources.keep(work, given.empties)
     server.start()
     try:
         server.wait()
         login = {"user": "neo4j", "password": PASSWORD, "password_file": None, "ca_file": None}
         there = open_server({"uri": server.uri, **login})
-        empties.restore(there, "neo4j", work)
+        sources.restore(there, "neo4j", work)
         create_keys(there, "neo4j", one.snapshot)
         yield one, server
     finally:

@@ -157,8 +157,7 @@ def test_what_went_wrong_is_said_and_nothing_of_it_is_left(
 
 def test_an_import_that_a_dead_client_left_is_aborted_first(enterprise: StandIn, house: House) -> None:
     from bgdeploy.targets.neo4j.access import Access
-    from bgdeploy.targets.neo4j.arrow.address import Address
-    from bgdeploy.targets.neo4j.arrow.client import Client
+    from bgdeploy.targets.neo4j.arrow.client import Address, Client
 
     access = Access(enterprise.uri, "neo4j", enterprise.settings["password"])
     dead = Client(access, Address("127.0.0.1", enterprise.arrow_port, False, True, None, ""))

@@ -20,14 +20,13 @@ from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.groups import plan_groups
 from bgdeploy.targets.neo4j.access import Access, open_server
-from bgdeploy.targets.neo4j.arrow import address as address_module
+from bgdeploy.targets.neo4j.arrow import client as address_module
 from bgdeploy.targets.neo4j.arrow import client as client_module
 from bgdeploy.targets.neo4j.arrow import load as load_module
-from bgdeploy.targets.neo4j.arrow.address import Address, tls_of
-from bgdeploy.targets.neo4j.arrow.client import Client
+from bgdeploy.targets.neo4j.arrow.client import Address, Client, tls_of
 from bgdeploy.targets.neo4j.arrow.proof import find_spans, prove
 from bgdeploy.targets.neo4j.arrow.wire import find_identity, shape_of, to_batches
-from bgdeploy.targets.neo4j.bolt.reader import RowReader
+from bgdeploy.targets.neo4j.bolt.batches import RowReader
 from tests.neo4j.flight import Endpoint, Imports, listen
 from tests.neo4j.loading import Memory
 from tests.neo4j.proxy import proxy

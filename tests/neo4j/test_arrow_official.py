@@ -15,8 +15,7 @@ from pyarrow import flight
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.targets.groups import plan_groups
 from bgdeploy.targets.neo4j.access import Access
-from bgdeploy.targets.neo4j.arrow.address import Address
-from bgdeploy.targets.neo4j.arrow.client import Client
+from bgdeploy.targets.neo4j.arrow.client import Address, Client
 from bgdeploy.targets.neo4j.arrow.load import Work, _send
 from bgdeploy.targets.neo4j.arrow.wire import find_identity
 from tests.neo4j.loading import Memory

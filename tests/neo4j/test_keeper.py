@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from bgdeploy.errors import NameTaken, TargetAway, TargetError, TargetFull
-from bgdeploy.targets.neo4j.offline import seed, store
-from bgdeploy.targets.neo4j.offline.place import Place
+from bgdeploy.targets.neo4j.offline import load, store
+from bgdeploy.targets.neo4j.offline.store import Place
 from bgdeploy.targets.neo4j.offline.tool import Failed, Tool, run
 
 MARK = "a-mark-of-this-test"
@@ -115,7 +115,7 @@ def dumped(tmp_path: Path) -> tuple[store.Note, Path, Path]:
 def test_a_dump_goes_with_its_build_and_never_unseen(tmp_path: Path) -> None:
     note, folder, seeds = dumped(tmp_path)
     assert note.is_whole
-    assert seed.address_of(note) == (seeds / "acme-1.dump").as_uri()
+    assert load.address_of(note) == (seeds / "acme-1.dump").as_uri()
     away = seeds.rename(tmp_path / "unmounted")
     with pytest.raises(TargetError, match="cannot be removed: No such file"):
         store.discard(folder)
@@ -131,7 +131,7 @@ def test_a_dump_whose_folder_is_away_is_waited_for(tmp_path: Path) -> None:
     seeds.rename(tmp_path / "unmounted")
     assert note.is_whole
     with pytest.raises(TargetAway, match="may not be mounted"):
-        seed.address_of(note)
+        load.address_of(note)
 
 
 def test_a_dump_that_fails_keeps_the_store_and_leaves_nothing_half(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_dump_that_fails_keeps_the_store_and_leaves_nothing_half(tmp_path: Pat
     half = f"#!/bin/sh\necho half > {seeds}/acme-1.dump\necho 'No space left on device'\nexit 1\n"
     tool = Tool(write(tmp_path / "tool", half), None)
     with pytest.raises(TargetFull, match="could not be dumped") as caught:
-        seed.dump(tool, note, folder, seeds, tmp_path / "conf", lambda phase: None)
+        load.dump(tool, note, folder, seeds, tmp_path / "conf", lambda phase: None)
     assert "store that was imported is kept" in caught.value.kept
     assert list(seeds.iterdir()) == []
     assert all(one.is_dir() for one in note.folders)

@@ -24,9 +24,9 @@ from bgdeploy.errors import (
     VerifyFailed,
 )
 from bgdeploy.targets.neo4j.access import open_server
-from bgdeploy.targets.neo4j.bolt import statements
+from bgdeploy.targets.neo4j.bolt import batches
 from bgdeploy.targets.neo4j.inspection import to_native
-from bgdeploy.targets.neo4j.names import CYPHER
+from bgdeploy.targets.neo4j.schema import CYPHER
 from tests.house import make_house, stop
 from tests.neo4j.loading import TIMESTAMP, Loading, loading, loading_of
 from tests.neo4j.proxy import proxy
@@ -177,25 +177,25 @@ def test_a_takeover_between_a_batchs_begin_and_its_end_shuts_it_out(real: Commun
     with real.driver() as driver:
         streams = [{"number": 0, "start": 0, "stop": 10}]
         whose = {"fence": 1, "snapshot": "print"}
-        driver.execute_query(statements.CREATE_STREAMS, streams=streams, **whose, database_="neo4j")
-        id_ = driver.execute_query(statements.READ_STREAMS, database_="neo4j").records[0]["id"]
+        driver.execute_query(batches.CREATE_STREAMS, streams=streams, **whose, database_="neo4j")
+        id_ = driver.execute_query(batches.READ_STREAMS, database_="neo4j").records[0]["id"]
         moved: list[Any] = []
 
         def old() -> None:
             with driver.session(database="neo4j") as session:
                 move = {"stream": id_, "fence": 1, "at": 0, "next": 5}
-                text = f"{CYPHER}{statements.MOVE_ON}RETURN s.__bgdeploy_at"
+                text = f"{CYPHER}{batches.MOVE_ON}RETURN s.__bgdeploy_at"
                 moved.append(session.run(text, move).single())
 
         with driver.session(database="neo4j") as session, session.begin_transaction() as takeover:
-            takeover.run(statements.TAKE_OVER, fence=2, snapshot="print").consume()
+            takeover.run(batches.TAKE_OVER, fence=2, snapshot="print").consume()
             thread = threading.Thread(target=old)
             thread.start()
             await_blocked(driver)
             takeover.commit()
         thread.join()
         assert moved == [None]
-        found = driver.execute_query(statements.READ_STREAMS, database_="neo4j").records[0]
+        found = driver.execute_query(batches.READ_STREAMS, database_="neo4j").records[0]
         assert (found["fence"], found["at"]) == (2, 0)
 
 

@@ -15,12 +15,18 @@ from neo4j.exceptions import Neo4jError
 from bgdeploy.errors import BadInput, ConfigError, TargetError, TargetFull
 from bgdeploy.targets.neo4j import access
 from bgdeploy.targets.neo4j.databases import Layout
-from bgdeploy.targets.neo4j.loaders import FEW, MANY, Facts, choose
-from bgdeploy.targets.neo4j.offline.looks import look_at
-from bgdeploy.targets.neo4j.offline.place import judge_place
-from bgdeploy.targets.neo4j.offline.report import as_misfit, parse, read_report
-from bgdeploy.targets.neo4j.offline.sources import Spaces, check_fit
-from bgdeploy.targets.neo4j.offline.tool import Failed, Tool, explain_failure, judge_version
+from bgdeploy.targets.neo4j.offline.sources import Spaces, check_fit, look_at
+from bgdeploy.targets.neo4j.offline.store import judge_place
+from bgdeploy.targets.neo4j.offline.tool import (
+    Failed,
+    Tool,
+    as_misfit,
+    explain_failure,
+    judge_version,
+    parse,
+    read_report,
+)
+from bgdeploy.targets.neo4j.target import FEW, MANY, Facts, choose
 from tests.neo4j.loading import _open, loading_of
 
 ID = uuid.UUID("8921c4c6-1133-4781-b230-7d33dfd26cb6")

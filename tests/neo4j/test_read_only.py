@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bgdeploy.targets.neo4j import databases, standbys
+from bgdeploy.targets.neo4j import aliases, databases
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.target import Neo4j
 from tests.house import House, make_house
@@ -117,8 +117,8 @@ def test_what_is_down_since_it_is_read_only_is_started_and_protected_again(
     assert (status_of(crashing, "somebodys")[0], access_of(crashing, "somebodys")) == ("offline", "read-only")
     # It is live and would have to be stopped for a checkpoint: it stays writable until an alias leaves it.
     assert access_of(crashing, name(0)) == "read-write"
-    assert "stays writable while it is live" in standbys.owed(house.folder / "state/builds")[name(0)]
-    standbys.protect(server_of(house), house.folder / "state/builds", lambda: ())
+    assert "stays writable while it is live" in aliases.owed(house.folder / "state/builds")[name(0)]
+    aliases.protect(server_of(house), house.folder / "state/builds", lambda: ())
     assert access_of(crashing, name(0)) == "read-only"
 
 
@@ -153,7 +153,7 @@ def test_what_a_rollback_leads_to_meanwhile_is_not_stopped(
     builds = house.folder / "state/builds"
     for number in (0, 1):
         crashing.system(databases.READ_WRITE, name=name(number))
-        standbys.owe(builds, name(number))
+        aliases.owe(builds, name(number))
     stopped: list[str] = []
 
     def move(failpoint: str) -> None:
@@ -162,10 +162,10 @@ def test_what_a_rollback_leads_to_meanwhile_is_not_stopped(
             house.run("rollback", "acme", "--to", name(1), "--reason", "a test")
 
     monkeypatch.setattr(databases, "reach", move)
-    standbys.protect(server_of(house), builds, server_live(house))
+    aliases.protect(server_of(house), builds, server_live(house))
     assert (alias(crashing), name(1) in stopped) == (name(1), False)
     assert (access_of(crashing, name(1)), status_of(crashing, name(1))[0]) == ("read-write", "online")
-    assert name(1) not in standbys.owed(builds)
+    assert name(1) not in aliases.owed(builds)
     assert access_of(crashing, name(0)) == "read-only"
 
 

@@ -15,8 +15,8 @@ import pytest
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.rows import iterate as iterate_rows
 from bgdeploy.snapshots.source import Column, DataFile
-from bgdeploy.targets.neo4j.bolt import reader
-from bgdeploy.targets.neo4j.bolt.reader import RowReader
+from bgdeploy.targets.neo4j.bolt import batches
+from bgdeploy.targets.neo4j.bolt.batches import RowReader
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def drain(one: RowReader, size: int) -> list[tuple[int, int]]:
 def test_a_row_number_means_the_same_row_at_every_try(
     paths: list[Path], monkeypatch: pytest.MonkeyPatch, sort_by: str | None, start: int, stop: int
 ) -> None:
-    monkeypatch.setattr(reader, "WINDOW", 256)
+    monkeypatch.setattr(batches, "WINDOW", 256)
     whole = drain(made(paths, start, stop, start, sort_by), 100)
     assert len(whole) == stop - start
     if sort_by is None:
@@ -74,9 +74,9 @@ def test_a_row_group_is_decoded_once_however_many_windows_it_has(
             decoded[0] += batch.num_rows
             yield batch
 
-    monkeypatch.setattr(reader, "WINDOW", 256)
-    monkeypatch.setattr(reader, "_DECODED", 100)
-    monkeypatch.setattr(reader, "iterate", iterate)
+    monkeypatch.setattr(batches, "WINDOW", 256)
+    monkeypatch.setattr(batches, "_DECODED", 100)
+    monkeypatch.setattr(batches, "iterate", iterate)
     assert len(drain(made([path], 0, 5000, 0, "source"), 64)) == 5000
     assert decoded == [5000]
 

@@ -10,8 +10,7 @@ from neo4j.exceptions import IncompleteCommit, Neo4jError, ServiceUnavailable
 from bgdeploy.cli.customers import _hints, _row
 from bgdeploy.errors import BgdeployError, TargetAway, TargetFull
 from bgdeploy.service.results import Customer
-from bgdeploy.targets.neo4j.access import open_server
-from bgdeploy.targets.neo4j.refusals import NoSuchName, ServerRefused, explain
+from bgdeploy.targets.neo4j.access import NoSuchName, ServerRefused, explain, open_server
 from tests.neo4j.servers import free_port
 
 LOG = "Could not append transaction: Transaction #68 {started ..., with 26060 commands in this transaction} to log."

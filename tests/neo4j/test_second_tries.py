@@ -10,10 +10,10 @@ import pytest
 
 from bgdeploy.errors import ConfigError, Refused, TargetAway, TargetError
 from bgdeploy.targets.base import Ticket
-from bgdeploy.targets.neo4j import databases, loaders, target
-from bgdeploy.targets.neo4j.access import Access, Server
-from bgdeploy.targets.neo4j.arrow import begun
-from bgdeploy.targets.neo4j.refusals import RightMissing
+from bgdeploy.targets.neo4j import databases, target
+from bgdeploy.targets.neo4j import target as loaders
+from bgdeploy.targets.neo4j.access import Access, RightMissing, Server
+from bgdeploy.targets.neo4j.arrow import load as begun
 from tests.neo4j.loading import Loading, loading
 from tests.neo4j.servers import PASSWORD
 from tests.neo4j.standin import StandIn
@@ -141,7 +141,7 @@ def test_a_server_that_is_away_for_a_moment_closes_no_way(
     def find_address(_: Server) -> None:
         raise error("It is so.")
 
-    monkeypatch.setattr("bgdeploy.targets.neo4j.arrow.address.find_address", find_address)
+    monkeypatch.setattr("bgdeploy.targets.neo4j.arrow.client.find_address", find_address)
     server = Server(Access("bolt://127.0.0.1:1", "neo4j", PASSWORD))
     if closed:
         assert loaders.find_arrow(server) == "It is so"

@@ -11,9 +11,9 @@ import pytest
 from bgdeploy import log
 from bgdeploy.errors import TargetError
 from bgdeploy.finding import Finding
-from bgdeploy.targets.neo4j import databases, standbys
+from bgdeploy.targets.neo4j import aliases, databases
 from bgdeploy.targets.neo4j.checks import find_unprotected
-from bgdeploy.targets.neo4j.statuses import Found
+from bgdeploy.targets.neo4j.databases import Found
 from bgdeploy.targets.neo4j.target import Neo4j
 
 
@@ -52,14 +52,14 @@ def said(state: Path) -> list[Finding]:
 
 def test_what_cannot_be_protected_stays_owed_with_the_reason(server: Any, tmp_path: Path) -> None:
     builds = tmp_path / "builds"
-    standbys.owe(builds, "old")
+    aliases.owe(builds, "old")
     server.broken = True
-    standbys.protect(server, builds, lambda: ("new",))
+    aliases.protect(server, builds, lambda: ("new",))
     assert server.there == {"old": "read-write", "new": "read-write"}
     assert said(tmp_path)[0].what == "old is no longer live and still not read-only: You may not do that."
     server.broken = False
     for _ in range(2):
-        standbys.protect(server, builds, lambda: ("new",))
+        aliases.protect(server, builds, lambda: ("new",))
         assert server.there == {"old": "read-only", "new": "read-write"}
         assert set(server.durable) == {"old"}
         assert [one.verdict for one in said(tmp_path)] == ["ok"]
@@ -67,25 +67,25 @@ def test_what_cannot_be_protected_stays_owed_with_the_reason(server: Any, tmp_pa
 
 def test_what_is_not_online_at_the_moment_stays_owed(server: Any, tmp_path: Path) -> None:
     builds = tmp_path / "builds"
-    standbys.owe(builds, "old")
+    aliases.owe(builds, "old")
     server.verdict = "coming"
-    standbys.protect(server, builds, lambda: ("new",))
-    assert standbys.owed(builds) == {"old": "old cannot be made read-only now: starting on b:7687."}
+    aliases.protect(server, builds, lambda: ("new",))
+    assert aliases.owed(builds) == {"old": "old cannot be made read-only now: starting on b:7687."}
     server.verdict = "online"
-    standbys.protect(server, builds, lambda: ("new",))
+    aliases.protect(server, builds, lambda: ("new",))
     assert server.there["old"] == "read-only"
 
 
 def test_what_is_about_to_be_live_is_owed_nothing(tmp_path: Path) -> None:
-    standbys.owe(tmp_path, "old")
-    standbys.forgive(tmp_path, "old")
-    standbys.forgive(tmp_path, "old")
-    assert standbys.owed(tmp_path) == {}
+    aliases.owe(tmp_path, "old")
+    aliases.forgive(tmp_path, "old")
+    aliases.forgive(tmp_path, "old")
+    assert aliases.owed(tmp_path) == {}
 
 
 def test_a_note_that_cannot_be_written_is_told_before_the_move(tmp_path: Path) -> None:
     (tmp_path / "builds").write_text("in the way")
-    for act in (standbys.owe, standbys.forgive):
+    for act in (aliases.owe, aliases.forgive):
         with pytest.raises(TargetError) as caught:
             act(tmp_path / "builds", "old")
         assert caught.value.kept == "No alias was moved."
@@ -93,10 +93,10 @@ def test_a_note_that_cannot_be_written_is_told_before_the_move(tmp_path: Path) -
 
 def test_what_is_live_again_is_left_alone(server: Any, tmp_path: Path) -> None:
     builds = tmp_path / "builds"
-    standbys.owe(builds, "old")
-    standbys.protect(server, builds, lambda: ("old",))
+    aliases.owe(builds, "old")
+    aliases.protect(server, builds, lambda: ("old",))
     assert server.there["old"] == "read-write"
-    assert list(standbys.owed(builds)) == ["old"]
+    assert list(aliases.owed(builds)) == ["old"]
 
 
 def test_what_is_forgiven_meanwhile_is_left_alone_and_not_owed_again(
@@ -105,25 +105,25 @@ def test_what_is_forgiven_meanwhile_is_left_alone_and_not_owed_again(
     """A rollback in another process, seen before a database would be stopped, before it is protected, and after a refusal."""
     builds = tmp_path / "builds"
     for refused in (False, True):
-        standbys.owe(builds, "old")
+        aliases.owe(builds, "old")
 
         def make_durable(server: Any, name: str, note: Path, *, live: Any, refused: bool = refused) -> None:
             assert not live()
-            standbys.forgive(builds, name)
+            aliases.forgive(builds, name)
             assert live()
             if refused:
                 raise TargetError("It stays writable.")
 
         monkeypatch.setattr(databases, "make_durable", make_durable)
-        standbys.protect(server, builds, lambda: ("new",))
+        aliases.protect(server, builds, lambda: ("new",))
         assert server.there["old"] == "read-write"
-        assert standbys.owed(builds) == {}
+        assert aliases.owed(builds) == {}
 
 
 def test_what_was_dropped_is_owed_nothing(server: Any, tmp_path: Path) -> None:
-    standbys.owe(tmp_path / "builds", "gone")
-    standbys.protect(server, tmp_path / "builds", lambda: ())
-    assert standbys.owed(tmp_path / "builds") == {}
+    aliases.owe(tmp_path / "builds", "gone")
+    aliases.protect(server, tmp_path / "builds", lambda: ())
+    assert aliases.owed(tmp_path / "builds") == {}
     assert list((tmp_path / "builds").iterdir()) == []
 
 
@@ -147,7 +147,7 @@ def test_what_is_down_since_it_is_read_only(
     if note is not None:
         (tmp_path / "old").mkdir()
         (tmp_path / "old/healing").write_text(note)
-    assert bool(standbys.find_down(tmp_path, [Found("old", (row,))])) == down
+    assert bool(aliases.find_down(tmp_path, [Found("old", (row,))])) == down
 
 
 class Cluster:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from neo4j.exceptions import ClientError
 
-from bgdeploy.targets.neo4j import access, aliases, databases, health, rights, room, schema
-from bgdeploy.targets.neo4j.names import CYPHER, quote
-from bgdeploy.targets.neo4j.offline import place, seed
+from bgdeploy.targets.neo4j import access, aliases, databases, health, rights, schema
+from bgdeploy.targets.neo4j.offline import load, store
+from bgdeploy.targets.neo4j.schema import CYPHER, quote
 from tests.house import make_house
 from tests.neo4j.servers import Community
 from tests.neo4j.standin import StandIn
@@ -46,11 +46,11 @@ EVERYWHERE = (
     health.LIMIT,
     health.CLOCK,
     rights.OTHERS,
-    room.FILES,
-    room.PLACES,
-    place.PLACES,
-    place.MEMBERS,
-    seed.PROVIDERS,
+    health.FILES,
+    health.PLACES,
+    store.PLACES,
+    store.MEMBERS,
+    load.PROVIDERS,
 )
 GIVEN = {
     "name": "acme-1",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bgdeploy.targets.neo4j.statuses import failures, find, gather, list_databases
+from bgdeploy.targets.neo4j.databases import failures, find, gather, list_databases
 
 
 def row(

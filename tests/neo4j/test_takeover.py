@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bgdeploy.errors import BuildLocked, TargetError
-from bgdeploy.targets.neo4j.bolt import statements
+from bgdeploy.targets.neo4j.bolt import batches
 from tests.neo4j.loading import Loading, loading
 from tests.neo4j.servers import Community
 from tests.neo4j.test_loader import COUNTS, Interrupted, ask, interrupt
@@ -32,7 +32,7 @@ def test_an_owner_frozen_before_it_made_its_streams_makes_none_after_another_did
             else:
                 interrupt(newer, monkeypatch, "load.batch.committed", 3)
 
-    monkeypatch.setattr("bgdeploy.targets.neo4j.bolt.streams.reach", thaw)
+    monkeypatch.setattr("bgdeploy.targets.neo4j.bolt.batches.reach", thaw)
     with pytest.raises(TargetError, match=r"newer worker|already exists"):
         frozen.load()
     newer.fence = 3
@@ -51,7 +51,7 @@ def test_another_jobs_load_of_the_one_database_is_left_alone(
     interrupt(one, monkeypatch, "load.batch.committed", 3)
     with pytest.raises(BuildLocked, match="begun with other files"):
         other.load()
-    assert {row["fence"] for row in ask(real, statements.READ_STREAMS)} == {1}
+    assert {row["fence"] for row in ask(real, batches.READ_STREAMS)} == {1}
     one.fence = 2
     one.load()
     assert one.verify() == COUNTS
@@ -59,14 +59,14 @@ def test_another_jobs_load_of_the_one_database_is_left_alone(
 
 def test_streams_are_made_in_an_empty_database_only(real: Community) -> None:
     whose = {"fence": 1, "snapshot": "print", "streams": [{"number": 0, "start": 0, "stop": 10}]}
-    ask(real, statements.CREATE_STREAMS, **whose)
-    assert len(ask(real, statements.READ_STREAMS)) == 1
-    ask(real, statements.CREATE_STREAMS, **whose)
-    assert len(ask(real, statements.READ_STREAMS)) == 1
-    ask(real, statements.REMOVE_STREAMS, fence=1)
+    ask(real, batches.CREATE_STREAMS, **whose)
+    assert len(ask(real, batches.READ_STREAMS)) == 1
+    ask(real, batches.CREATE_STREAMS, **whose)
+    assert len(ask(real, batches.READ_STREAMS)) == 1
+    ask(real, batches.REMOVE_STREAMS, fence=1)
     ask(real, "CREATE (:Thing)")
-    ask(real, statements.CREATE_STREAMS, **whose)
-    assert ask(real, statements.READ_STREAMS) == []
+    ask(real, batches.CREATE_STREAMS, **whose)
+    assert ask(real, batches.READ_STREAMS) == []
 
 
 def test_the_guard_that_a_crash_at_the_very_end_left_is_removed(
@@ -76,7 +76,7 @@ def test_the_guard_that_a_crash_at_the_very_end_left_is_removed(
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
         patched.setattr("bgdeploy.targets.neo4j.bolt.load.close_streams", _close_half)
         one.load()
-    assert ask(real, statements.READ_STREAMS) == []
+    assert ask(real, batches.READ_STREAMS) == []
     assert ask(real, OURS) == [{"name": "bgdeploy_stream"}]
     one.fence = 2
     one.load()
@@ -85,5 +85,5 @@ def test_the_guard_that_a_crash_at_the_very_end_left_is_removed(
 
 
 def _close_half(server: Any, database: str, fence: int) -> None:
-    server.write(database, statements.REMOVE_STREAMS, "Closing", fence=fence)
+    server.write(database, batches.REMOVE_STREAMS, "Closing", fence=fence)
     raise Interrupted

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from bgdeploy.config import load_settings
 from bgdeploy.errors import BadInput
-from bgdeploy.jobs.rows import Row, customers, databases, jobs
 from bgdeploy.jobs.states import Actor
+from bgdeploy.jobs.transitions import Row, customers, databases, jobs
 from bgdeploy.pipeline import clean, load, scan, switch
 from bgdeploy.pipeline.claim import Rules, claim, peek
 from bgdeploy.site import Site, open_site

@@ -24,13 +24,13 @@ from bgdeploy import failpoints
 from bgdeploy.config import load_settings
 from bgdeploy.errors import BadInput, BgdeployError, TargetError
 from bgdeploy.jobs import lineage
-from bgdeploy.jobs.rescue import rescue
-from bgdeploy.jobs.rows import Row, customers, databases, jobs
+from bgdeploy.jobs.lease import rescue
 from bgdeploy.jobs.states import Actor, State
-from bgdeploy.pipeline import alias, clean, load, moves, repair, scan, switch
+from bgdeploy.jobs.transitions import Row, customers, databases, jobs
+from bgdeploy.pipeline import alias, clean, load, scan, switch
 from bgdeploy.pipeline.claim import Rules, claim, peek
-from bgdeploy.service import operate, pins
-from bgdeploy.service.cancel import cancel
+from bgdeploy.service import steer
+from bgdeploy.service.steer import cancel
 from bgdeploy.site import Site, open_site
 from bgdeploy.targets.base import Ticket
 from tests.pipeline.fake import FakeTarget
@@ -134,7 +134,7 @@ class AnyOrder(RuleBasedStateMachine):
                 "clean": clean.clean,
                 "rescue": lambda site: self.rescue(),
                 "load": lambda site: self.work("good"),
-                "watch": repair.watch_aliases,
+                "watch": alias.watch_aliases,
             }
             self.run(acts[meanwhile])
         self.site = frozen
@@ -247,7 +247,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(moment=st.sampled_from(MOMENTS), meanwhile=st.sampled_from(MEANWHILE))
     def watch(self, moment: str | None, meanwhile: str) -> None:
-        self.run(repair.watch_aliases, moment, meanwhile)
+        self.run(alias.watch_aliases, moment, meanwhile)
 
     @rule(
         customer=st.sampled_from(CUSTOMERS),
@@ -260,8 +260,8 @@ class AnyOrder(RuleBasedStateMachine):
 
         def roll_back(site: Site) -> None:
             _, left = switch.roll_back(site, customer, **wish)
-            mine = (moves.switches.c.customer == customer, moves.switches.c.kind == "rollback")
-            assert self.rows(moves.switches, *mine)[-1]["source"] == left, "it left what a person saw live"
+            mine = (alias.switches.c.customer == customer, alias.switches.c.kind == "rollback")
+            assert self.rows(alias.switches, *mine)[-1]["source"] == left, "it left what a person saw live"
 
         self.run(roll_back, moment, meanwhile)
 
@@ -281,7 +281,7 @@ class AnyOrder(RuleBasedStateMachine):
         failed = [row["id"] for row in self.rows(jobs, jobs.c.state == State.FAILED)]
         if ids := failed or [row["id"] for row in self.rows(jobs)]:
             job = data.draw(st.sampled_from(ids))
-            act = operate.reload if again else operate.retry
+            act = steer.reload if again else steer.retry
             self.run(lambda site: act(site, job, by="a person"))
             if self.rows(jobs, jobs.c.id == job)[0]["state"] == State.QUEUED:
                 self.cancelled.discard(job)
@@ -304,13 +304,13 @@ class AnyOrder(RuleBasedStateMachine):
 
     def pin_everything(self) -> None:
         for row in self.rows(databases, databases.c.pinned_at.is_(None)):
-            self.run(lambda site, row=row: pins.pin(site, row["customer"], row["name"], by="a person"))  # type: ignore[misc]
+            self.run(lambda site, row=row: steer.pin(site, row["customer"], row["name"], by="a person"))  # type: ignore[misc]
 
     @rule(data=st.data())
     def pin(self, data: st.DataObject) -> None:
         if known := self.rows(databases):
             row = data.draw(st.sampled_from(known))
-            act = pins.pin if row["pinned_at"] is None else pins.unpin
+            act = steer.pin if row["pinned_at"] is None else steer.unpin
             self.run(lambda site: act(site, row["customer"], row["name"], by="a person"))
 
     @rule(well=st.booleans())
@@ -323,7 +323,7 @@ class AnyOrder(RuleBasedStateMachine):
         """Somebody removes an alias by hand, and a service sees it at its next scan."""
         name = data.draw(st.sampled_from(sorted(self.target.pointing)))
         del self.target.pointing[name]
-        self.run(repair.watch_aliases)
+        self.run(alias.watch_aliases)
         intent = self.rows(customers, customers.c.name == name)[0]["intent"]
         assert intent is not None or self.target.pointing.get(name) is not None
 
@@ -357,7 +357,7 @@ class AnyOrder(RuleBasedStateMachine):
     def automation_moves_only_above_everything_that_was_ever_live(self) -> None:
         ages = {row["name"]: (row["timestamp"], row["build"]) for row in self.rows(databases)}
         floor = dict.fromkeys(CUSTOMERS, (0, 0))
-        for row in self.rows(moves.switches):
+        for row in self.rows(alias.switches):
             age = ages[row["target"]]
             assert row["kind"] != "deploy" or age > floor[row["customer"]]
             floor[row["customer"]] = max(age, floor[row["customer"]])
@@ -365,7 +365,7 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def what_is_live_is_so_since_another_was_left_for_it(self) -> None:
         for owner in self.rows(customers, customers.c.live.is_not(None)):
-            moved = [row for row in self.rows(moves.switches) if row["customer"] == owner["name"]]
+            moved = [row for row in self.rows(alias.switches) if row["customer"] == owner["name"]]
             last = [row["at"] for row in moved if row["source"] != row["target"]][-1]
             assert owner["live_since"] == last
 
@@ -410,7 +410,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.scan()
             self.work("good")
             switch.switch_ready(self.site)
-            repair.watch_aliases(self.site)
+            alias.watch_aliases(self.site)
             clean.clean(self.site)
         rest = (State.SWITCHED, State.CLEANED, State.FAILED, State.LOADED)
         pinned = {row["name"] for row in self.rows(databases, databases.c.pinned_at.is_not(None))}

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bgdeploy.pipeline import scan
-from bgdeploy.service import operate
+from bgdeploy.service import steer
 from tests.pipeline.place import OLD, Place, jobs
 
 
@@ -48,10 +48,10 @@ def test_a_scan_says_what_it_takes_up_again_and_its_load_counts_from_its_own_sta
 def test_a_reload_of_what_is_live_that_failed_can_be_retried(make_place: Callable[..., Place]) -> None:
     place = make_place()
     place.live_through("acme", OLD, OLD + 1)
-    again = operate.reload(place.site, 2, by="a test")
+    again = steer.reload(place.site, 2, by="a test")
     place.run(bad=[OLD + 1])
     assert place.rows(jobs, jobs.c.id == again["id"])[0]["state"] == "failed"
-    operate.retry(place.site, again["id"], by="a test")
+    steer.retry(place.site, again["id"], by="a test")
     assert place.load_next()
     assert place.rows(jobs, jobs.c.id == again["id"])[0]["state"] == "loaded"
 
@@ -64,7 +64,7 @@ def test_a_retry_of_what_was_not_mended_fails_again_and_holds_nothing_up(
     bad = spoil(place)
     look_twice(place)
     assert place.states("acme") == {OLD: "failed"}
-    operate.retry(place.site, 1, by="a test")
+    steer.retry(place.site, 1, by="a test")
     place.drop("acme", OLD + 1)
     look_twice(place)
     place.run()
@@ -78,7 +78,7 @@ def test_a_retry_of_what_was_mended_knows_its_rows(make_place: Callable[..., Pla
     bad = spoil(place)
     look_twice(place)
     bad.unlink()
-    operate.retry(place.site, 1, by="a test")
+    steer.retry(place.site, 1, by="a test")
     look_twice(place)
     place.run()
     job = place.rows()[0]
@@ -94,7 +94,7 @@ def test_what_is_incomplete_by_now_is_not_loaded_because_a_person_asks(
     place.run(bad=[OLD] if again == "retry" else [])
     lost = {"files": [{"path": "nodes/Person/part-9.parquet", "size": 10}]}
     (place.path("acme", OLD) / "manifest.json").write_text(json.dumps(lost))
-    getattr(operate, again)(place.site, 1, by="a test")
+    getattr(steer, again)(place.site, 1, by="a test")
     for _ in range(3):
         place.run()
     job = place.rows()[-1]
@@ -110,7 +110,7 @@ def test_a_reload_that_was_asked_for_stays_beside_a_newer_one_that_waits_for_a_d
     place.counts = {"labels": {"Person": 0}, "types": {}}
     place.run()
     place.counts = {"labels": {"Person": 2}, "types": {}}
-    operate.reload(place.site, 1, by="a test")
+    steer.reload(place.site, 1, by="a test")
     place.run()
     assert [(row["timestamp"], row["build"], row["state"]) for row in place.rows()] == [
         (OLD, 1, "switched"), (OLD + 1, 1, "loaded"), (OLD, 2, "switched"),

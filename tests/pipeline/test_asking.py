@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from bgdeploy.errors import TargetError
-from bgdeploy.service.asking import ask
+from bgdeploy.service.query import ask
 from tests.pipeline.place import OLD, Place
 
 SAID = "Asking acme: the server refused. Invalid input 'RETUR' (line 1, column 11 (offset: 10))\n\"MATCH (n) RETUR n\"\n           ^"

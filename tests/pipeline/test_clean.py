@@ -9,7 +9,7 @@ import pytest
 
 from bgdeploy.config import load_settings
 from bgdeploy.jobs import migrate
-from bgdeploy.jobs.rescue import rescue
+from bgdeploy.jobs.lease import rescue
 from bgdeploy.jobs.states import State
 from bgdeploy.jobs.store import Store, open_store
 from bgdeploy.pipeline.clean import clean

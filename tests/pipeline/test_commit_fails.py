@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import NameTaken, StoreFull
 from bgdeploy.jobs.lease import Lease
-from bgdeploy.jobs.rows import Tx
 from bgdeploy.jobs.states import Actor
+from bgdeploy.jobs.transitions import Tx
 from bgdeploy.pipeline import clean, load, scan
-from bgdeploy.service import running
-from bgdeploy.service.heartbeat import Heartbeat
-from bgdeploy.service.run_state import Run
-from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import Site
+from bgdeploy.worker import run as running
+from bgdeploy.worker.run import Run
+from bgdeploy.worker.shutdown import Stop
+from bgdeploy.worker.supervisor import Heartbeat
 from tests.pipeline.place import OLD, Place, databases
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from bgdeploy.config import Settings
-from bgdeploy.jobs.rows import events
 from bgdeploy.jobs.states import Actor
-from bgdeploy.pipeline import expire as expiring
+from bgdeploy.jobs.transitions import events
+from bgdeploy.pipeline import forget as expiring
 from bgdeploy.pipeline import load, scan
-from bgdeploy.pipeline.expire import expire
-from bgdeploy.service import operate
+from bgdeploy.pipeline.forget import expire
+from bgdeploy.service import steer
 from bgdeploy.site import open_site
 from tests.pipeline.place import DAY, OLD, Place, customers, databases, jobs
 from tests.snapshots.folders import PEOPLE, write
@@ -101,7 +101,7 @@ def test_live_standby_and_pinned_stay_and_so_does_what_waits_to_be_dropped(place
 
 @pytest.mark.parametrize("state", ["discovered", "queued", "loading", "loaded"])
 def test_what_is_on_its_way_stays(place: Place, state: str) -> None:
-    operate.reload(place.site, 1, by="a test")
+    steer.reload(place.site, 1, by="a test")
     if state == "discovered":
         part = next(place.path("acme", OLD).rglob("*.parquet"))
         shutil.copy(part, part.with_name("b.parquet"))
@@ -250,7 +250,7 @@ def test_a_reload_that_comes_in_between_wins_or_is_refused(
 
     def reload() -> None:
         try:
-            operate.reload(place.site, 1, by="a test")
+            steer.reload(place.site, 1, by="a test")
             answers.append("taken")
         except Exception as error:
             answers.append(str(error))
@@ -272,7 +272,7 @@ def test_a_snapshot_that_comes_anew_under_the_name_of_a_hidden_one_is_not_touche
 ) -> None:
     def again() -> None:
         place.drop("acme", OLD)
-        operate.reload(place.site, 1, by="a test")
+        steer.reload(place.site, 1, by="a test")
 
     at(monkeypatch, "expire.hidden", again)
     found = expire(place.site)

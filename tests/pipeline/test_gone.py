@@ -9,10 +9,10 @@ import pytest
 
 from bgdeploy.errors import Refused
 from bgdeploy.pipeline import clean, scan, switch
-from bgdeploy.service import operate
+from bgdeploy.service import steer
 from bgdeploy.service.customers import choices, list_customers
-from bgdeploy.service.housekeeper import House, keep_scanning
-from bgdeploy.service.shutdown import Stop
+from bgdeploy.worker.housekeeper import House, keep_scanning
+from bgdeploy.worker.shutdown import Stop
 from tests.pipeline.place import OLD, Place, databases
 from tests.pipeline.test_housekeeper import running
 
@@ -33,7 +33,7 @@ def owned(place: Place) -> set[str]:
 
 def test_one_that_is_gone_costs_the_real_standby_nothing(place: Place) -> None:
     place.target.whole.discard(SECOND)  # it is live
-    operate.reload(place.site, 2, by="a test")
+    steer.reload(place.site, 2, by="a test")
     place.run()
     assert place.target.pointing == {"acme": f"{SECOND}-r2"}
     assert place.target.whole == {FIRST, f"{SECOND}-r2"}

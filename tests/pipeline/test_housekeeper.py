@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from bgdeploy.pipeline import clean
-from bgdeploy.service import housekeeper
-from bgdeploy.service.housekeeper import House, keep_clean, keep_house, keep_scanning
-from bgdeploy.service.shutdown import Stop
+from bgdeploy.worker import housekeeper
+from bgdeploy.worker.housekeeper import House, keep_clean, keep_house, keep_scanning
+from bgdeploy.worker.shutdown import Stop
 from tests.pipeline.place import OLD, Place
 from tests.snapshots.folders import PEOPLE, write
 

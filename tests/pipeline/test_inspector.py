@@ -16,17 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bgdeploy.pipeline import admit, scan, watch
+from bgdeploy.pipeline import admit, scan
 from bgdeploy.pipeline.admit import Pending
-from bgdeploy.service import inspector, loader_process, worker
-from bgdeploy.service.inspector import Inspectors
-from bgdeploy.service.shutdown import Stop
-from bgdeploy.service.worker import work_once
 from bgdeploy.snapshots import schema
-from bgdeploy.snapshots.packing import mark, pack, recall, unpack
-from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
-from bgdeploy.snapshots.tables import join_columns
+from bgdeploy.snapshots.schema import join_columns
+from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table, mark, pack, recall, unpack
 from bgdeploy.targets import open_target_by_kind
+from bgdeploy.worker import inspector, loader, run
+from bgdeploy.worker.inspector import Inspectors
+from bgdeploy.worker.run import work_once
+from bgdeploy.worker.shutdown import Stop
 from tests.house import House, make_house, stop
 from tests.mutants import write_mutant
 from tests.neo4j.standin import StandIn
@@ -121,7 +120,7 @@ def test_without_a_marker_it_waits_and_is_not_asked_again_until_it_changes(
         f"{FILE} cannot be read: the process that reads it was killed by signal 6" in said(place, "sealed")[1]
     )
     before = {one.pid for one in psutil.Process().children()}
-    watch.look(place.site, watch.Watch())
+    scan.look(place.site, scan.Watch())
     assert {one.pid for one in psutil.Process().children()} == before, "no other one died of it"
     write(place.path("sealed", OLD), PEOPLE, marker=False)
     scan.scan(place.site)
@@ -198,17 +197,17 @@ def test_a_file_that_never_ends_holds_nobody_else_up(
     place.drop("beta", OLD)
     pending = Pending()
     scan.scan(place.site, pending)
-    looked = watch.Watch(pending)
+    looked = scan.Watch(pending)
     began = time.monotonic()
     while said(place, "beta")[0] != "queued":
         assert time.monotonic() - began < 60
         place.now += 1
-        watch.look(place.site, looked)
+        scan.look(place.site, looked)
     assert said(place, "endless")[0] == "discovered", "the scan did not wait for it"
     while said(place, "endless")[0] != "failed":
         assert time.monotonic() - began < 60
         place.now += 1
-        watch.look(place.site, looked)
+        scan.look(place.site, looked)
     assert said(place, "endless")[1].startswith(
         f"{FILE} cannot be read: the process that reads it gave no sign of life for 1.5 s."
     )
@@ -271,7 +270,7 @@ def test_a_snapshot_is_read_once_and_its_description_travels(
     scan.scan(place.site)
     row = place.rows()[0]
     claimed: list[int] = []
-    monkeypatch.setattr(worker, "run_job", lambda site, job, stop: claimed.append(job["id"]))
+    monkeypatch.setattr(run, "run_job", lambda site, job, stop: claimed.append(job["id"]))
     monkeypatch.setattr(pool, "ask", lambda *_: pytest.fail("it was inspected already"))
     assert work_once(place.site, Stop())
     assert claimed == [1]
@@ -284,10 +283,10 @@ def test_a_snapshot_is_read_once_and_its_description_travels(
         "inspection": row["inspection"],
         "target": "fake",
     }
-    snapshot = loader_process._open_snapshot(ticket, target)
+    snapshot = loader._open_snapshot(ticket, target)
     assert (snapshot.rows, snapshot.tables[0].columns[0].kind) == (2, pa.string())
     with pytest.raises(pytest.fail.Exception, match="read again"):
-        loader_process._open_snapshot({**ticket, "settings": {"columns": {"id": ["name"]}}}, target)
+        loader._open_snapshot({**ticket, "settings": {"columns": {"id": ["name"]}}}, target)
 
 
 def test_a_description_is_the_same_after_its_way_through_text(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 from bgdeploy.errors import BadInput, TargetError
 from bgdeploy.jobs.states import Actor
 from bgdeploy.pipeline import admit, load, scan
-from bgdeploy.service import running
-from bgdeploy.service.shutdown import Stop
-from bgdeploy.service.worker import work_once
 from bgdeploy.snapshots.readiness import Fingerprint
+from bgdeploy.worker import run
+from bgdeploy.worker.run import work_once
+from bgdeploy.worker.shutdown import Stop
 from tests.pipeline.place import DAY, OLD, Place, databases
 
 MakePlace = Callable[..., Place]
@@ -75,10 +75,10 @@ def test_a_running_load_goes_back_without_an_attempt_and_keeps_its_build(
             raise end
         return place.counts
 
-    monkeypatch.setattr(running, "_build", build)
+    monkeypatch.setattr(run, "_build", build)
     place.now += DAY
     job = place.take()
     assert job is not None
-    running.run_job(place.site, job, Stop(timeout=1.0))
+    run.run_job(place.site, job, Stop(timeout=1.0))
     assert untouched(place)
     assert "Nothing can be said of the snapshot acme" in place.rows()[0]["reason"]

@@ -9,7 +9,7 @@ import pytest
 from bgdeploy.cli import output
 from bgdeploy.cli.jobs import _table
 from bgdeploy.pipeline import scan, switch
-from bgdeploy.service import cancel, pins
+from bgdeploy.service import steer
 from bgdeploy.service.views import find_job, list_jobs
 from tests.pipeline.place import OLD, Place
 
@@ -21,10 +21,10 @@ def test_jobs_are_marked_and_dated_and_fit_into_80_columns(
     name = "one-of-17-letters"
     place.live_through(name, OLD, OLD + 1, OLD + 2)
     switch.roll_back(place.site, name, to=None, why="a test", by="me", pause=False)
-    pins.pin(place.site, name, f"{name}-{OLD}", by="me")
+    steer.pin(place.site, name, f"{name}-{OLD}", by="me")
     place.drop("other", OLD + 3)
     scan.scan(place.site)
-    cancel.cancel(place.site, 4, by="me")
+    steer.cancel(place.site, 4, by="me")
     found = {job.id: job for job in list_jobs(place.site)}
     marks = {number: job.marks for number, job in found.items()}
     assert marks == {4: ["cancelled"], 3: ["bad"], 2: ["live"], 1: ["standby", "pinned"]}

@@ -12,8 +12,7 @@ import bgdeploy
 from bgdeploy.errors import NotFound
 from bgdeploy.naming import LONGEST_FILE, alias_name, database_name, fold, read_age
 from bgdeploy.pipeline import scan
-from bgdeploy.targets.ladybug.links import move_link, read_link
-from bgdeploy.targets.ladybug.paths import Paths
+from bgdeploy.targets.ladybug.disk import Paths, move_link, read_link
 from tests.house import House
 from tests.pipeline.place import OLD, Place, customers
 

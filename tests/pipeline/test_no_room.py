@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from bgdeploy.pipeline import admit, clean, room, scan, switch
-from bgdeploy.service import worker
+from bgdeploy.pipeline import admit, claim, clean, scan, switch
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Need
+from bgdeploy.worker import run
 from tests.pipeline.place import OLD, Place
 
 
 def work(place: Place) -> None:
     """As workers do, over and over: look whether the next one may start, and load it."""
     for _ in range(6):
-        found = worker.peek(place.site.store, worker.claim_rules(place.site), now=place.now)
-        if found is not None and worker._may_start(place.site, found) is not None:
+        found = run.peek(place.site.store, run.claim_rules(place.site), now=place.now)
+        if found is not None and run._may_start(place.site, found) is not None:
             place.load_next()
         switch.switch_ready(place.site)
         clean.clean(place.site)
@@ -55,9 +55,9 @@ def test_memory_for_the_proof_is_reckoned_before_the_load(
     table = snapshot.nodes[0]
     file = replace(table.files[0], largest_group=1 << 60)
     huge = replace(snapshot, tables=(replace(table, files=(file,)),))
-    (need,) = [need for need in room.find_needs(place.site, job, huge) if not need.met]
+    (need,) = [need for need in claim.find_needs(place.site, job, huge) if not need.met]
     assert file.path in need.sum, need
-    assert all(need.met for need in room.find_needs(place.site, job, snapshot))
+    assert all(need.met for need in claim.find_needs(place.site, job, snapshot))
 
 
 def test_while_the_target_is_away_the_order_is_kept(make_place: Callable[..., Place]) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from bgdeploy.errors import Refused
-from bgdeploy.pipeline import clean, repair, scan, switch
-from bgdeploy.pipeline.alias import carry_out, intend
-from bgdeploy.pipeline.moves import Move
-from bgdeploy.service import worker
+from bgdeploy.pipeline import alias as repair
+from bgdeploy.pipeline import clean, scan, switch
+from bgdeploy.pipeline.alias import Move, carry_out, intend
+from bgdeploy.worker import run
 from tests.pipeline.place import OLD, Place, customers, jobs
 
 MakePlace = Callable[..., Place]
@@ -113,7 +113,7 @@ def test_a_worker_that_is_quicker_than_the_first_scan_begins_nothing(make_place:
     scan.scan(place.site)
     live_on(place, copy(place), OLD + 3, NOW)
     [queued] = place.rows(jobs, jobs.c.state == "queued")
-    worker._may_start(place.site, queued)
+    run._may_start(place.site, queued)
     assert place.take() is None
 
 

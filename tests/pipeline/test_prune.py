@@ -11,12 +11,12 @@ import pytest
 import sqlalchemy as sa
 
 from bgdeploy.jobs.models import switches
-from bgdeploy.jobs.rows import events, load_tables
 from bgdeploy.jobs.states import Actor
-from bgdeploy.pipeline import prune as pruning
+from bgdeploy.jobs.transitions import events, load_tables
+from bgdeploy.pipeline import forget as pruning
 from bgdeploy.pipeline import scan, switch
-from bgdeploy.pipeline.prune import AT_ONCE, prune
-from bgdeploy.service import operate
+from bgdeploy.pipeline.forget import AT_ONCE, prune
+from bgdeploy.service import steer
 from tests.pipeline.place import DAY, OLD, Place, databases, jobs
 
 MakePlace = Callable[..., Place]
@@ -100,7 +100,7 @@ def test_a_lost_mount_forgets_nothing(make_place: MakePlace, lost: str) -> None:
 def test_builds_of_one_snapshot_go_together_or_not_at_all(make_place: MakePlace) -> None:
     place = lived(make_place)
     first = place.rows()[0]
-    again = operate.reload(place.site, first["id"], by="a test")
+    again = steer.reload(place.site, first["id"], by="a test")
     remove(place, OLD)
     place.now += 181 * DAY
     assert prune(place.site).jobs == 0, "the second build waits to be loaded"
@@ -134,7 +134,7 @@ def test_a_retry_that_comes_in_between_keeps_the_job(
     place.drop("acme", OLD + 3)
     scan.scan(place.site)
     place.now += 181 * DAY
-    monkeypatch.setattr(pruning, "reach", lambda name: operate.retry(place.site, failed["id"], by="a test"))
+    monkeypatch.setattr(pruning, "reach", lambda name: steer.retry(place.site, failed["id"], by="a test"))
     assert prune(place.site).jobs == 0
     assert place.states("acme")[OLD + 1] == "queued"
 

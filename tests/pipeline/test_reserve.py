@@ -10,14 +10,16 @@ import pytest
 
 from bgdeploy.errors import LeaseLost, StoreFull
 from bgdeploy.jobs.lease import Lease
-from bgdeploy.jobs.rows import Tx
 from bgdeploy.jobs.store import Store, disk_full
+from bgdeploy.jobs.transitions import Tx
 from bgdeploy.pipeline import scan
-from bgdeploy.service import pins, run_state, telling
-from bgdeploy.service.cancel import cancel
-from bgdeploy.service.heartbeat import Heartbeat
-from bgdeploy.service.run_state import Run
-from bgdeploy.service.shutdown import Stop
+from bgdeploy.service import steer
+from bgdeploy.service.steer import cancel
+from bgdeploy.worker import run as run_state
+from bgdeploy.worker import run as telling
+from bgdeploy.worker.run import Run
+from bgdeploy.worker.shutdown import Stop
+from bgdeploy.worker.supervisor import Heartbeat
 from tests.pipeline.place import OLD, Place
 
 MakePlace = Callable[..., Place]
@@ -64,8 +66,8 @@ def run_of(place: Place) -> Run:
 @pytest.mark.parametrize(
     "act",
     [
-        lambda place: pins.pin(place.site, "acme", None, by="a test"),
-        lambda place: pins.unpin(place.site, "acme", None, by="a test"),
+        lambda place: steer.pin(place.site, "acme", None, by="a test"),
+        lambda place: steer.unpin(place.site, "acme", None, by="a test"),
         lambda place: cancel(place.site, 2, by="a test"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from bgdeploy.errors import ConfigError, StoreFull
 from bgdeploy.service import run_once
-from bgdeploy.service.shutdown import Stop
+from bgdeploy.worker.shutdown import Stop
 from tests.pipeline.place import OLD, Place
 
 MakePlace = Callable[..., Place]

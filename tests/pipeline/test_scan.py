@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from bgdeploy.jobs.rows import customers as customer_rows
-from bgdeploy.jobs.rows import events
 from bgdeploy.jobs.states import State
-from bgdeploy.pipeline import admit, notes, scan, watch
-from bgdeploy.pipeline.known import read_known
-from bgdeploy.pipeline.notes import BATCH
+from bgdeploy.jobs.transitions import customers as customer_rows
+from bgdeploy.jobs.transitions import events
+from bgdeploy.pipeline import admit, scan
+from bgdeploy.pipeline.admit import BATCH
+from bgdeploy.pipeline.scan import read_known
 from bgdeploy.pipeline.scan import scan as scan_once
-from bgdeploy.service import operate
+from bgdeploy.service import steer
 from bgdeploy.service.views import find_job
 from tests.pipeline.place import OLD, Place, jobs
 from tests.snapshots.folders import PEOPLE, write
@@ -78,7 +78,7 @@ def test_a_folder_that_never_settles_does_not_fill_the_job_table(make_place: Mak
     for second in range(1, 500):
         touch(place, "acme", OLD, OLD + second)
         place.now += 1
-        watch.look(place.site, watch.Watch())
+        scan.look(place.site, scan.Watch())
     assert place.states("acme") == {OLD: "discovered"}
     assert len(place.rows(events)) < 20
 
@@ -138,10 +138,10 @@ def test_what_another_process_did_in_between_is_left_to_it(
     place.drop("acme", *range(OLD, OLD + 5))
     scan_once(place.site)
     place.now += 31
-    real = notes.Notes.write
+    real = admit.Notes.write
 
-    def write_late(page: notes.Notes) -> None:
-        monkeypatch.setattr(notes.Notes, "write", real)
+    def write_late(page: admit.Notes) -> None:
+        monkeypatch.setattr(admit.Notes, "write", real)
         with place.site.store.write() as connection:
             for timestamp, values in (
                 (OLD, {"state": "queued"}),
@@ -151,7 +151,7 @@ def test_what_another_process_did_in_between_is_left_to_it(
                 connection.execute(jobs.update().where(jobs.c.timestamp == timestamp).values(**values))
         real(page)
 
-    monkeypatch.setattr(notes.Notes, "write", write_late)
+    monkeypatch.setattr(admit.Notes, "write", write_late)
     report = scan_once(place.site)
     assert sorted(report.queued) == [f"acme/{OLD + 3}", f"acme/{OLD + 4}"]
     assert list(place.states("acme").values()) == ["queued", "failed", "discovered", "queued", "queued"]
@@ -214,7 +214,7 @@ def test_a_queued_one_that_changed_goes_back_and_its_build_is_dropped(make_place
 def test_what_is_known_is_asked_for_some_customers_or_for_all(make_place: MakePlace) -> None:
     place = make_place()
     place.live_through("acme", *range(OLD, OLD + 4))
-    operate.reload(place.site, 1, by="a test")
+    steer.reload(place.site, 1, by="a test")
     place.drop("borealis", OLD)
     scan_once(place.site)
     everything = read_known(place.site)
@@ -237,12 +237,12 @@ def test_between_scans_every_snapshot_that_waits_has_its_turn(
     make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = make_place(dataset__settle_seconds=30)
-    monkeypatch.setattr(watch, "_DISCOVERED", watch._DISCOVERED.limit(3))
-    monkeypatch.setattr(watch, "_MOST", 3)
+    monkeypatch.setattr(scan, "_DISCOVERED", scan._DISCOVERED.limit(3))
+    monkeypatch.setattr(scan, "_MOST", 3)
     for customer in ("acme", "borealis", "ceres"):
         place.drop(customer, OLD, OLD + 1, OLD + 2)
-    watched = watch.Watch()
-    watch.look(place.site, watched)
+    watched = scan.Watch()
+    scan.look(place.site, watched)
     assert len(place.rows()) == 9, "a folder that changed is scanned whole"
     place.now += 31
     for name in watched.customers:
@@ -250,7 +250,7 @@ def test_between_scans_every_snapshot_that_waits_has_its_turn(
         watched.customers[name] = OLD * 10**9
     queued = []
     for _ in range(4):
-        watch.look(place.site, watched)
+        scan.look(place.site, watched)
         queued.append(len(place.rows(jobs, jobs.c.state == State.QUEUED)))
     assert queued == [3, 6, 6, 9], "the third round found the end of the list"
 

@@ -11,10 +11,9 @@ from bgdeploy.errors import Refused, StaleGeneration
 from bgdeploy.jobs.models import events, switches
 from bgdeploy.jobs.reasons import Code, because, read
 from bgdeploy.jobs.states import State
-from bgdeploy.pipeline import leave, repair, scan, switch
-from bgdeploy.pipeline.alias import intend
-from bgdeploy.pipeline.moves import Move
-from bgdeploy.service import pins, run_once
+from bgdeploy.pipeline import alias, leave, scan, switch
+from bgdeploy.pipeline.alias import Move, intend
+from bgdeploy.service import run_once, steer
 from tests.jobs.tables import add_customer, add_job
 from tests.pipeline.place import OLD, START, Place, customers, jobs
 
@@ -24,7 +23,7 @@ def test_while_the_newest_is_put_off_no_older_one_takes_its_place(make_place: Ca
     place.drop("acme", OLD, OLD + 1)
     scan.scan(place.site)
     assert place.load_next()
-    pins.pin(place.site, "acme", f"acme-{OLD}", by="a test")  # so the cleaner leaves it waiting
+    steer.pin(place.site, "acme", f"acme-{OLD}", by="a test")  # so the cleaner leaves it waiting
     assert place.load_next()
     assert place.states("acme") == {OLD: "loaded", OLD + 1: "loaded"}
     with place.site.store.write() as connection:
@@ -88,7 +87,7 @@ def test_a_move_that_was_cut_off_to_what_is_damaged_by_now_is_told_once_and_made
     caplog.clear()  # of what it lived through
     with caplog.at_level(logging.ERROR, logger="bgdeploy"):
         for _ in range(3):
-            repair.repeat_cut_off_moves(place.site)
+            alias.repeat_cut_off_moves(place.site)
     assert [record.getMessage().count("it is damaged") for record in caplog.records] == [1]
     assert place.rows(customers)[0]["intent"] is None
     assert place.target.pointing == {"acme": f"acme-{OLD + 1}"}

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from bgdeploy.errors import BgdeployError, StoreError, TargetError, VerifyFailed
 from bgdeploy.jobs import ledger
-from bgdeploy.jobs.rescue import rescue
-from bgdeploy.jobs.rows import Row
+from bgdeploy.jobs.lease import rescue
 from bgdeploy.jobs.states import Actor
+from bgdeploy.jobs.transitions import Row
 from bgdeploy.pipeline import load, scan
-from bgdeploy.service import running
-from bgdeploy.service.shutdown import Stop
+from bgdeploy.worker import run as running
+from bgdeploy.worker.shutdown import Stop
 from tests.pipeline.place import DAY, OLD, Place
 
 GROUP = {"number": 0, "kind": "node", "name": "Person", "source_label": None, "target_label": None}

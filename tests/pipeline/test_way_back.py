@@ -9,9 +9,9 @@ import pytest
 
 from bgdeploy.errors import Refused
 from bgdeploy.jobs.models import switches
-from bgdeploy.pipeline import clean, repair, scan, switch
+from bgdeploy.pipeline import alias, clean, scan, switch
 from bgdeploy.service.customers import way_back
-from bgdeploy.service.operate import reload
+from bgdeploy.service.steer import reload
 from tests.pipeline.place import OLD, Place, customers, databases, jobs
 
 MakePlace = Callable[..., Place]
@@ -60,7 +60,7 @@ def test_an_alias_that_was_put_back_is_no_move_to_go_back_from(make_place: MakeP
     place = three(make_place)
     switch.switch_by_hand(place.site, "acme", to=B, **PERSON)
     del place.target.pointing["acme"]
-    assert repair.watch_aliases(place.site) == []
+    assert alias.watch_aliases(place.site) == []
     assert place.rows(switches)[-1]["kind"] == "repair"
     assert way_back(place.site, "acme") == C
 
@@ -97,7 +97,7 @@ def test_putting_a_lost_alias_back_overtakes_nothing_that_waits(make_place: Make
     assert (asked["state"], asked["blocked"]) == ("loaded", True)
     place.now += 60
     del place.target.pointing["acme"]
-    assert repair.watch_aliases(place.site) == []
+    assert alias.watch_aliases(place.site) == []
     assert place.target.pointing == {"acme": C}
     assert place.rows(customers)[0]["live_since"] == since
     clean.clean(place.site)

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from bgdeploy.jobs.rows import Row
+from bgdeploy.jobs.transitions import Row
 from bgdeploy.pipeline import admit, scan
-from bgdeploy.service import running, worker
-from bgdeploy.service.run_state import Run
-from bgdeploy.service.shutdown import Stop
-from bgdeploy.service.worker import work_once
 from bgdeploy.site import Site
 from bgdeploy.targets.base import Health
+from bgdeploy.worker import run
+from bgdeploy.worker.run import Run, work_once
+from bgdeploy.worker.shutdown import Stop
 from tests.pipeline.place import OLD, Place, jobs
 
 MakePlace = Callable[..., Place]
@@ -30,7 +29,7 @@ def claimed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def note(site: Site, job: Row, stop: Stop) -> None:
         names.append(job["customer"])
 
-    monkeypatch.setattr(worker, "run_job", note)
+    monkeypatch.setattr(run, "run_job", note)
     return names
 
 
@@ -69,7 +68,7 @@ def test_a_load_goes_on_where_the_state_folder_is_now(make_place: MakePlace) -> 
     job = place.take()
     assert job is not None
     job = {**job, "settings": {"threads": 3, "state_dir": "/where/it/was"}}
-    ticket = running._ticket(Run(place.site, job, heart=None), "load")  # type: ignore[arg-type]
+    ticket = run._ticket(Run(place.site, job, heart=None), "load")  # type: ignore[arg-type]
     assert ticket["settings"] == {"threads": 3, "state_dir": str(place.folder / "state")}
 
 
@@ -81,7 +80,7 @@ def test_a_figure_that_is_not_told_is_named_by_its_flag_and_not_by_its_words(
     scan.scan(place.site)
     told: list[tuple[str, Any]] = []
     monkeypatch.setattr(
-        worker.log,
+        run.log,
         "emit",
         lambda name, **fields: told.append((name, fields.get("figure") or fields.get("reason"))),
     )

@@ -16,7 +16,7 @@ from bgdeploy.config import load_settings
 from bgdeploy.errors import Refused
 from bgdeploy.jobs.lease import new_owner
 from bgdeploy.jobs.states import State
-from bgdeploy.service.cancel import cancel
+from bgdeploy.service.steer import cancel
 from bgdeploy.site import open_site
 from tests.house import House, make_house, make_removable, stop
 from tests.jobs.tables import add_customer, add_database, add_job, read_job

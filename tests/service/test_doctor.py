@@ -24,7 +24,7 @@ from bgdeploy.memory import find_whole
 from bgdeploy.service.doctor import clocks, disk_of_table, disks, job_table, limits
 from bgdeploy.service.doctor.examine import examine, find_checks, looking
 from bgdeploy.service.doctor.rounds import make_rounds
-from bgdeploy.service.processes import find_command, is_bgdeploy
+from bgdeploy.worker.processes import find_command, is_bgdeploy
 from tests.house import House, copy_house, make_house, make_removable
 from tests.tmpfs import small_disk
 
@@ -475,7 +475,7 @@ def test_who_has_the_job_table_open_is_named(lived_in: House) -> None:
         ("/usr/bin/python3 /opt/bgdeploy/bin/bgdeploy serve", True),
         ("/opt/bgdeploy/bin/bgdeploy run", True),
         ("/opt/bgdeploy/bin/python -u -m bgdeploy --config a.yaml serve", True),
-        ("python3 -m bgdeploy.service.loader_process", True),
+        ("python3 -m bgdeploy.worker.loader", True),
         ("/usr/bin/python3.12 -E /opt/bgdeploy/bin/bgdeploy serve", True),
         ("sqlite3 /srv/bgdeploy/jobs.db", False),
         ("cp -r /srv/bgdeploy /backup", False),

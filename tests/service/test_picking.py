@@ -10,13 +10,21 @@ import pytest
 
 from bgdeploy.config import load_settings
 from bgdeploy.errors import NotFound
-from bgdeploy.jobs.rows import customers, jobs
 from bgdeploy.jobs.states import State
-from bgdeploy.pipeline.moves import switches
+from bgdeploy.jobs.transitions import customers, jobs
+from bgdeploy.pipeline.alias import switches
 from bgdeploy.service.customers import list_customers
-from bgdeploy.service.picking import CUSTOMER_ORDERS, JOB_ORDERS, SWITCH_ORDERS, Page, pick_customers
 from bgdeploy.service.results import Customer, Failure
-from bgdeploy.service.views import list_events, list_jobs, list_switches
+from bgdeploy.service.views import (
+    CUSTOMER_ORDERS,
+    JOB_ORDERS,
+    SWITCH_ORDERS,
+    Page,
+    list_events,
+    list_jobs,
+    list_switches,
+    pick_customers,
+)
 from bgdeploy.site import Site, open_site
 from bgdeploy.targets.base import DatabaseInfo
 from tests.house import House

@@ -13,7 +13,7 @@ import pytest
 from bgdeploy.config import load_settings
 from bgdeploy.errors import BgdeployError
 from bgdeploy.jobs.states import State
-from bgdeploy.service.pins import pin, unpin
+from bgdeploy.service.steer import pin, unpin
 from bgdeploy.site import Site, open_site
 from tests.house import House, make_house, make_removable, stop
 from tests.jobs.tables import add_customer, add_database, add_job

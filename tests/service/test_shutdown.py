@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bgdeploy.service.shutdown import Stop, listen
+from bgdeploy.worker.shutdown import Stop, listen
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 
 from bgdeploy.config import load_settings
 from bgdeploy.log import word
-from bgdeploy.service import heartbeat
+from bgdeploy.pipeline.scan import scan_once
 from bgdeploy.service.run_once import run
-from bgdeploy.service.scan_once import scan_once
-from bgdeploy.service.shutdown import Stop
 from bgdeploy.site import open_site
+from bgdeploy.worker import supervisor
+from bgdeploy.worker.shutdown import Stop
 from tests.house import House
 
 FIRST = 1700000001
@@ -31,13 +31,13 @@ def test_a_loading_process_that_hangs_is_told_once_and_goes_on_when_it_is_woken(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[dict[str, Any]] = []
-    emit = heartbeat.log.emit
+    emit = supervisor.log.emit
     monkeypatch.setattr(
-        heartbeat.log,
+        supervisor.log,
         "emit",
         lambda name, **fields: told.append(fields) if name == "load.silent" else emit(name, **fields),
     )
-    monkeypatch.setattr(heartbeat, "SILENT_AFTER", 1.5)
+    monkeypatch.setattr(supervisor, "SILENT_AFTER", 1.5)
     house.drop("acme", FIRST)
     monkeypatch.setenv("BGDEPLOY_FAILPOINT", "load.group.before:1:stop")
     site = open_site(load_settings(house.folder / "config.yaml"))

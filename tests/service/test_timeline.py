@@ -8,7 +8,7 @@ from typing import Any
 
 from bgdeploy.cli.job_page import draw
 from bgdeploy.config import load_settings
-from bgdeploy.jobs.rows import events
+from bgdeploy.jobs.transitions import events
 from bgdeploy.service.customers import list_customers
 from bgdeploy.service.doctor.workers import find_last_scan
 from bgdeploy.service.timeline import Span, spans

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bgdeploy.config import load_settings
-from bgdeploy.jobs.rows import customers
 from bgdeploy.jobs.states import State
+from bgdeploy.jobs.transitions import customers
 from bgdeploy.service import wait
 from bgdeploy.service.wait import Answer, Verdict, judge
 from bgdeploy.site import Site, open_site

@@ -13,8 +13,7 @@ import pytest
 
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.ends import find_parts
-from bgdeploy.snapshots.rows import read_rows
-from bgdeploy.snapshots.sample import present, sample
+from bgdeploy.snapshots.rows import present, read_rows, sample
 from bgdeploy.snapshots.source import Column, DataFile, Table
 from bgdeploy.targets.groups import plan_groups
 from tests.snapshots.folders import PEOPLE, opened

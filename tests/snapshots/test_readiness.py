@@ -16,11 +16,10 @@ import pytest
 
 from bgdeploy.errors import NotReadable
 from bgdeploy.jobs.reasons import because
-from bgdeploy.service import inspector_process
-from bgdeploy.snapshots import manifest as manifests
+from bgdeploy.snapshots import readiness as manifests
 from bgdeploy.snapshots.layout import read_layout
-from bgdeploy.snapshots.manifest import compare_manifest
-from bgdeploy.snapshots.readiness import Readiness, find_rewritten, fingerprint, judge
+from bgdeploy.snapshots.readiness import Readiness, compare_manifest, find_rewritten, fingerprint, judge
+from bgdeploy.worker import inspecting
 from tests.snapshots.folders import KNOWS, PEOPLE, write
 
 NOW = 1_800_000_000.0
@@ -236,10 +235,10 @@ def test_a_disk_that_did_not_answer_once_is_asked_again(
     request = {"path": str(tmp_path), "digest": seen.digest}
     with monkeypatch.context() as broken:
         broken.setattr(manifests, "_count_rows", fail)
-        answer = inspector_process._compare(request, lambda file: None)
+        answer = inspecting._compare(request, lambda file: None)
         assert "Input/output error" in answer["fault"]
         assert answer["again"], "what a disk could not say is not remembered"
-    assert inspector_process._compare(request, lambda file: None) == {"fault": None, "again": False}
+    assert inspecting._compare(request, lambda file: None) == {"fault": None, "again": False}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', '{"files": [3]}', "[" * 100_000, "\xff"])

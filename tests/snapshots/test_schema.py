@@ -13,7 +13,7 @@ from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.schema import check_types, label_counts, open_snapshot
 from bgdeploy.snapshots.source import DataFile, Table, tell_positions
-from bgdeploy.targets.ladybug.types import refuses
+from bgdeploy.targets.ladybug.reading import refuses
 from tests.snapshots.folders import KNOWS, PEOPLE, opened, write
 
 

@@ -13,7 +13,7 @@ from bgdeploy.targets.base import Group
 from bgdeploy.targets.ladybug.build import Build, build
 from bgdeploy.targets.ladybug.engine import Engine, open_engine
 from bgdeploy.targets.ladybug.inspection import inspected
-from bgdeploy.targets.ladybug.types import engine_type, refuses
+from bgdeploy.targets.ladybug.reading import engine_type, refuses
 
 SETTINGS = {"buffer_pool_mb": 64, "threads": 1, "group_rows": 8_000_000}
 

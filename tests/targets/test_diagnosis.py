@@ -15,12 +15,11 @@ from bgdeploy.errors import BadInput
 from bgdeploy.snapshots import keys
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.offenders import BadKeys
-from bgdeploy.targets import diagnosis
+from bgdeploy.targets import groups as diagnosis
 from bgdeploy.targets.base import Group
-from bgdeploy.targets.diagnosis import Desk, diagnose
-from bgdeploy.targets.ladybug.build import Build, build
+from bgdeploy.targets.groups import Desk, diagnose
+from bgdeploy.targets.ladybug.build import Build, Contradicted, PoolTooSmall, build
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed
-from bgdeploy.targets.ladybug.refusals import Contradicted, PoolTooSmall
 from tests.snapshots.folders import KNOWS, PEOPLE, opened
 from tests.tmpfs import small_disk
 

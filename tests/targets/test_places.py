@@ -10,7 +10,7 @@ import pytest
 from bgdeploy.errors import TargetError
 from bgdeploy.targets.base import Ticket
 from bgdeploy.targets.ladybug import target as module
-from bgdeploy.targets.ladybug.paths import FACTS, GRAPH
+from bgdeploy.targets.ladybug.disk import FACTS, GRAPH
 from bgdeploy.targets.ladybug.target import Ladybug
 
 TICKET = Ticket(1, "acme-1", 1, {})

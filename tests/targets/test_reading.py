@@ -18,13 +18,13 @@ import pytest
 
 from bgdeploy.errors import BadInput, TargetError
 from bgdeploy.snapshots.parquet import Parquet, floor_to_microseconds
-from bgdeploy.snapshots.sample import sample
+from bgdeploy.snapshots.rows import sample
 from bgdeploy.snapshots.schema import label_counts, open_snapshot
 from bgdeploy.snapshots.source import Column, Snapshot
 from bgdeploy.targets.base import End
 from bgdeploy.targets.ladybug.build import Build, build
 from bgdeploy.targets.ladybug.inspection import Inspection
-from bgdeploy.targets.ladybug.types import is_native, refuses
+from bgdeploy.targets.ladybug.reading import is_native, refuses
 from tests.snapshots.folders import write
 from tests.targets.embedded import loaded, prove, work_on
 from tests.targets.embedded import opened as opened_build

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bgdeploy.targets.ladybug.engine import QueryFailed
-from bgdeploy.targets.ladybug.reads import refuse_others
+from bgdeploy.targets.ladybug.reader import refuse_others
 
 READS = [
     "MATCH (n) RETURN count(*) AS n",

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from bgdeploy.snapshots.source import Column, DataFile, Snapshot, Table
-from bgdeploy.targets.ladybug.plan import rows_at_once
+from bgdeploy.targets.ladybug.target import rows_at_once
 
 SETTINGS = {"group_rows": 100_000_000, "threads": 2}
 

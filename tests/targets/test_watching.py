@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from bgdeploy.targets.ladybug import watching
-from bgdeploy.targets.ladybug.watching import watched
+from bgdeploy.targets.ladybug import build
+from bgdeploy.targets.ladybug.build import watched
 
 FIRST = b"Pipelines Finished: 0/1\nCurrent Pipeline Progress: 66%\n"
 SECOND = b"\x1b[1A\x1b[2KPipelines Finished: 1/1\nCurrent Pipeline Progress: 0%\n"
@@ -27,13 +27,13 @@ SECOND = b"\x1b[1A\x1b[2KPipelines Finished: 1/1\nCurrent Pipeline Progress: 0%\
     ],
 )
 def test_the_share_that_was_read_never_falls_while_the_index_is_built(said: bytes, share: float) -> None:
-    assert watching._share(said) == share
+    assert build._share(said) == share
 
 
 def test_what_is_printed_is_told_and_standard_output_is_given_back(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(watching, "_EVERY", 0.01)
+    monkeypatch.setattr(build, "_EVERY", 0.01)
     told, heard = [0.0], threading.Event()
 
     def tell(share: float) -> None:

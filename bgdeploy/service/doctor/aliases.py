@@ -11,10 +11,9 @@ from bgdeploy.clock import iso
 from bgdeploy.finding import TRIAL, Check, Finding, error, many, ok, shorten, warning
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.lease import known_dead
-from bgdeploy.jobs.rows import Row, customers
+from bgdeploy.jobs.transitions import Row, customers
+from bgdeploy.pipeline.alias import INTENT_TRUST, LIVE, cure_of, leads_ahead, led_ahead
 from bgdeploy.pipeline.clean import orphans
-from bgdeploy.pipeline.floor import leads_ahead
-from bgdeploy.pipeline.repair import INTENT_TRUST, LIVE, cure_of, led_ahead
 from bgdeploy.service.doctor.job_table import REBIND
 from bgdeploy.site import Site, read_identity
 

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from bgdeploy.clock import iso
 from bgdeploy.errors import NotReadable
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, warning
-from bgdeploy.jobs.rows import customers, jobs, select_jobs, title
 from bgdeploy.jobs.states import State
+from bgdeploy.jobs.transitions import customers, jobs, select_jobs, title
 from bgdeploy.site import Site
 from bgdeploy.snapshots.folders import list_customers, list_timestamps
 

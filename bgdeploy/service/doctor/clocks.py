@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from bgdeploy.clock import Clock, iso, monotonic
 from bgdeploy.finding import SCRATCH, Check, Finding, error, ok, warning
-from bgdeploy.jobs.rows import events
+from bgdeploy.jobs.transitions import events
 from bgdeploy.site import Site
 
 SUBJECT = "clock"

@@ -13,8 +13,8 @@ from bgdeploy.clock import Clock, wall
 from bgdeploy.config import Settings
 from bgdeploy.errors import StoreError
 from bgdeploy.finding import Check, Finding
-from bgdeploy.jobs.look import looking_into
-from bgdeploy.jobs.rows import databases
+from bgdeploy.jobs.store import looking_into
+from bgdeploy.jobs.transitions import databases
 from bgdeploy.service.doctor import (
     aliases,
     base_folder,

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import StoreError
 from bgdeploy.finding import Check, Finding, error, many, ok, warning
-from bgdeploy.jobs import look, migrate
-from bgdeploy.jobs.rows import events, jobs
+from bgdeploy.jobs import migrate, store
 from bgdeploy.jobs.store import RESTORE, is_busy
-from bgdeploy.service.housekeeper import LARGEST_LOG
+from bgdeploy.jobs.transitions import events, jobs
 from bgdeploy.site import Site, find_differences, read_identity
+from bgdeploy.worker.housekeeper import LARGEST_LOG
 
 SUBJECT = "job table"
 FILE, ROWS = "job table's file", "job table"  # what opens: for SQLite to look at, and for reading rows
@@ -110,7 +110,7 @@ def find_lock(site: Site) -> Iterator[Finding]:
 def _try_lock(path: Path) -> Finding:
     began = monotonic()
     try:
-        with closing(look.connect(path, mode="rw", timeout=_PATIENCE)) as writer:
+        with closing(store.connect(path, mode="rw", timeout=_PATIENCE)) as writer:
             writer.execute("BEGIN IMMEDIATE")
             writer.execute("ROLLBACK")
     except sqlite3.OperationalError as failure:  # told here: the store would turn it into an error of its own

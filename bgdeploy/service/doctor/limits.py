@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from bgdeploy.config import Settings
 from bgdeploy.finding import Check, Finding, error, many, ok, warning
-from bgdeploy.jobs.rows import Row, jobs, title
+from bgdeploy.jobs.transitions import Row, jobs, title
 from bgdeploy.memory import find_whole
 from bgdeploy.pipeline.admit import folder_of, open_folder
-from bgdeploy.pipeline.room import find_needs
+from bgdeploy.pipeline.claim import find_needs
 from bgdeploy.service.customers import capacity_warning
-from bgdeploy.service.processes import count_workers, find_open
 from bgdeploy.site import Site
+from bgdeploy.worker.processes import count_workers, find_open
 
 SUBJECT = "limits"
 _FILES, _FILES_EACH = 64, 32  # open files of a service, and for each worker: connections, pipes, its child

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from bgdeploy.durable import is_open_to_others
 from bgdeploy.finding import SCRATCH, Check, Finding, error, ok, shorten, warning
-from bgdeploy.jobs.ballast import PLENTY, SIZE
 from bgdeploy.jobs.migrate import files
+from bgdeploy.jobs.store import PLENTY, SIZE
 from bgdeploy.service.doctor import disks
 from bgdeploy.site import Site
 

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 
 from bgdeploy.clock import iso, since
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, warning
-from bgdeploy.jobs.rows import Row, customers, jobs, select_jobs, title
 from bgdeploy.jobs.states import State
-from bgdeploy.service.heartbeat import SILENT_AFTER
-from bgdeploy.service.hints import after_failure
-from bgdeploy.service.operate import failed_jobs
+from bgdeploy.jobs.transitions import Row, customers, jobs, select_jobs, title
+from bgdeploy.service.steer import failed_jobs
+from bgdeploy.service.views import after_failure
 from bgdeploy.site import Site
+from bgdeploy.worker.supervisor import SILENT_AFTER
 
 SUBJECT = "jobs"
 _LONG = 600.0  # seconds in the queue before it is worth a word

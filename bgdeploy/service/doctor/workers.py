@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from bgdeploy.clock import iso, since
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, unknown, warning
 from bgdeploy.jobs.lease import known_alive, known_dead, short, this_host
-from bgdeploy.jobs.rows import Row, events, jobs, select_jobs, title
 from bgdeploy.jobs.states import Actor, State
-from bgdeploy.service.idleness import find_absence
-from bgdeploy.service.processes import count_workers, find_open, has_lost, is_bgdeploy
+from bgdeploy.jobs.transitions import Row, events, jobs, select_jobs, title
+from bgdeploy.service.wait import find_absence
 from bgdeploy.site import Site
+from bgdeploy.worker.processes import count_workers, find_open, has_lost, is_bgdeploy
 
 SUBJECT = "workers"
 _START = "Start one: bgdeploy serve (or bgdeploy run from cron)."

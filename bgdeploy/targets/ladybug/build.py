@@ -1,5 +1,8 @@
 """Build: make a database file from a snapshot, group by group, and go on after any crash.
 
+The engine has no other way to tell. It counts row groups it has begun to read, and builds the key's
+index after the last one: a sign of life and a rough share, never a checkpoint.
+
 Every COPY is a statement of its own over whole files, and a table's row count is the checkpoint: it
 must equal the rows of its first k groups. Any doubt, and the build is deleted and started again.
 After a COPY that failed nothing more is asked of the engine: it was seen to corrupt its memory.
@@ -9,27 +12,181 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from bgdeploy.durable import sync, write_durably
-from bgdeploy.errors import BadInput, TargetError
+from bgdeploy.errors import BadInput, BgdeployError, TargetError, TargetFull
 from bgdeploy.failpoints import reach
+from bgdeploy.snapshots.ends import Misfit
+from bgdeploy.snapshots.parquet import Parquet, find_bad_text
 from bgdeploy.snapshots.proof import keeps_labels
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group, Ledger
-from bgdeploy.targets.groups import Doubt, Most, find_table, keep_plan
-from bgdeploy.targets.ladybug import statements
+from bgdeploy.targets.groups import Desk, Doubt, Most, diagnose, find_table, keep_plan
+from bgdeploy.targets.ladybug.disk import GRAPH, NEED
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, text
-from bgdeploy.targets.ladybug.paths import GRAPH, NEED
-from bgdeploy.targets.ladybug.plan import disk_needed, rows_at_once
-from bgdeploy.targets.ladybug.reading import read_group
-from bgdeploy.targets.ladybug.refusals import explain
-from bgdeploy.targets.ladybug.watching import TURN_ON, watched
+from bgdeploy.targets.ladybug.reading import (
+    copy_nodes,
+    copy_relationships,
+    count,
+    create_node,
+    create_relationship,
+    names,
+    read_group,
+)
+from bgdeploy.targets.ladybug.target import disk_needed, rows_at_once
+
+if TYPE_CHECKING:
+    pass
+
+
+# Watching: how far a COPY has read, as the engine prints it on standard output.
+
+TURN_ON = "CALL progress_bar=true"
+_EVERY = 1.0  # seconds between two notes
+_LAST = re.compile(rb"Pipelines Finished: (\d+)/|Progress: (\d+)%")
+
+
+@contextmanager
+def watched(tell: Callable[[float], None]) -> Iterator[None]:
+    """Call ``tell`` each second, from a thread, with the share (0 to 1) of its rows that a statement has read."""
+    reading, writing = os.pipe()
+    kept = os.dup(1)
+    os.dup2(writing, 1)
+    os.close(writing)
+    seen, over = _Seen(), threading.Event()
+    threads = [
+        threading.Thread(target=_read, args=(reading, seen), daemon=True),
+        threading.Thread(target=_tell, args=(seen, over, tell), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)  # the last end for writing is closed by this, which ends the reader
+        os.close(kept)
+        over.set()
+        for thread in threads:
+            thread.join()
+        os.close(reading)
+
+
+class _Seen:
+    share = 0.0
+
+
+def _read(reading: int, seen: _Seen) -> None:
+    text = b""
+    while piece := os.read(reading, 65_536):
+        text = (text + piece)[-4096:]
+        seen.share = max(
+            seen.share, _share(text)
+        )  # the end of the first pipeline may have left the text by now
+
+
+def _share(text: bytes) -> float:
+    """What the last lines say; once its first pipeline is over a COPY has read everything."""
+    share = 0.0
+    for finished, percent in _LAST.findall(text):
+        share = min(int(finished), 1) * 1.0 if finished else max(share == 1.0, int(percent) / 100)
+    return share
+
+
+def _tell(seen: _Seen, over: threading.Event, tell: Callable[[float], None]) -> None:
+    while not over.wait(_EVERY):
+        tell(seen.share)
+
+
+# Refusals: what the engine says when it will not copy, checked against the files, with a cure.
+
+_KEPT = "What is live stays live; the build was deleted."
+
+
+class PoolTooSmall(TargetError):
+    """The buffer pool is full; the next try gets twice as much, once."""
+
+    code = "pool"
+
+
+class Contradicted(TargetError):
+    """The engine refused a key that the files prove right; the next try runs on one thread."""
+
+    code = "contradicted"
+
+
+def explain(error: QueryFailed, group: Group | None, work: Build) -> BgdeployError:
+    """Return what a failed COPY means: bad input, no room, too little memory, or the engine's own fault.
+
+    For an id or an end that the engine refused, all files of the table are searched.
+    """
+    said = error.what
+    low = said.lower()
+    where = _where(group)
+    if "no space left" in low or "disk quota" in low or "errno 28" in low:
+        return TargetFull(f"The disk is full while loading {where}: {said}", kept=_KEPT, cure="Make room.")
+    if "buffer pool is full" in low or "buffer manager" in low:
+        cure = "The next try copies less at once, with twice the memory; if that fails too, raise ladybug.buffer_pool_mb."
+        return PoolTooSmall(f"The buffer pool is too small to load {where}: {said}", kept=_KEPT, cure=cure)
+    if group is not None and "primary key" in low:
+        return _explain_key(said, group, work)
+    if group is not None and any(
+        word in low for word in ("conversion exception", "overflow exception", "cast")
+    ):
+        return BadInput(f"{where} holds a value that does not fit its column: {said}", kept=_KEPT)
+    if "invalid string encoding" in low and (bad := find_bad_text(work.snapshot)) is not None:
+        return bad
+    if (damaged := _find_damaged(group, work.snapshot)) is not None:
+        return BadInput(f"{damaged} is damaged: {said}", kept=_KEPT, cure="Write it again.")
+    return TargetError(f"The engine could not load {where}: {said}", kept=_KEPT)
+
+
+def _find_damaged(group: Group | None, snapshot: Snapshot) -> str | None:
+    """The first file that another reader cannot read either; split files were written by ourselves."""
+    every = [file.path for table in snapshot.tables for file in table.files]
+    files = every if group is None else [file for file in group.files if file in every]
+    return next((file for file in files if not _reads(snapshot.path / file)), None)
+
+
+def _reads(path: Path) -> bool:
+    try:
+        with Parquet(path) as parquet:
+            rows = sum(batch.num_rows for batch in parquet.iter_batches(65_536))
+            return bool(rows == parquet.metadata.num_rows)
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _where(group: Group | None) -> str:
+    if group is None:
+        return "the build"
+    files = group.files[0] + (f" and {len(group.files) - 1} more" if len(group.files) > 1 else "")
+    if group.kind == "node":
+        return f"{group.name} ({files})"
+    return f"({group.source_label})-[{group.name}]->({group.target_label}) ({files})"
+
+
+def _explain_key(said: str, group: Group, work: Build) -> BgdeployError:
+    """Let the files tell what is wrong with the ids; where they are right, the engine is not."""
+    where = _where(group)
+    found = Misfit(group.kind, group.name, f"{where} was refused: {said}")
+    desk = Desk(work.snapshot, work.ledger, work.folder, across=False)
+    if (bad := diagnose(desk, found, _KEPT)) is not None:
+        return bad
+    what = f"Loading {where}, the engine said: {said} But in the files every id is right."
+    return Contradicted(what, kept=_KEPT, cure="The next try runs on one thread.")
+
+
+# Build: make a database file from a snapshot, group by group, and go on after any crash.
 
 _HINTS = "hints.json"
 _SMALLER = 8  # a COPY that did not fit is made in so many, and with twice the pool
@@ -155,23 +312,23 @@ def _create_tables(work: Build, engine: Engine, groups: Sequence[Group]) -> None
     for table in sorted(tables.values(), key=lambda one: one.kind):  # nodes first: relationships name them
         if table.kind == "node":
             same = [one for one in work.snapshot.nodes if one.name == table.name]
-            engine.run(statements.create_node(table, labels=keeps_labels(same)))
+            engine.run(create_node(table, labels=keeps_labels(same)))
             continue
         pairs = [(g.source_label or "", g.target_label or "") for g in groups if g.name == table.name]
-        engine.run(statements.create_relationship(table, list(dict.fromkeys(pairs))))
+        engine.run(create_relationship(table, list(dict.fromkeys(pairs))))
 
 
 def _name(work: Build, engine: Engine) -> None:
     """Give every property its own name; doing it again changes nothing."""
     for table in {table.name: table for table in work.snapshot.relationships if table.rows}.values():
         found = engine.rows(f"CALL table_info({text(table.name)}) RETURN name")
-        for statement in statements.names(table, [row["name"] for row in found]):
+        for statement in names(table, [row["name"] for row in found]):
             engine.run(statement)
 
 
 def _settle(work: Build, engine: Engine, groups: Sequence[Group]) -> Sequence[Group]:
     """Find out which groups are in the file already, tell the ledger, and return them."""
-    found = {key: engine.count(statements.count(some[0])) for key, some in _by_table(groups).items()}
+    found = {key: engine.count(count(some[0])) for key, some in _by_table(groups).items()}
     done: list[Group] = []
     for group in groups:
         key = _key(group)
@@ -221,8 +378,8 @@ def _statement(work: Build, engine: Engine, group: Group, *, anew: bool) -> str:
     table = find_table(work.snapshot, group)
     reading = read_group(work.snapshot, table, group, work.folder, engine, anew=anew)
     if group.kind == "node":
-        return statements.copy_nodes(table, reading)
-    return statements.copy_relationships(table, group, reading)
+        return copy_nodes(table, reading)
+    return copy_relationships(table, group, reading)
 
 
 def _give_up(work: Build, group: Group, error: QueryFailed) -> None:

@@ -12,10 +12,9 @@ from typing import Any
 from bgdeploy.errors import BgdeployError, StoreError
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, warning
 from bgdeploy.targets.base import Owned
-from bgdeploy.targets.ladybug import links
+from bgdeploy.targets.ladybug import disk
+from bgdeploy.targets.ladybug.disk import FACTS, GRAPH, Paths, describe, read_facts
 from bgdeploy.targets.ladybug.engine import version
-from bgdeploy.targets.ladybug.facts import describe, read_facts
-from bgdeploy.targets.ladybug.paths import FACTS, GRAPH, Paths
 
 SUBJECT = "databases"
 _MORE = "ls -lR "
@@ -171,10 +170,10 @@ def _strange_folders(paths: Paths) -> Iterator[Finding]:
 
 def find_strange_aliases(paths: Paths) -> Iterator[Finding]:
     """What lies among the aliases is a link, and its memory is a number."""
-    found = [one for name in links.aliases(paths) for one in _judge_alias(paths, name)]
+    found = [one for name in disk.aliases(paths) for one in _judge_alias(paths, name)]
     yield from found
     if not found:
-        yield ok(f"{many(len(links.aliases(paths)), 'name')} in {paths.aliases}, each a link")
+        yield ok(f"{many(len(disk.aliases(paths)), 'name')} in {paths.aliases}, each a link")
 
 
 def _judge_alias(paths: Paths, name: str) -> Iterator[Finding]:
@@ -182,13 +181,13 @@ def _judge_alias(paths: Paths, name: str) -> Iterator[Finding]:
     if not place.is_symlink():
         yield error(f"{place} is no link, so no alias can have that name", "Put it away if it is not yours.")
     try:
-        links.read_generation(paths, name)
+        disk.read_generation(paths, name)
     except BgdeployError as failure:
         yield error(failure.what, failure.cure)
 
 
 def _pointed_at(paths: Paths) -> set[str]:
-    return {found for name in links.aliases(paths) if (found := links.read_link(paths, name)) is not None}
+    return {found for name in disk.aliases(paths) if (found := disk.read_link(paths, name)) is not None}
 
 
 def _published(paths: Paths) -> list[Path]:

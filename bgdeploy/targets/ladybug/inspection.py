@@ -13,7 +13,7 @@ import pyarrow as pa
 from bgdeploy.errors import TargetError
 from bgdeploy.snapshots.source import Column, Kind, Snapshot
 from bgdeploy.targets.base import Counts, End, Group, Side, TableCount, TableKey
-from bgdeploy.targets.ladybug import statements
+from bgdeploy.targets.ladybug import reading
 from bgdeploy.targets.ladybug.engine import Engine, QueryFailed, open_engine, quote, text
 
 _POOL_MB = 256  # a scan needs no more
@@ -48,7 +48,7 @@ class Inspection:
                 continue
             rows = self.engine.count(f"MATCH (n:{quote(name)}) RETURN count(*)")
             nodes += rows
-            if statements.LABELS not in self.held("node", name):
+            if reading.LABELS not in self.held("node", name):
                 labels[name] = rows
                 continue
             each = f"MATCH (n:{quote(name)}) UNWIND n.labels AS label RETURN label, count(*) AS rows"
@@ -60,7 +60,7 @@ class Inspection:
         """Rows of every table and pair the plan names."""
         first = {(g.kind, g.name, g.source_label, g.target_label): g for g in reversed(groups)}
         return [
-            TableCount(frozenset({TableKey(*key)}), self.engine.count(statements.count(group)))
+            TableCount(frozenset({TableKey(*key)}), self.engine.count(reading.count(group)))
             for key, group in first.items()
         ]
 
@@ -80,7 +80,7 @@ class Inspection:
         A range of places reads whole columns of text (there is no push-down), so pages are as large as memory
         allows: few for what is narrow, many for what is wide. ``width`` is a guess for the first.
         """
-        names = [*(column.name for column in columns), *([statements.LABELS] if labels else [])]
+        names = [*(column.name for column in columns), *([reading.LABELS] if labels else [])]
         label, values = quote(end.label), _numbered("n", names, self.held("node", end.label))
         last = self.engine.rows(f"MATCH (n:{label}) RETURN max(offset(id(n))) AS last")[0]["last"]
         stop = 0 if last is None else int(last) + 1

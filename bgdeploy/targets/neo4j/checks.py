@@ -13,12 +13,11 @@ from bgdeploy.clock import iso, monotonic, wall
 from bgdeploy.errors import ConfigError, TargetError
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, unknown, warning
 from bgdeploy.targets.base import Owned
-from bgdeploy.targets.neo4j import databases, health, rights, standbys
-from bgdeploy.targets.neo4j.access import Access, Server
-from bgdeploy.targets.neo4j.offline.place import list_members
-from bgdeploy.targets.neo4j.refusals import COMMUNITY, place
-from bgdeploy.targets.neo4j.room import HERE
-from bgdeploy.targets.neo4j.statuses import gather
+from bgdeploy.targets.neo4j import aliases, databases, health, rights
+from bgdeploy.targets.neo4j.access import COMMUNITY, Access, Server, place
+from bgdeploy.targets.neo4j.databases import gather
+from bgdeploy.targets.neo4j.health import HERE
+from bgdeploy.targets.neo4j.offline.store import list_members
 
 SUBJECT = "server"
 _OLDEST = (5, 26)
@@ -126,7 +125,7 @@ def find_members(server: Server) -> Iterator[Finding]:
 
 def find_loader(server: Server, settings: Mapping[str, Any]) -> Iterator[Finding]:
     """Whether the import tool can be used, and the folder of its dumps, where somebody means to."""
-    from bgdeploy.targets.neo4j.offline import seed
+    from bgdeploy.targets.neo4j.offline import load
     from bgdeploy.targets.neo4j.offline.load import check
 
     tool = server.access.import_tool
@@ -134,7 +133,7 @@ def find_loader(server: Server, settings: Mapping[str, Any]) -> Iterator[Finding
         return
     try:
         check(server)
-        seed.check(server)
+        load.check_seed(server)
     except ConfigError as failure:
         yield error(failure.what, failure.cure)
         return
@@ -179,7 +178,7 @@ def find_unwell(server: Server, owned: Owned) -> Iterator[Finding]:
 def find_unprotected(settings: Mapping[str, Any]) -> Iterator[Finding]:
     """Databases that an alias left and that can still be written."""
     cure = "It is tried again at each scan; the rights it takes are in docs/neo4j.md."
-    owed = standbys.owed(Path(settings["state_dir"]) / "builds")
+    owed = aliases.owed(Path(settings["state_dir"]) / "builds")
     found = [
         warning(f"{name} is no longer live and still not read-only: {said}", cure)
         for name, said in owed.items()

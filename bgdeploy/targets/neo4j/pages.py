@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 from pyarrow import types as is_
 
 from bgdeploy.errors import TargetError, VerifyFailed
+from bgdeploy.snapshots.schema import is_list, simple
 from bgdeploy.snapshots.source import Column
-from bgdeploy.snapshots.unify import is_list, simple
 from bgdeploy.targets.base import Aggregate, End, Rows
-from bgdeploy.targets.neo4j.names import CYPHER, quote
-from bgdeploy.targets.neo4j.refusals import is_memory
+from bgdeploy.targets.neo4j.access import is_memory
+from bgdeploy.targets.neo4j.schema import CYPHER, quote
 
 PAGE = 10_000  # rows; fewer where the server has no memory for so many
 _SMALLEST = 50

@@ -15,11 +15,9 @@ from bgdeploy.errors import BgdeployError, TargetAway, TargetFull
 from bgdeploy.failpoints import reach
 from bgdeploy.finding import TRIAL, Check, Finding, error, many, ok, unknown
 from bgdeploy.targets.base import Rows
-from bgdeploy.targets.neo4j import aliases, databases, health, room
-from bgdeploy.targets.neo4j.access import Server
-from bgdeploy.targets.neo4j.keys import create_key
-from bgdeploy.targets.neo4j.names import CYPHER
-from bgdeploy.targets.neo4j.refusals import RightMissing
+from bgdeploy.targets.neo4j import aliases, databases, health
+from bgdeploy.targets.neo4j.access import RightMissing, Server
+from bgdeploy.targets.neo4j.schema import CYPHER, create_key
 
 SUBJECT = "rights"
 OTHERS = "SHOW TRANSACTIONS YIELD username"
@@ -39,7 +37,7 @@ class Look(NamedTuple):
 LOOKS = (
     Look("seeing databases", databases.SHOW, f"GRANT ACCESS ON DATABASE * {_TO}"),
     Look("seeing aliases", aliases.SHOW, f"GRANT ALIAS MANAGEMENT ON DBMS {_TO}"),
-    Look("seeing settings", room.PLACES, f"GRANT SHOW SETTING * ON DBMS {_TO}"),
+    Look("seeing settings", health.PLACES, f"GRANT SHOW SETTING * ON DBMS {_TO}"),
     Look("admin procedures", health.HEAP, f"GRANT EXECUTE ADMIN PROCEDURES ON DBMS {_TO}"),
 )
 

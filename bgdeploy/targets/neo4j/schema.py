@@ -11,11 +11,101 @@ from typing import Any
 from neo4j.exceptions import ClientError, Neo4jError
 
 from bgdeploy.clock import monotonic
-from bgdeploy.errors import BadInput, TargetError
-from bgdeploy.targets.base import Rows
-from bgdeploy.targets.neo4j.access import Server, repeat
-from bgdeploy.targets.neo4j.names import quote
-from bgdeploy.targets.neo4j.refusals import explain
+from bgdeploy.errors import BadInput, BgdeployError, TargetError
+from bgdeploy.failpoints import reach
+from bgdeploy.snapshots.ends import Misfit
+from bgdeploy.snapshots.source import Snapshot
+from bgdeploy.targets.base import Ledger, Rows
+from bgdeploy.targets.groups import Desk, diagnose
+from bgdeploy.targets.neo4j.access import Server, explain, repeat
+
+# Names in Cypher: labels, types and properties quoted so that any text is only a name.
+
+# Cypher 5 is named in each statement, since a server may have another default and quoting follows it.
+CYPHER = "CYPHER 5 "
+# The nodes that keep fence and position during a load. A server lists names of what was deleted for ever, so
+# label and properties are few and begin alike: see docs/neo4j.md.
+MARK = "__bgdeploy_"
+STREAM = f"{MARK}stream"
+
+
+def quote(name: str) -> str:
+    """Return a name in backticks.
+
+    A backslash is written as its code: Cypher 5 replaces codes such as ``\\u0060`` before it looks
+    for backticks, so a name with that text in it would end early.
+    """
+    return "`" + name.replace("\\", "\\u005C").replace("`", "``") + "`"
+
+
+# Keys: one uniqueness constraint per node table, made once its nodes are there.
+
+_KEPT = "What is live stays live."
+
+
+def create_keys(server: Server, database: str, snapshot: Snapshot) -> None:
+    """Make the constraints and wait until they can be used; raises Misfit for a table whose ids are not unique."""
+    for label in dict.fromkeys(table.name for table in snapshot.nodes if table.rows):
+        clear_orphan(server, database, key_name(label))
+        try:
+            create(server, database, create_key(label, key_of(snapshot, label)))
+        except NotUnique as error:
+            raise Misfit("node", label, f"{str(error).rstrip('.')}.") from error
+    await_online(server, database)
+
+
+def complete(
+    server: Server,
+    database: str,
+    snapshot: Snapshot,
+    ledger: Ledger,
+    folder: Path,
+    declared: Sequence[str],
+) -> None:
+    """Make keys and declared indexes in a database whose rows are all there, and close it; raises what ``explain`` tells."""
+    try:
+        create_keys(server, database, snapshot)
+    except Misfit as misfit:
+        raise explain_misfit(database, snapshot, folder, ledger, misfit) from misfit
+    apply(server, database, declared)
+    reach("load.closing")
+    ledger.step("closed")
+
+
+def key_of(snapshot: Snapshot, label: str) -> str:
+    """The property that holds the id of a table's nodes."""
+    column = next(node.column("id") for node in snapshot.nodes if node.name == label)
+    assert column is not None
+    return column.name
+
+
+def key_name(label: str) -> str:
+    """What the key of a node table is called at the server."""
+    return f"bgdeploy_key_{label}"
+
+
+def create_key(label: str, key: str) -> str:
+    """A uniqueness constraint, made after the nodes: much faster than before them."""
+    name = quote(key_name(label))
+    return (
+        f"{CYPHER}CREATE CONSTRAINT {name} IF NOT EXISTS FOR (n:{quote(label)}) "
+        f"REQUIRE n.{quote(key)} IS UNIQUE"
+    )
+
+
+def explain_misfit(
+    database: str, snapshot: Snapshot, folder: Path, ledger: Ledger, misfit: Misfit
+) -> BgdeployError:
+    """Let the files tell what does not fit; where they are right, the server holds something else."""
+    # A key counts for all nodes that carry the label, whatever folder they come from.
+    desk = Desk(snapshot, ledger, folder, across=True)
+    if (bad := diagnose(desk, misfit, _KEPT)) is not None:
+        return bad
+    what = f"Loading {misfit.name} into {database}: {misfit.said} But in the files every id is right."
+    return TargetError(what, kept=_KEPT, cure="Does somebody else write into this database?")
+
+
+# Schema: keys, and the indexes and constraints a user declares; created, awaited, and checked.
 
 FILE = "schema.cypher"  # beside nodes/ and relationships/ of a snapshot
 SHOW = "SHOW INDEXES YIELD name, state, populationPercent, labelsOrTypes, properties"
@@ -28,7 +118,6 @@ _KINDS = "RANGE|TEXT|POINT|LOOKUP|FULLTEXT|VECTOR"
 _ALLOWED = re.compile(rf"CREATE\s+(?:(?:(?:{_KINDS})\s+)?INDEX|CONSTRAINT)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"^\s*//.*$", re.MULTILINE)
 _PATIENCE = 6 * 3600.0  # seconds an index may take to be built; the load's heartbeat goes on meanwhile
-_KEPT = "What is live stays live."
 
 
 class NotUnique(Exception):

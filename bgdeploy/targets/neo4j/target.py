@@ -5,31 +5,181 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgdeploy import log
-from bgdeploy.errors import BadInput, BgdeployError, NameTaken, NotFound, TargetAway, TargetError
+from bgdeploy.errors import (
+    BadInput,
+    BgdeployError,
+    BuildLocked,
+    NameTaken,
+    NotFound,
+    Refused,
+    TargetAway,
+    TargetError,
+)
 from bgdeploy.failpoints import reach
 from bgdeploy.finding import Check
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need, Owned, Rows, Ticket
-from bgdeploy.targets.neo4j import aliases, databases, health, standbys
-from bgdeploy.targets.neo4j.access import Server, open_server
-from bgdeploy.targets.neo4j.arrow import begun
-from bgdeploy.targets.neo4j.community import (
-    is_community,
-    only_where_empty,
-    place_of,
-    refuse_to_switch,
-)
+from bgdeploy.targets.neo4j import aliases, databases, health
+from bgdeploy.targets.neo4j.access import COMMUNITY, RightMissing, Server, ServerRefused, open_server
+from bgdeploy.targets.neo4j.aliases import find_down, forgive, heal, make_read_only, owe, protect, start_again
+from bgdeploy.targets.neo4j.arrow.load import forget
+from bgdeploy.targets.neo4j.databases import Found, gather, list_databases, show
+from bgdeploy.targets.neo4j.health import edition
 from bgdeploy.targets.neo4j.offline.store import discard
-from bgdeploy.targets.neo4j.refusals import ServerRefused
-from bgdeploy.targets.neo4j.statuses import Found, gather, list_databases
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+# Community Edition: one database and no aliases. A snapshot can be loaded and verified there, never switched.
+
+_EMPTY_IT = "Empty it yourself (MATCH (n) DETACH DELETE n), or use Neo4j Enterprise."
+
+
+def is_community(server: Server) -> bool:
+    """True for an edition that has one database only."""
+    return edition(server) == "community"
+
+
+def place_of(server: Server, database: str) -> str:
+    """The database that a name stands for: itself, or on Community the only one there is."""
+    if not is_community(server):
+        return database
+    return next(str(row["name"]) for row in show(server) if row["default"])
+
+
+@contextmanager
+def only_where_empty(database: str, place: str) -> Iterator[None]:
+    """Where no other name can be taken, data that is not this load's is waited for until a person removes it."""
+    try:
+        yield
+    except BuildLocked as error:
+        if place == database:
+            raise
+        what = f"Neo4j Community Edition has one database, {place}, which is in use: {error.what}"
+        raise TargetAway(what, kept="It was left as it is.", cure=_EMPTY_IT) from error
+
+
+def refuse_to_switch(server: Server, alias: str) -> None:
+    """Raise Refused on an edition without aliases."""
+    if is_community(server):
+        raise Refused(f"{COMMUNITY}.", kept=f"No alias {alias} was made; what was loaded stays.")
+
+
+# Loaders: by which of three ways a snapshot gets into a database, and why.
+
+FEW = 5_000_000  # rows that Bolt loads in a minute or two, and continues after any crash
+MANY = 1_000_000_000  # rows from which the import tool's offline way is worth what it asks for
+_PLACES = {"bolt": "bolt", "arrow": "arrow", "import": "offline"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choice rests on; ``no_arrow`` and ``no_import`` say why a way is closed, and are empty where it is open."""
+
+    rows: int
+    edition: str
+    no_arrow: str
+    no_import: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A loader and the sentence that explains it."""
+
+    loader: str
+    why: str
+
+
+def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, folder: Path) -> None:
+    """Load by the job's loader; where that is ``auto``, choose one and store it with the job first."""
+    loader = ticket.settings.get("loader", "bolt")
+    if loader == "auto":
+        choice = choose(look(server, snapshot))
+        ledger.chosen(choice.loader, choice.why)
+        loader = choice.loader
+    settings = {**ticket.settings, "loader": loader}
+    package = import_module(f"bgdeploy.targets.neo4j.{_PLACES[loader]}.load")
+    package.load(server, replace(ticket, settings=settings), snapshot, ledger, folder)
+
+
+def look(server: Server, snapshot: Snapshot) -> Facts:
+    """Ask the server and this host for what the choice rests on."""
+    edition = health.edition(server)
+    if edition == "community" or snapshot.rows < FEW:
+        return Facts(snapshot.rows, edition, "not asked", "not asked")
+    return Facts(snapshot.rows, edition, find_arrow(server), _find_import(server, snapshot))
+
+
+def choose(facts: Facts) -> Choice:
+    """The fastest way that is open for so many rows; the reason names what spoke against the others."""
+    rows = f"{facts.rows:,} rows"
+    if facts.edition == "community":
+        return Choice("bolt", "Community Edition takes data over Bolt only")
+    if facts.rows < FEW:
+        return Choice("bolt", f"{rows} are few, and a load over Bolt resumes at its next batch")
+    if not facts.no_import and (facts.no_arrow or facts.rows >= MANY):
+        against = (
+            f"Arrow is closed ({facts.no_arrow})" if facts.no_arrow else "the tool needs least of the server"
+        )
+        return Choice("import", f"{rows}, the server's import tool is here, and {against}")
+    if not facts.no_arrow:
+        return Choice(
+            "arrow", f"{rows}, and the server takes Arrow; import: {facts.no_import or 'not needed'}"
+        )
+    return Choice("bolt", f"nothing faster is open (arrow: {facts.no_arrow}; import: {facts.no_import})")
+
+
+def find_arrow(server: Server) -> str:
+    """Why the server takes no Arrow, in one clause; empty where it does."""
+    address = import_module("bgdeploy.targets.neo4j.arrow.client")
+    try:
+        address.find_address(server)
+    except BgdeployError as error:
+        return _closed(error)
+    return ""
+
+
+def _closed(error: BgdeployError) -> str:
+    """Why a way is closed; a server that is away for a moment closes none, and the job waits for it."""
+    if isinstance(error, TargetAway) and not isinstance(error, RightMissing):
+        raise error
+    return error.what.rstrip(".")
+
+
+def _find_import(server: Server, snapshot: Snapshot) -> str:
+    from bgdeploy.targets.neo4j.offline.load import check, check_seed
+    from bgdeploy.targets.neo4j.offline.sources import check_fit
+
+    if server.access.import_tool is None:
+        return "neo4j.import_tool is not set"
+    try:
+        check(server)
+        check_seed(server)
+        check_fit(snapshot)
+    except BgdeployError as error:
+        return _closed(error)
+    return ""
+
+
+def find_needs(
+    server: Server, settings: Mapping[str, Any], snapshot: Snapshot, running: Sequence[str]
+) -> Iterator[Need]:
+    """What a load of this snapshot needs, whichever way it goes, and what the import tool needs beside."""
+    yield from health.find_needs(server, snapshot, running)
+    if settings.get("loader") == "import":
+        from bgdeploy.targets.neo4j.offline.load import find_needs as find_more
+
+        yield from find_more(server, snapshot)
+
+
+# The Neo4j target behind the protocol that every target keeps.
 
 
 class Neo4j:
@@ -67,16 +217,14 @@ class Neo4j:
 
     def plan(self, snapshot: Snapshot, running: Sequence[str]) -> tuple[Need, ...]:
         """Databases, file descriptors and disk, as far as the server tells."""
-        from bgdeploy.targets.neo4j.loaders import find_needs
 
         return tuple(find_needs(self._server, self._settings, snapshot, running))
 
     def load(self, ticket: Ticket, snapshot: Snapshot, ledger: Ledger) -> None:
         """Fill the database by the loader that was chosen for it; an earlier run's work is continued where it can be."""
-        from bgdeploy.targets.neo4j.loaders import load
 
         folder, place = self._folder(ticket.database), place_of(self._server, ticket.database)
-        standbys.start_again(self._server, self._builds, place)
+        start_again(self._server, self._builds, place)
         if ledger.done():  # the last run may have come as far as to protect it
             databases.make_writable(self._server, place)
         try:
@@ -123,9 +271,9 @@ class Neo4j:
         reach("publish.renamed")
 
     def _protect(self, database: str) -> None:
-        standbys.start_again(self._server, self._builds, database)
+        start_again(self._server, self._builds, database)
         found = databases.look(self._server, database)
-        standbys.make_read_only(self._server, self._builds, found, live=lambda: database in self._live())
+        make_read_only(self._server, self._builds, found, live=lambda: database in self._live())
 
     def _warm_up(self, database: str, query: str) -> None:
         try:
@@ -153,18 +301,18 @@ class Neo4j:
         """Move the alias in one statement, then protect the database it left, now or when that works."""
         refuse_to_switch(self._server, name)
         protect, left = self._settings["read_only"], self.alias(name)
-        standbys.forgive(self._builds, database)
+        forgive(self._builds, database)
         if protect == "standby":
             databases.set_access(self._server, database, read_only=False)
         if protect != "none" and left not in (None, database):
-            standbys.owe(self._builds, str(left))
+            owe(self._builds, str(left))
         aliases.move_alias(self._server, name, database, generation)
         with suppress(BgdeployError, OSError):  # it was moved and read back: whatever fails now is done later
             self._pay()
 
     def catch_up(self, owned: Owned) -> None:
         """Start what is down since it is read-only, and make read-only what aliases left, where that failed before."""
-        down = standbys.find_down(self._builds, gather(databases.show(self._server)))
+        down = find_down(self._builds, gather(databases.show(self._server)))
         mine = owned() if down else {}
         served = {one.name for one in down if one.name in mine and one.serving}
         for one in down:
@@ -177,14 +325,14 @@ class Neo4j:
 
     def _heal(self, down: Found) -> None:
         try:
-            standbys.heal(self._server, self._builds, down, live=lambda: down.name in self._live())
+            heal(self._server, self._builds, down, live=lambda: down.name in self._live())
         except BgdeployError as error:  # one that does not start must not hold up the others
             log.emit("service.trouble", what=f"starting {down.name}, which is {down.text},", error=error)
         else:
             log.emit("database.healed", database=down.name, said=down.text)
 
     def _pay(self) -> None:
-        standbys.protect(self._server, self._builds, self._live)
+        protect(self._server, self._builds, self._live)
 
     def _live(self) -> frozenset[str]:
         return frozenset(self.aliases().values())
@@ -216,7 +364,7 @@ class Neo4j:
         """
         pointing = [one.name for one in aliases.list_aliases(self._server) if one.database == database]
         databases.check_ours(self._server, database, mark)
-        begun.forget(self._server, database, self._folder(database))
+        forget(self._server, database, self._folder(database))
         databases.drop(self._server, database, pointing)
         reach("drop.moved")
         discard(self._folder(database))

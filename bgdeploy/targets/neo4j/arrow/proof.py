@@ -18,13 +18,12 @@ import pyarrow.parquet as pq
 
 from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.failpoints import reach
-from bgdeploy.snapshots.footers import id_range, read_nulls
 from bgdeploy.snapshots.keys import Keys, Source, candidates, opened_keys, own_column
 from bgdeploy.snapshots.offenders import find_in_ends, find_in_labels, refuse
-from bgdeploy.snapshots.parquet import Parquet
+from bgdeploy.snapshots.parquet import Parquet, id_range, read_nulls
 from bgdeploy.snapshots.source import DataFile, Role, Snapshot, Table
 from bgdeploy.targets.base import Ledger
-from bgdeploy.targets.neo4j.arrow.address import KEPT, OVER_BOLT
+from bgdeploy.targets.neo4j.arrow.client import KEPT, OVER_BOLT
 
 _FOLDER = "proof"  # below a build's folder
 _BATCH = 65_536  # rows decoded at a time

@@ -10,14 +10,13 @@ import pyarrow.compute as pc
 from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput
-from bgdeploy.snapshots.counts import split_labels
 from bgdeploy.snapshots.ends import Misfit
-from bgdeploy.snapshots.families import family, is_text_list
+from bgdeploy.snapshots.parquet import family, is_text_list
+from bgdeploy.snapshots.schema import is_list, simple, split_labels
 from bgdeploy.snapshots.source import Column, Kind, Role, Snapshot, Table
-from bgdeploy.snapshots.unify import is_list, simple
 from bgdeploy.targets.base import Group
 from bgdeploy.targets.groups import find_table
-from bgdeploy.targets.neo4j.arrow.address import KEPT, OVER_BOLT
+from bgdeploy.targets.neo4j.arrow.client import KEPT, OVER_BOLT
 
 _LARGEST = 8 << 20  # bytes of one batch
 _ENDS: dict[Kind, dict[Role, str]] = {

@@ -14,16 +14,15 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import BuildLocked
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.ends import Misfit
+from bgdeploy.snapshots.parquet import find_bad_text
 from bgdeploy.snapshots.source import Kind, Snapshot
-from bgdeploy.snapshots.values import find_bad_text
 from bgdeploy.targets.base import Group, Ledger, Ticket
 from bgdeploy.targets.groups import Doubt, keep_plan
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
-from bgdeploy.targets.neo4j.bolt.batches import Work, run_stream
-from bgdeploy.targets.neo4j.bolt.streams import Stream, close_streams, open_streams
+from bgdeploy.targets.neo4j.bolt.batches import Stream, Work, close_streams, open_streams, run_stream
 from bgdeploy.targets.neo4j.databases import create, layout_of
-from bgdeploy.targets.neo4j.keys import create_keys, explain
+from bgdeploy.targets.neo4j.schema import create_keys, explain_misfit
 
 GROUP_ROWS = 1_000_000  # a line of the ledger stands for so many; batches are much smaller
 _TELL_EVERY = 1.0  # seconds between two notes of progress in one group
@@ -57,7 +56,7 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
         try:
             _fill(work, groups, streams, ledger, width, declared)
         except Misfit as misfit:
-            raise explain(work.database, snapshot, folder, ledger, misfit) from misfit
+            raise explain_misfit(work.database, snapshot, folder, ledger, misfit) from misfit
         except UnicodeDecodeError as error:
             raise find_bad_text(snapshot) or error from error
     ledger.step("closed")

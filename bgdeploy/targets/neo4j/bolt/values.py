@@ -12,9 +12,8 @@ from neo4j.time import DateTime, Duration, Time
 from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput
-from bgdeploy.snapshots.counts import split_labels
 from bgdeploy.snapshots.parquet import outside_of_calendar
-from bgdeploy.snapshots.unify import is_list, simple
+from bgdeploy.snapshots.schema import is_list, simple, split_labels
 
 _LARGEST = 2**63 - 1
 _KEPT = "What is live stays live."

@@ -1,34 +1,204 @@
 """Load: the import tool writes the store, ``CREATE DATABASE`` mounts it, and it ends as the Bolt loader's would.
 
+The store itself goes once the dump is whole: a server makes a database of a seed only where none lies.
+
 The tool cannot resume. What can is everything after it: a store that is whole is mounted, not made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from bgdeploy.errors import BuildLocked, NameTaken, TargetError, TargetFull
+import psutil
+
+from bgdeploy.durable import sync
+from bgdeploy.errors import BuildLocked, ConfigError, NameTaken, TargetAway, TargetError, TargetFull
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.ends import Misfit
 from bgdeploy.snapshots.source import Kind, Snapshot
-from bgdeploy.targets.base import Group, Ledger, Ticket
+from bgdeploy.targets.base import Group, Ledger, Need, Ticket
 from bgdeploy.targets.groups import Doubt, keep_plan
 from bgdeploy.targets.neo4j import databases, health, schema
 from bgdeploy.targets.neo4j.access import Server
-from bgdeploy.targets.neo4j.keys import complete, explain
-from bgdeploy.targets.neo4j.names import CYPHER
-from bgdeploy.targets.neo4j.offline import empties, seed, store
-from bgdeploy.targets.neo4j.offline.needs import find_needs, store_bytes
-from bgdeploy.targets.neo4j.offline.place import Place, find_place
-from bgdeploy.targets.neo4j.offline.report import TOLERATED, as_misfit, parse, read_report
+from bgdeploy.targets.neo4j.health import MIB
+from bgdeploy.targets.neo4j.offline import sources, store
 from bgdeploy.targets.neo4j.offline.sources import LABELS_APART, id_type, lay_out, spaces_of
-from bgdeploy.targets.neo4j.offline.tool import Failed, Tool, check_version, run
+from bgdeploy.targets.neo4j.offline.store import Place, find_place
+from bgdeploy.targets.neo4j.offline.tool import (
+    TOLERATED,
+    Failed,
+    Tool,
+    as_misfit,
+    check_version,
+    parse,
+    read_report,
+    run,
+)
+from bgdeploy.targets.neo4j.schema import CYPHER, complete, explain_misfit
+
+# Needs: memory and disk that the import tool takes on the server's host, each with its sum.
+
+BASE = 1024 * MIB  # of the tool itself, as it tells of an import of five rows
+_ID = {"integer": 12, "string": 24}  # bytes a node's id takes while relationships look for it
+
+
+def find_needs(server: Server, snapshot: Snapshot) -> Iterator[Need]:
+    """Memory outside of Java's heap, against what the configuration allows or the host has free, and disk."""
+    nodes = sum(table.rows for table in snapshot.nodes)
+    # By the text of the type: the service, which asks this, imports no Arrow.
+    ids = [column.type for table in snapshot.nodes if (column := table.column("id")) is not None]
+    kind = "string" if any("string" in one for one in ids) else "integer"
+    needed = BASE + _ID[kind] * nodes
+    limit = server.access.import_memory_mb
+    free = psutil.virtual_memory().available if limit is None else limit * MIB
+    whose = "free" if limit is None else "allowed by neo4j.import_memory_mb"
+    words = f"memory of the import tool: {needed / MIB:,.0f} MiB for {nodes:,} {kind} ids, {free / MIB:,.0f} MiB {whose}"
+    yield Need("memory of the import tool", needed, free, words)
+    yield from _store(server, snapshot)
+
+
+def _store(server: Server, snapshot: Snapshot) -> Iterator[Need]:
+    """The store, and what the tool keeps beside it while it works."""
+    try:
+        place = find_place(server)
+    except ConfigError:
+        return  # the load itself says so, with what helps
+    room = os.statvfs(place.stores)
+    needed, free = store_bytes(snapshot), room.f_bavail * room.f_frsize
+    words = f"disk for the import: {needed / MIB:,.0f} MiB for the store of {snapshot.rows:,} rows, {free / MIB:,.0f} MiB free"
+    yield Need("disk for the import", needed, free, words)
+
+
+def store_bytes(snapshot: Snapshot) -> int:
+    """About how many bytes the store takes with its indexes and the tool's temporary files."""
+    raw = sum(file.raw_size for table in snapshot.tables for file in table.files)
+    return 2 * raw + 130 * snapshot.rows + 257 * MIB
+
+
+# Seed: a dump of the store in a folder that every member of a cluster reads, where the configuration names one.
+
+_SETTING = "dbms.databases.seed_from_uri_providers"
+PROVIDERS = f"SHOW SETTINGS YIELD name, value WHERE name = '{_SETTING}' RETURN value"
+_KEPT = "What is live stays live."
+STORE_KEPT = "The store that was imported is kept, and what is live stays live."
+
+
+def folder_of(address: str | None, kept: str = "Nothing was imported.") -> Path | None:
+    """Where dumps are written, or None where members copy the store from the one that has it.
+
+    Raises ConfigError for a folder that is not here or cannot be written to.
+    """
+    if address is None:
+        return None
+    folder = Path(unquote(urlsplit(address).path))
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(
+            f"neo4j.seed_uri leads to {folder}, which is no folder that bgdeploy may write to.",
+            kept=kept,
+            cure="Mount it here as on every member of the cluster, or leave neo4j.seed_uri out.",
+        )
+    return folder
+
+
+def check_seed(server: Server) -> Path | None:
+    """Return the folder of dumps; raises ConfigError too where the server would not make a database of one."""
+    folder = folder_of(server.access.seed_uri)
+    if folder is None:
+        return None
+    told = server.ask(PROVIDERS, "Asking which seeds the server takes")
+    if not any("FileSeedProvider" in str(row["value"]) for row in told):
+        raise ConfigError(
+            f"The server makes no database of a file: {_SETTING} is {told[0]['value'] if told else 'unknown'}.",
+            kept="Nothing was imported.",
+            cure=f"Set {_SETTING}=FileSeedProvider,CloudSeedProvider on every member and restart it, or leave neo4j.seed_uri out.",
+        )
+    return folder
+
+
+def prepare(server: Server, database: str, needed: int) -> None:
+    """Look hours ahead whether a dump can be made: raises ConfigError, NameTaken for another's, TargetFull."""
+    folder = check_seed(server)
+    if folder is None:
+        return
+    if (place := _place(folder, database)).exists():
+        raise NameTaken(
+            f"{place} lies there already, and bgdeploy did not make it.",
+            kept="It was not touched; the load goes on under another name.",
+        )
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        what = f"Too little room for a dump in {folder}: up to {needed >> 20:,} MiB, {free >> 20:,} MiB free."
+        raise TargetFull(what, kept=_KEPT, cure="Make room there.")
+
+
+def _place(folder: Path, database: str) -> Path:
+    return folder / f"{database}.dump"
+
+
+def address_of(note: store.Note) -> str:
+    """What the members read; raises TargetAway where it is not there."""
+    place = Path(note.dump)
+    if not place.is_file():
+        raise TargetAway(
+            f"The dump {place} is not there; its folder may not be mounted.",
+            kept=_KEPT,
+            cure="Mount it. Where it is lost for good: bgdeploy jobs cancel, then bgdeploy retry --reload.",
+        )
+    return place.as_uri()
+
+
+def dump(
+    tool: Tool, note: store.Note, folder: Path, into: Path, config: Path, tell: Callable[[str], None]
+) -> store.Note:
+    """Dump the store that ``note`` speaks of and remove it; an earlier run may have got anywhere on this way.
+
+    That no other lay there was looked at before the import. Returns the note as it is then; raises
+    TargetFull or TargetError.
+    """
+    if note.phase in ("imported", "dumping"):
+        place = _place(into, note.database)
+        note = store.move_on(folder, note, "dumping", dump=str(place))
+        reach("load.seed.before")
+        tell("dumping the store for the other members")
+        _run_seed(tool, note, folder, config)
+        sync(place)
+        sync(place.parent)
+        note = store.move_on(folder, note, "dumped")
+        reach("load.seed.after")
+    if note.phase == "dumped":
+        store.remove_folders(note)
+    return note
+
+
+def _run_seed(tool: Tool, note: store.Note, folder: Path, config: Path) -> None:
+    place = Path(note.dump)
+    words = ["database", "dump", note.database, "--verbose", f"--additional-config={config}"]
+    words += [f"--to-path={place.parent}", "--overwrite-destination=true"]
+    try:
+        run(tool, words, folder, note.mark, lambda phase: None)
+    except (Failed, TargetError) as failed:
+        with suppress(OSError):  # what stays is written over by the next try
+            place.unlink(missing_ok=True)
+        kind = TargetFull if isinstance(failed, TargetFull) else TargetError
+        cure = failed.cure if isinstance(failed, TargetError) else ""
+        raise kind(
+            f"The store could not be dumped to {place}: {failed}", kept=STORE_KEPT, cure=cure
+        ) from failed
+    if not place.is_file():
+        what = f"The tool ended well, but {place} is not there: it wrote somewhere else."
+        raise TargetError(what, kept=STORE_KEPT)
+
+
+# Load: the import tool writes the store, ``CREATE DATABASE`` mounts it, and it ends as the Bolt loader's would.
 
 GROUP_ROWS = 100_000_000  # a line of the ledger stands for so many; all of them are committed at once
 REPORT = "report"
 SETTINGS = "tool.conf"
-_KEPT = "What is live stays live."
 # Each alone, so that the server answers from its count store and reads nothing.
 _COUNTS: dict[Kind, str] = {
     "node": f"{CYPHER}MATCH (n) RETURN count(*) AS rows",
@@ -59,9 +229,9 @@ def load(server: Server, ticket: Ticket, snapshot: Snapshot, ledger: Ledger, fol
         _confirm(server, ticket.database, groups, ledger)
         if (note := store.read_note(folder)) is not None:
             store.remove_dump(note)
-        empties.restore(server, ticket.database, folder)
+        sources.restore(server, ticket.database, folder)
     except Misfit as misfit:
-        raise explain(ticket.database, snapshot, folder, ledger, misfit) from misfit
+        raise explain_misfit(ticket.database, snapshot, folder, ledger, misfit) from misfit
     complete(server, ticket.database, snapshot, ledger, folder, declared)
 
 
@@ -104,10 +274,10 @@ def _make_store(
     store.discard(folder)
     _check_needs(server, snapshot)
     if len(place.members) > 1:
-        seed.prepare(server, ticket.database, store_bytes(snapshot))
+        prepare(server, ticket.database, store_bytes(snapshot))
     ledger.note("looking through the files")
     given = lay_out(snapshot, groups, folder)
-    empties.keep(folder, given.empties)
+    sources.keep(folder, given.empties)
     words = [*_options(tool, place, ticket.database, snapshot, folder), *given.words]
     note = store.open_note(folder, place, ticket.database)
     reach("load.import.before")
@@ -171,11 +341,11 @@ def _share(server: Server, place: Place, ticket: Ticket, ledger: Ledger, folder:
     assert note is not None
     if not note.dump and len(place.members) == 1:
         return databases.layout_of(ticket.settings)
-    into = Path(note.dump).parent if note.dump else seed.folder_of(server.access.seed_uri, seed.STORE_KEPT)
+    into = Path(note.dump).parent if note.dump else folder_of(server.access.seed_uri, STORE_KEPT)
     if into is None:
         return databases.layout_of(ticket.settings, seeder=place.server_id)
-    note = seed.dump(_tool(server), note, folder, into, folder / SETTINGS, ledger.note)
-    return databases.layout_of(ticket.settings, seed=seed.address_of(note))
+    note = dump(_tool(server), note, folder, into, folder / SETTINGS, ledger.note)
+    return databases.layout_of(ticket.settings, seed=address_of(note))
 
 
 def _mount(server: Server, database: str, layout: databases.Layout, ledger: Ledger, folder: Path) -> None:
