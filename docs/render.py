@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
@@ -21,6 +22,18 @@ from bgdeploy.service import results
 from bgdeploy.service.api import Deployments, Page
 
 HERE = Path(__file__).parent
+ORDER = (
+    "cli",
+    "service",
+    "worker",
+    "pipeline",
+    "jobs",
+    "snapshots",
+    "targets",
+    "targets.ladybug",
+    "targets.neo4j",
+    "ground",
+)
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 
 
@@ -52,6 +65,64 @@ def render_api(page: str) -> str:
     errors_ += ["| error | code | it means |", "|---|---|---|"]
     errors_ += [f"| {one.__name__} | {one.code} | {_text(one).partition(chr(10))[0]} |" for one in raised]
     return _between_marks(page, "\n".join([*head, *_verbs(), *results_, *errors_]) + "\n")
+
+
+def render_house(page: str) -> str:
+    """Return the page with the rooms, what each imports, and what every file of them promises."""
+    root = Path(bgdeploy.__file__).parent
+    rooms: dict[str, list[Path]] = {}
+    for file in sorted(root.rglob("*.py")):
+        if file.stem not in ("__init__", "__main__"):
+            rooms.setdefault(_room(file.relative_to(root).parts), []).append(file)
+    order = [name for name in ORDER if name in rooms] + sorted(set(rooms) - set(ORDER))
+    arrows = {
+        (one, other) for one in order for file in rooms[one] for other in _imported(file) & set(order) - {one}
+    }
+    drawn = [
+        f"    {one} --> {other}"
+        for one, other in sorted(arrows, key=lambda pair: (order.index(pair[0]), order.index(pair[1])))
+        if other != "ground"
+    ]
+    lines = [
+        "```mermaid",
+        "flowchart TD",
+        *drawn,
+        "```",
+        "",
+        "Every room stands on the ground too: the files at the top of the package.",
+        "",
+    ]
+    for name in order:
+        lines += [f"### {name}", "", "| file | it promises | lines |", "|---|---|---|"]
+        for file in rooms[name]:
+            text = file.read_text(encoding="utf-8")
+            promise = (
+                (ast.get_docstring(ast.parse(text)) or "")
+                .partition("\n")[0]
+                .replace("|", "\\|")
+                .replace("``", "`")
+            )
+            lines.append(f"| `{file.relative_to(root)}` | {promise} | {len(text.splitlines()) // 10 * 10} |")
+        lines.append("")
+    return _between_marks(page, "\n".join(lines))
+
+
+def _room(parts: tuple[str, ...]) -> str:
+    """The room of a file or module below the package: its first folder; a target has one of its own, and so has the site."""
+    first = parts[0].removesuffix(".py")
+    inner = f"{first}.{parts[1]}" if len(parts) > 2 else ""
+    return inner if inner in ORDER else first if first in ORDER else "ground"
+
+
+def _imported(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bgdeploy."):
+            parts = tuple((node.module or "").split(".")[1:])
+            found.add(_room((*parts, "")))
+            if parts == ("targets",):
+                found |= {f"targets.{one.name}" for one in node.names}
+    return found
 
 
 def _verbs() -> Iterator[str]:
@@ -128,6 +199,7 @@ PAGES: Mapping[str, Callable[[str], str]] = {
     "state-machine.md": render_states,
     "cli.md": render_commands,
     "api.md": render_api,
+    "architecture.md": render_house,
 }
 
 
