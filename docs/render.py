@@ -27,6 +27,7 @@ ORDER = (
     "service",
     "worker",
     "pipeline",
+    "site",
     "jobs",
     "snapshots",
     "targets",
