@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bgdeploy.plain import tidy
@@ -107,6 +108,12 @@ class Hint(str):
     def shown(self) -> dict[str, Any] | None:
         """Return it as JSON holds it: the text and the actions in it; None where nothing is said."""
         return {"text": str(self), "actions": [action.shown() for action in self.actions]} if self else None
+
+
+def page(name: str) -> str:
+    """Where a page of the docs can be opened here: inside the installed package, or beside it in a checkout."""
+    places = (Path(__file__).parent / "docs" / name, Path(__file__).parent.parent / "docs" / name)
+    return next((str(place) for place in places if place.is_file()), f"docs/{name}")
 
 
 def _word(name: str, value: Any) -> str:

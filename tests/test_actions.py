@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
-from bgdeploy.actions import COMMANDS, Action, Hint, do
+import bgdeploy
+from bgdeploy.actions import COMMANDS, Action, Hint, do, page
 from bgdeploy.cli.app import app
 from bgdeploy.service.api import Deployments
 
+PACKAGE = Path(bgdeploy.__file__).parent
 ONLY_A_SHELL = {"serve", "run", "init", "config"}
 EXAMPLES: dict[str, Any] = {"job_id": 7, "customer": "a b", "timestamp": 1700000001}
 
@@ -65,3 +69,14 @@ def test_a_hint_is_its_text_with_its_actions_beside_it() -> None:
     }
     assert Hint("Set it {in} config.yaml").actions == ()
     assert Hint("").shown() is None
+
+
+def test_a_page_that_a_message_names_can_be_opened() -> None:
+    assert Path(page("neo4j.md")).read_text().startswith("# On a Neo4j server")
+    named = {
+        name
+        for path in PACKAGE.rglob("*.py")
+        for name in re.findall(r"page\(['\"]([a-z0-9-]+\.md)", path.read_text())
+    }
+    assert len(named) > 0
+    assert [name for name in named if not Path(page(name)).is_file()] == []

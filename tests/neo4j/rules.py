@@ -2,7 +2,7 @@
 
 What is imitated: names, limits, rights, asynchronous commands with WAIT, every status, read-only
 access, aliases with properties, the refusal to drop what an alias points at. What is not: see
-docs/neo4j.md, "What is proven where".
+docs/neo4j-servers.md, "What is proven where".
 """
 
 from __future__ import annotations

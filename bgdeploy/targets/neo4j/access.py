@@ -28,6 +28,7 @@ from neo4j.exceptions import (
     SessionExpired,
 )
 
+from bgdeploy.actions import page
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ConfigError, TargetAway, TargetError, TargetFull, other_place
 from bgdeploy.targets.base import Rows
@@ -79,7 +80,7 @@ def explain(error: Exception, doing: str, uri: str) -> BgdeployError:
         return _refused(error, doing)
     if isinstance(error, ConfigurationError | ValueError):
         what = f"The settings for the Neo4j server {where} cannot be used: {str(error).splitlines()[0]}"
-        return ConfigError(what, kept="Nothing was asked of it.", cure="See docs/neo4j.md.")
+        return ConfigError(what, kept="Nothing was asked of it.", cure=f"See {page('neo4j.md')}.")
     if isinstance(error, IncompleteCommit):
         what = f"{doing}: the connection to {where} broke before the server's answer."
         return TargetAway(what, kept="What it committed is found at the next try.", cure=_LOOK)
@@ -105,7 +106,7 @@ def _forbidden(error: Neo4jError, doing: str) -> BgdeployError:
     return RightMissing(
         f"{doing}: the server's user lacks a right. {_line(error)}",
         kept=_KEPT,
-        cure="The rights bgdeploy needs are listed in docs/neo4j.md.",
+        cure=f"The rights bgdeploy needs are listed in {page('neo4j.md')}.",
     )
 
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 from neo4j.exceptions import ClientError
 from pyarrow import flight
 
+from bgdeploy.actions import page
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ConfigError, NameTaken, TargetAway, TargetError, TargetFull
 from bgdeploy.snapshots.source import Kind
@@ -46,7 +47,9 @@ def explain(error: Exception, doing: str, address: Address) -> BgdeployError:
         return TargetAway(what, kept=_ANEW, cure=_LOGIN)
     if isinstance(error, flight.FlightUnauthorizedError):
         what = f"{doing}: the server's user lacks a right. {said}"
-        return RightMissing(what, kept=_ANEW, cure="The rights bgdeploy needs are listed in docs/neo4j.md.")
+        return RightMissing(
+            what, kept=_ANEW, cure=f"The rights bgdeploy needs are listed in {page('neo4j.md')}."
+        )
     if isinstance(error, flight.FlightTimedOutError):
         return TargetAway(f"{doing}: the Arrow endpoint {address.shown} has stopped answering.", kept=_ANEW)
     if isinstance(error, flight.FlightUnavailableError | flight.FlightCancelledError):

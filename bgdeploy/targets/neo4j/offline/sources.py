@@ -1,7 +1,7 @@
 """Sources: the snapshot's files as the tool takes them, under headers of our own, most of them where they lie.
 
 Most columns are read where they lie. The rest is written anew, since the tool would lose it or make
-something else of it without a word: see docs/neo4j.md, "What the import tool is given".
+something else of it without a word: see docs/neo4j-import.md, "What the import tool is given".
 
 A file becomes one copy for each set of lists that are empty together, since empty lists need
 another header than the others of their column.
