@@ -263,10 +263,11 @@ def emit(name: str, **fields: Any) -> None:
 
 
 def configure(form: str, *, stream: TextIO | None = None, level: int = logging.INFO) -> None:
-    """Write events to ``stream`` (stderr) as ``text`` or ``json`` lines."""
+    """Write events to ``stream`` (stderr) as ``text`` or ``json`` lines, or ``bare``: what happened, without when."""
     handler = logging.StreamHandler(stream or sys.stderr)
     colours = form == "text" and handler.stream.isatty()
-    handler.setFormatter(_JsonLines() if form == "json" else _Readable(colours=colours))
+    forms = {"json": _JsonLines, "bare": logging.Formatter}
+    handler.setFormatter(forms[form]() if form in forms else _Readable(colours=colours))
     _LOGGER.handlers[:] = [handler]
     _LOGGER.setLevel(level)
     _LOGGER.propagate = False

@@ -79,7 +79,7 @@ def interrupt(one: Loading, monkeypatch: pytest.MonkeyPatch, moment: str, count:
                 raise Interrupted
 
     with monkeypatch.context() as patched:
-        for module in ("batches", "load", "streams"):
+        for module in ("batches", "load"):
             patched.setattr(f"bgdeploy.targets.neo4j.bolt.{module}.reach", reach)
         with pytest.raises(Interrupted):
             one.load()

@@ -238,7 +238,7 @@ def test_between_scans_every_snapshot_that_waits_has_its_turn(
 ) -> None:
     place = make_place(dataset__settle_seconds=30)
     monkeypatch.setattr(scan, "_DISCOVERED", scan._DISCOVERED.limit(3))
-    monkeypatch.setattr(scan, "_MOST", 3)
+    monkeypatch.setattr(scan, "_MOST_WATCHED", 3)
     for customer in ("acme", "borealis", "ceres"):
         place.drop(customer, OLD, OLD + 1, OLD + 2)
     watched = scan.Watch()
