@@ -70,8 +70,8 @@ def options(
 ) -> None:
     """Deploy whole graphs blue/green: find snapshots, load, verify, switch the alias, retire old ones."""
     log.configure(
-        "text", level=logging.WARNING
-    )  # `serve`, `work` and `run` say more, in the form that is configured
+        "bare", level=logging.WARNING
+    )  # `serve`, `work` and `run` say more, in the form that is set
     context.obj = Given(config, read_pairs(set_ or []))
 
 
