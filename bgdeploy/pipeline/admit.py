@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BadInput, BgdeployError, FolderAway, LeaseLost, NotReadable
+from bgdeploy.jobs import reasons
 from bgdeploy.jobs.reasons import Code, Reason, because, read
 from bgdeploy.jobs.states import Actor, State
 from bgdeploy.jobs.transitions import Row, Tx, age, as_read, jobs, move, move_all, title, write, write_all
@@ -462,8 +463,12 @@ class Pending:
         """Go on with one where it was answered; True where it is done with, one way or another."""
         if entry.inquiry.answer is None:
             if not entry.told and monotonic() - entry.inquiry.since > _LONG:
-                entry.told = True
-                _wait(entry.job, because(Code.BEING_READ), notes, quiet=True)
+                entry.told, slow = True, because(Code.BEING_READ)
+                _wait(entry.job, slow, notes, quiet=True)
+                entry.job = {
+                    **entry.job,
+                    **reasons.columns(slow),
+                }  # so that the same reason as before is written again
             return False
         try:
             found = entry.inquiry.result()

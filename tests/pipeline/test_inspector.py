@@ -128,6 +128,19 @@ def test_without_a_marker_it_waits_and_is_not_asked_again_until_it_changes(
     assert said(place, "sealed")[0] == "queued"
 
 
+def test_what_keeps_it_waiting_is_said_again_after_it_took_long_to_read(
+    make_place: MakePlace, pool: Inspectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_place()
+    encrypted(place.path("sealed", OLD))
+    scan.scan(place.site)
+    before = said(place, "sealed")
+    monkeypatch.setattr(admit, "_LONG", -1.0)  # everything takes long, and that is told meanwhile
+    pool._known.clear()
+    scan.scan(place.site)
+    assert said(place, "sealed") == before
+
+
 IMPORTED = """
 import sys
 from bgdeploy.cli.app import app
