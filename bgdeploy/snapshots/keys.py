@@ -1,9 +1,7 @@
-"""Keys: the ids and ends of a snapshot as DuckDB reads them, each in one plain type and with its place.
-
-Imported in child processes only: it takes 0.3 s to import, and nothing of a snapshot is parsed in the service.
+"""Keys: the ids and ends of a snapshot as DuckDB, the second reader, has them: each in one plain type and with its place.
 
 Equal keys are equal here however their files store them. Text and whole numbers are never read together: 1 and '1'
-are two ids. Used in child processes only.
+are two ids. Opened in child processes only; DuckDB is imported when it is (0.3 s), since the service knows the words here too.
 """
 
 from __future__ import annotations
@@ -18,99 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bgdeploy.errors import BadInput, BgdeployError, NotReadable, TargetFull
-from bgdeploy.snapshots.source import BLANKS, Column, DataFile, Kind, Role, Snapshot, Table
+from bgdeploy.snapshots.source import BLANKS, KEYS, Column, DataFile, Role, Snapshot, Table
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-
-# DuckDB, the second reader: opened with bounds on memory, threads and disk, without network and without trust in statistics.
-
 MEMORY_MB = 300
-# With these it believes the min and max of a footer: an id that is there was counted 0 times, and an ANTI JOIN called it dangling.
-_BELIEVING = "statistics_propagation,filter_pushdown,join_filter_pushdown"
-
-
-@contextmanager
-def opened_duck(
-    folder: Path, files: Sequence[Path], *, memory_mb: int = MEMORY_MB, threads: int = 1
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an empty database in memory that may read ``files``; what does not fit into ``memory_mb`` is spilled.
-
-    ``folder`` is private to this process and becomes its current folder meanwhile: the files are linked in it as
-    ``in/0.parquet``, ``in/1.parquet``, ... (see ``link``), since DuckDB takes a user's path for a pattern. It may
-    write below the folder, and nowhere else. No extension is ever fetched.
-    """
-    import duckdb
-
-    home = folder.absolute()
-    shutil.rmtree(home / "in", ignore_errors=True)
-    (home / "in").mkdir(parents=True)
-    for number, file in enumerate(files):
-        os.symlink(file.resolve(), home / link(number))  # it follows no link behind the first
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": f"{memory_mb}MiB",
-        "threads": threads,
-        "temp_directory": str(home / "spill"),
-        "preserve_insertion_order": False,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "allow_community_extensions": False,
-        "allow_persistent_secrets": False,
-        "python_enable_replacements": False,
-    }
-    before = Path.cwd()
-    os.chdir(home)
-    connection = duckdb.connect(":memory:", config=settings)
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = false")  # it is drawn on standard output
-        connection.execute(f"SET disabled_optimizers = '{_BELIEVING}'")
-        connection.execute("SET allowed_directories = ['.']")
-        # A link that leads out of an allowed folder must be named.
-        links = ", ".join(text(link(number)) for number in range(len(files)))
-        connection.execute(f"SET allowed_paths = [{links}]")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        yield connection
-    finally:
-        connection.close()
-        os.chdir(before)
-        shutil.rmtree(home / "in", ignore_errors=True)
-        shutil.rmtree(home / "spill", ignore_errors=True)
-
-
-def memory_to_compare(snapshot: Snapshot) -> tuple[int, DataFile | None]:
-    """Return the MiB that comparing a snapshot takes, and the file whose row group needs more than is usual."""
-    files = [file for table in snapshot.tables for file in table.files]
-    largest = max(files, key=lambda file: file.largest_group, default=None)
-    if largest is None or largest.largest_group * 5 // 4 <= MEMORY_MB << 20:
-        return MEMORY_MB, None
-    return largest.largest_group * 5 // 4 >> 20, largest
-
-
-def link(number: int) -> str:
-    """The path of a file's link, from the folder that ``opened_duck`` works in."""
-    return f"in/{number}.parquet"
-
-
-def text(value: str) -> str:
-    """A text as a literal."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def quote(name: str) -> str:
-    """A name as an identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-# Keys: the ids and ends of a snapshot as DuckDB reads them, each in one plain type and with its place.
-
+# Keys looked up in one pass; DuckDB's joins need memory that grows with them, though slowly.
+ROWS = 20_000_000
 _FILE = 1 << 40  # a place is the file's number times this, and the row from 0
-ROWS = (
-    20_000_000  # keys looked up in one pass; DuckDB's joins need memory that grows with them, though slowly
-)
 _LARGE = 64 << 20  # bytes of a file from which on its row groups may need memory of their own
 _OWN_NAMES = ("file_index", "file_row_number")  # DuckDB's own columns, which a file's own would hide
 
@@ -147,14 +62,33 @@ class Source(NamedTuple):
     label: str | None = None
 
 
+@contextmanager
+def opened_keys(snapshot: Snapshot, folder: Path) -> Iterator[Keys]:
+    """Open the files of a snapshot; what does not fit into memory goes to ``folder``, which is gone at the end.
+
+    Memory: DuckDB's usual limit, and as much as the largest columns of keys of one row group take.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # DuckDB has its folder as the current one meanwhile.
+    snapshot = replace(snapshot, path=snapshot.path.absolute())
+    files = [snapshot.path / file.path for file in snapshot.files]
+    try:
+        with opened_duck(folder, files, memory_mb=MEMORY_MB + (_largest(snapshot) >> 20)) as connection:
+            yield Keys(snapshot, connection)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Keys:
     """All files of one snapshot, open to be asked in SQL."""
 
     def __init__(self, snapshot: Snapshot, connection: duckdb.DuckDBPyConnection) -> None:
         self.snapshot, self._connection = snapshot, connection
-        self._files = [file for table in snapshot.tables for file in table.files]
+        self._files = snapshot.files
         self._numbers = {file.path: number for number, file in enumerate(self._files)}
-        self._whole = "HUGEINT" if _has_unsigned(snapshot) else "BIGINT"
+        keys = (own for table in snapshot.tables for role in KEYS[table.kind] for _, own in table.own(role))
+        self._whole = "HUGEINT" if any("uint64" in own.type for own in keys) else "BIGINT"
         self._late = False
         largest = max(sum(table.rows for table in some) for some in (snapshot.nodes, snapshot.relationships))
         self.parts = range(max(1, -(-largest // ROWS)))  # passes; equal keys are in the same one
@@ -282,26 +216,25 @@ class Keys:
         if memory:
             what = f"Looking all ids up needs more memory than it may take: {said}"
             return TooLarge(what, cure="Write smaller row groups or shorter ids, or declare all ends.")
-        for file in self._files:
-            path = self.snapshot.path / file.path
-            if not path.exists():
-                return FileNotFoundError(2, "No such file or directory", str(path))
-            if file.rows and (said := self._why_unread(file)):
-                if "encoding" in said.lower() or "utf" in said.lower():
-                    from bgdeploy.snapshots.parquet import find_bad_text
+        for table in self.snapshot.tables:
+            for file in table.files:
+                path = self.snapshot.path / file.path
+                if not path.exists():
+                    return FileNotFoundError(2, "No such file or directory", str(path))
+                if file.rows and (said := self._why_unread(table, file)):
+                    if "encoding" in said.lower() or "utf" in said.lower():
+                        from bgdeploy.snapshots.parquet import find_bad_text
 
-                    if (bad := find_bad_text(self.snapshot)) is not None:
-                        return bad
-                return NotReadable(f"{file.path} is damaged: {said}", cure="Write it again.")
+                        if (bad := find_bad_text(self.snapshot)) is not None:
+                            return bad
+                    return NotReadable(f"{file.path} is damaged: {said}", cure="Write it again.")
         return None
 
-    def _why_unread(self, file: DataFile) -> str:
+    def _why_unread(self, table: Table, file: DataFile) -> str:
         """What DuckDB says when it reads the keys of one file alone; nothing where it can."""
         import duckdb
 
-        table = next(table for table in self.snapshot.tables if table.file(file.path) is not None)
-        roles: tuple[Role, ...] = ("id",) if table.kind == "node" else ("source", "target")
-        for role in roles:
+        for role in KEYS[table.kind]:
             query = self.read([Source(table, file, role)])
             try:
                 self._connection.execute(f"SELECT sum(hash(id)) FROM ({query})").fetchall()
@@ -312,25 +245,6 @@ class Keys:
         return ""
 
 
-@contextmanager
-def opened_keys(snapshot: Snapshot, folder: Path) -> Iterator[Keys]:
-    """Open the files of a snapshot; what does not fit into memory goes to ``folder``, which is gone at the end.
-
-    Memory: DuckDB's usual limit, and as much as the largest columns of keys of one row group take.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    snapshot = replace(
-        snapshot, path=snapshot.path.absolute()
-    )  # DuckDB has its folder as the current one meanwhile
-    files = [snapshot.path / file.path for table in snapshot.tables for file in table.files]
-    try:
-        with opened_duck(folder, files, memory_mb=MEMORY_MB + (_largest(snapshot) >> 20)) as connection:
-            yield Keys(snapshot, connection)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def file_of(place: str) -> str:
     """The number of the file of a place, in SQL."""
     return f"({place} // {_FILE})"
@@ -339,12 +253,8 @@ def file_of(place: str) -> str:
 def candidates(snapshot: Snapshot, table: Table, role: Role, declared: str | None) -> list[str]:
     """Node tables this end may join: those with the declared label, or all whose ids are of one kind."""
     whole = is_whole(table.key(role))
-    fitting = [
-        node
-        for node in snapshot.nodes
-        if (declared is None or declared in node.labels) and is_whole(node.key("id")) == whole
-    ]
-    return sorted({node.name for node in fitting})
+    nodes = [node for node in snapshot.nodes if declared is None or declared in node.labels]
+    return sorted({node.name for node in nodes if is_whole(node.key("id")) == whole})
 
 
 def ids_of(snapshot: Snapshot, names: Sequence[str]) -> list[Source]:
@@ -369,24 +279,10 @@ def is_whole(column: Column) -> bool:
     return "string" not in column.type
 
 
-def roles_of(kind: Kind) -> tuple[Role, ...]:
-    """The roles of keys in a table."""
-    return ("id",) if kind == "node" else ("source", "target")
-
-
 def _is_odd(file: DataFile) -> bool:
     """True where DuckDB would call a column of the file otherwise, or hide one of its own behind it."""
     names = [column.name.casefold() for column in file.columns if column.constant is None]
     return len({*names}) < len(names) or any(name in names for name in _OWN_NAMES)
-
-
-def _has_unsigned(snapshot: Snapshot) -> bool:
-    return any(
-        "uint64" in own_column(table, file, role).type
-        for table in snapshot.tables
-        for role in roles_of(table.kind)
-        for file in table.files
-    )
 
 
 def _largest(snapshot: Snapshot) -> int:
@@ -398,7 +294,7 @@ def _largest(snapshot: Snapshot) -> int:
         for file in table.files:
             if file.size < _LARGE:
                 continue
-            names = {own_column(table, file, role).name for role in roles_of(table.kind)}
+            names = {own_column(table, file, role).name for role in KEYS[table.kind]}
             footer = pq.read_metadata(snapshot.path / file.path)
             for number in range(footer.num_row_groups):
                 group = footer.row_group(number)
@@ -406,3 +302,81 @@ def _largest(snapshot: Snapshot) -> int:
                 taken = sum(one.total_compressed_size for one in chunks if one.path_in_schema in names)
                 most = max(most, taken)
     return most
+
+
+# DuckDB, opened with bounds on memory, threads and disk, without network and without trust in statistics
+
+# With these it believes the min and max of a footer: an id that is there was counted 0 times, and an ANTI JOIN called it dangling.
+_BELIEVING = "statistics_propagation,filter_pushdown,join_filter_pushdown"
+
+
+@contextmanager
+def opened_duck(
+    folder: Path, files: Sequence[Path], *, memory_mb: int = MEMORY_MB, threads: int = 1
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an empty database in memory that may read ``files``; what does not fit into ``memory_mb`` is spilled.
+
+    ``folder`` is private to this process and becomes its current folder meanwhile: the files are linked in it as
+    ``in/0.parquet``, ``in/1.parquet``, ... (see ``link``), since DuckDB takes a user's path for a pattern. It may
+    write below the folder, and nowhere else. No extension is ever fetched.
+    """
+    import duckdb
+
+    home = folder.absolute()
+    shutil.rmtree(home / "in", ignore_errors=True)
+    (home / "in").mkdir(parents=True)
+    for number, file in enumerate(files):
+        os.symlink(file.resolve(), home / link(number))  # it follows no link behind the first
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{memory_mb}MiB",
+        "threads": threads,
+        "temp_directory": str(home / "spill"),
+        "preserve_insertion_order": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "allow_community_extensions": False,
+        "allow_persistent_secrets": False,
+        "python_enable_replacements": False,
+    }
+    before = Path.cwd()
+    os.chdir(home)
+    connection = duckdb.connect(":memory:", config=settings)
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")  # it is drawn on standard output
+        connection.execute(f"SET disabled_optimizers = '{_BELIEVING}'")
+        connection.execute("SET allowed_directories = ['.']")
+        # A link that leads out of an allowed folder must be named.
+        links = ", ".join(text(link(number)) for number in range(len(files)))
+        connection.execute(f"SET allowed_paths = [{links}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        yield connection
+    finally:
+        connection.close()
+        os.chdir(before)
+        shutil.rmtree(home / "in", ignore_errors=True)
+        shutil.rmtree(home / "spill", ignore_errors=True)
+
+
+def memory_to_compare(snapshot: Snapshot) -> tuple[int, DataFile | None]:
+    """Return the MiB that comparing a snapshot takes, and the file whose row group needs more than is usual."""
+    largest = max(snapshot.files, key=lambda file: file.largest_group, default=None)
+    if largest is None or largest.largest_group * 5 // 4 <= MEMORY_MB << 20:
+        return MEMORY_MB, None
+    return largest.largest_group * 5 // 4 >> 20, largest
+
+
+def link(number: int) -> str:
+    """The path of a file's link, from the folder that ``opened_duck`` works in."""
+    return f"in/{number}.parquet"
+
+
+def text(value: str) -> str:
+    """A text as a literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def quote(name: str) -> str:
+    """A name as an identifier."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,16 +1,21 @@
-"""Offenders: every row whose id or end does not fit, found from the files alone, and told in one short sentence."""
+"""Offenders: every row whose id or end does not fit, found from the files alone, and told in one short sentence.
+
+Four faults: an id or end that is null, an id that is there twice, an end that no node has, an end that nodes of several
+labels have. ``find_in_labels`` and ``find_in_ends`` yield what they find; ``refuse`` makes one error of it, the cure first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Literal
 
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.keys import Keys, Place, Source, candidates, ids_of, is_whole
-from bgdeploy.snapshots.source import Kind, Role, Snapshot, Table
+from bgdeploy.snapshots.source import ENDS, Kind, Role, Snapshot, Table
 
 Problem = Literal[
     "null id", "double id", "null source", "null target",
@@ -19,6 +24,7 @@ Problem = Literal[
 Id = str | int | None
 Tell = Callable[[str, int], None]
 _End = tuple[Table, Role, tuple[str, ...]]  # and the labels it may join
+_About = tuple[Kind, str, str, tuple[str, ...]]  # the first fields of a finding
 FIRST = 10  # offenders named one by one
 _PLACES = 3  # places named of each
 _SPOKEN = 8192  # rows turned into Python's own objects at a time
@@ -72,43 +78,38 @@ def find_in_labels(keys: Keys, *, across: bool, tell: Tell = lambda folder, rows
     """
     for label in dict.fromkeys(table.name for table in keys.snapshot.nodes):
         mine = [table for table in keys.snapshot.nodes if table.name == label]
-        tell(f"nodes/{label}", sum(table.rows for table in mine))
+        folder = f"nodes/{label}"
+        tell(folder, sum(table.rows for table in mine))
         own = ids_of(keys.snapshot, [label])
         nulls = f"SELECT id, place FROM ({keys.read(own)}) WHERE id IS NULL"
-        yield from _found(keys, ("node", label, f"nodes/{label}", (label,)), "null id", nulls)
-        sources = carriers(keys.snapshot, label) if across else own
+        yield from _found(keys, ("node", label, folder, (label,)), "null id", nulls)
+        sources = _carriers(keys.snapshot, label) if across else own
         if {source.table.name for source in sources} <= {label}:
             sources = own
         for whole in (False, True):  # 1 and '1' are two ids
-            some = [source for source in sources if is_whole(source.table.key("id")) == whole]
-            if some:
-                yield from _find_doubles(keys, label, some)
+            if some := [source for source in sources if is_whole(source.table.key("id")) == whole]:
+                keys.collect("doubles", partial(_doubles, keys, some))
+                names = tuple(dict.fromkeys(source.table.name for source in some))
+                yield from _found(keys, ("node", label, folder, names), "double id", "FROM doubles")
 
 
-def _find_doubles(keys: Keys, label: str, sources: Sequence[Source]) -> Iterator[Finding]:
-    def doubles(part: int) -> str:
-        ids = keys.read(sources, part)
-        again = f"SELECT id FROM ({ids}) WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1"
-        return f"SELECT id, place FROM ({ids}) SEMI JOIN ({again}) USING (id)"
-
-    keys.collect("doubles", doubles)
-    names = tuple(dict.fromkeys(source.table.name for source in sources))
-    yield from _found(keys, ("node", label, f"nodes/{label}", names), "double id", "FROM doubles")
+def _doubles(keys: Keys, sources: Sequence[Source], part: int) -> str:
+    ids = keys.read(sources, part)
+    again = f"SELECT id FROM ({ids}) WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1"
+    return f"SELECT id, place FROM ({ids}) SEMI JOIN ({again}) USING (id)"
 
 
-def carriers(snapshot: Snapshot, label: str) -> list[Source]:
+def _carriers(snapshot: Snapshot, label: str) -> list[Source]:
     """All files with nodes that carry a label, and keep their id under the name that its own folders use."""
     name = next(table.key("id").name for table in snapshot.nodes if table.name == label)
-    found = []
+    found: list[Source] = []
     for table in snapshot.nodes:
         if table.key("id").name != name:
             continue
         if label in table.labels:
             found += [Source(table, file, "id") for file in table.files]
-        elif (labels := table.column("labels")) is not None:
-            found += [
-                Source(table, file, "id", 0, label) for file in table.files if file.find(labels) is not None
-            ]
+        else:
+            found += [Source(table, file, "id", 0, label) for file, _ in table.own("labels")]
     return found
 
 
@@ -119,13 +120,15 @@ def find_in_ends(
     ends: list[_End] = []
     for table in tables:
         tell(_folder_of(table), table.rows)
-        for role, declared in (("source", table.source_label), ("target", table.target_label)):
-            ends.append((table, role, tuple(candidates(keys.snapshot, table, role, declared))))  # type: ignore[arg-type]
+        ends += [
+            (table, role, tuple(candidates(keys.snapshot, table, role, table.declared(role))))
+            for role in ENDS
+        ]
     wrong: dict[tuple[int, str], str] = {}
     for at, among in enumerate(dict.fromkeys(labels for _, _, labels in ends)):
         wrong |= _look_up(keys, ends, among, at)
     for number, (table, role, labels) in enumerate(ends):
-        about = ("relationship", table.name, _folder_of(table), labels)
+        about: _About = ("relationship", table.name, _folder_of(table), labels)
         for fault in ("null", "dangling", "shared"):
             if (number, fault) in wrong:
                 yield from _found(keys, about, f"{fault} {role}", wrong[number, fault])  # type: ignore[arg-type]
@@ -160,14 +163,13 @@ def _look_up(keys: Keys, ends: Sequence[_End], among: tuple[str, ...], at: int) 
     }
 
 
-def _found(
-    keys: Keys, about: tuple[Kind, str, str, tuple[str, ...]], problem: Problem, rows: str
-) -> Iterator[Finding]:
+def _found(keys: Keys, about: _About, problem: Problem, rows: str) -> Iterator[Finding]:
     """Yield what is to be said of rows with ``id`` and ``place``, unless there are none."""
     ((count,),) = keys.run(f"SELECT count(*) FROM ({rows})")
     if not count:
         return
-    if fault_of(problem)[0] == "null":
+    fault, _ = _fault_of(problem)
+    if fault == "null":
         ((places,),) = keys.run(f"SELECT min(place, {FIRST}) FROM ({rows})")
         ids, found = 1, [(None, count, places)]
     else:
@@ -177,19 +179,21 @@ def _found(
             f"SELECT id, rows, min(place, {_PLACES}) FROM ({each} ORDER BY first LIMIT {FIRST}) "
             f"JOIN ({rows}) USING (id) GROUP BY id, rows, first ORDER BY first"
         )
-    first = tuple(_offender(keys, *one) for one in found)
+    first = tuple(
+        Offender(id_, tuple(map(keys.at, places)), times - len(places)) for id_, times, places in found
+    )
 
     def lines() -> Iterator[tuple[Id, Place]]:
         for id_, place in keys.stream(f"SELECT id, place FROM ({rows}) ORDER BY place", _SPOKEN):
             yield id_, keys.at(place)
 
-    yield Finding(
-        *about, problem, count - ids if fault_of(problem)[0] == "double" else count, ids, first, lines
-    )
+    yield Finding(*about, problem, count - ids if fault == "double" else count, ids, first, lines)
 
 
-def _offender(keys: Keys, id_: Id, rows: int, places: Sequence[int]) -> Offender:
-    return Offender(id_, tuple(map(keys.at, places)), rows - len(places))
+def _fault_of(problem: Problem) -> tuple[str, str]:
+    """What a problem consists of: the fault (null, double, dangling, shared) and whose (id, source, target)."""
+    fault, _, role = problem.partition(" ")
+    return fault, role
 
 
 def _folder_of(table: Table) -> str:
@@ -222,15 +226,9 @@ def tell(finding: Finding, most: int = FIRST, room: int = _LONG) -> str:
     return f"{said} ({'; '.join(shown)})" if shown else said
 
 
-def fault_of(problem: Problem) -> tuple[str, str]:
-    """Return what a problem consists of: the fault (null, double, dangling, shared) and whose (id, source, target)."""
-    fault, _, role = problem.partition(" ")
-    return fault, role
-
-
 def headline(finding: Finding) -> str:
     """Return how many rows of whom have which fault."""
-    fault, role = fault_of(finding.problem)
+    fault, role = _fault_of(finding.problem)
     word = role if role == "id" else f"{role} id"
     one = finding.rows == 1
     has, labels = "has" if one else "have", _shorten(", ".join(finding.labels), _LABELS)
@@ -253,7 +251,7 @@ def count_more(finding: Finding, shown: int) -> str:
 
 
 def _cure(finding: Finding) -> str:
-    match fault_of(finding.problem)[0]:
+    match _fault_of(finding.problem)[0]:
         case "null":
             return "leave out rows without an id"
         case "double" if len(finding.labels) > 1:

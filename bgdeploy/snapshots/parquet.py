@@ -1,4 +1,9 @@
-"""Parquet: a file as every reader of a snapshot sees it, by what its footer says and not by what a library makes of it."""
+"""Parquet: a file as every reader of a snapshot sees it, by what its footer says and not by what a library makes of it.
+
+``Parquet`` opens a file, says of each column how it is read and why it may not be, and reads its rows. Then what no reader could
+be given (moments outside of the calendar, text that is no text), what the footers prove of a column without
+reading it, and the families of types that ids and labels may have. For child processes: it parses what files say.
+"""
 
 from __future__ import annotations
 
@@ -15,111 +20,15 @@ import pyarrow.parquet as pq
 from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput
-from bgdeploy.snapshots.source import DataFile, Snapshot, Stored
-
-# Families: the Arrow types that ids, labels and types may have, however they are stored.
-
-
-def family(kind: pa.DataType) -> str | None:
-    """Return ``string`` or ``integer`` for a type that ids may have, else None."""
-    if is_.is_dictionary(kind):
-        kind = kind.value_type
-    if is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind):
-        return "string"
-    return "integer" if is_.is_integer(kind) else None
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """True for strings however they are stored, and for a column that is null throughout."""
-    return family(kind) == "string" or bool(is_.is_null(kind))
-
-
-def is_text_list(kind: pa.DataType) -> bool:
-    """True for a list of strings."""
-    listed = is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind)
-    return bool(listed and is_text(kind.value_type))
-
-
-# Values that no reader could be given: moments outside of the calendar, and text that is no text.
+from bgdeploy.snapshots.source import LIVE, Snapshot, Stored, refused
 
 _BATCH = 65_536  # rows decoded at a time
-_KEPT = "What is live stays live."
-
-
-def check_moments(file: str, parquet: Parquet) -> None:
-    """Raise BadInput for a column of days or moments whose bounds in the footer lie outside of the years 1 to 9999."""
-    for number in range(len(parquet.schema)):
-        leaf = parquet.schema.column(number)
-        if leaf.logical_type.type in ("DATE", "TIMESTAMP") and not _all_in_calendar(parquet, number):
-            raise outside_of_calendar(file, leaf.path.partition(".")[0])
-
-
-def _all_in_calendar(parquet: Parquet, number: int) -> bool:
-    for index in range(parquet.metadata.num_row_groups):
-        statistics = parquet.metadata.row_group(index).column(number).statistics
-        if statistics is not None and statistics.has_min_max:
-            try:
-                _ = statistics.min, statistics.max
-            except OverflowError:
-                return False
-            except ValueError:
-                continue  # nanoseconds, which Python does not know; they end in the year 2262
-    return True
-
-
-def find_bad_text(snapshot: Snapshot) -> BadInput | None:
-    """Return the error for the first text that is not UTF-8, by file, column and row; None where all is.
-
-    Reads the columns of text of every file until one is found.
-    """
-    for table in snapshot.tables:
-        for file in table.files:
-            for column, row in _bad_texts(snapshot.path / file.path, file):
-                return BadInput(
-                    f"{file.path}, row {row:,}: column {column!r} holds bytes that are no text (UTF-8).",
-                    kept=_KEPT,
-                    cure="Write it as UTF-8, or the column as binary.",
-                )
-    return None
-
-
-def _bad_texts(path: Path, file: DataFile) -> Iterator[tuple[str, int]]:
-    names = [one.name for one in file.columns if "string" in one.type and one.constant is None]
-    start = 0
-    with Parquet(path, file.path) as parquet:
-        for batch in parquet.iter_batches(_BATCH, columns=names):
-            for name, values in zip(batch.schema.names, batch.columns, strict=True):
-                if name in names and not _is_text(values):
-                    yield name, start + _first_bad(values) + 1
-            start += batch.num_rows
-
-
-def _is_text(values: pa.Array) -> bool:
-    try:
-        values.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _first_bad(values: pa.Array) -> int:
-    """The place of the first value that is no text, by halves."""
-    low, high = 0, len(values)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if not _is_text(values.slice(low, middle - low)) else (middle, high)
-    return low
-
-
-# Parquet: a file as every reader of a snapshot sees it, by what its footer says and not by what a library makes of it.
-
 _DUCK_MB = 200  # columns of 32-bit integers of one row group, and what DuckDB itself takes
 _TEXT = "a string"
 # Logical types whose values are what pyarrow gives for them, or text that is made of it; all others are refused.
 _AS_TEXT = ("UUID", "JSON", "ENUM")
-_MOST_LEVELS = (
-    8  # time and memory to hash lists in lists double with each: 16 levels took seconds, 30 a whole machine
-)
+# Time and memory to hash lists in lists double with each: 16 levels took seconds, 30 a whole machine.
+_MOST_LEVELS = 8
 _KNOWN = (
     *_AS_TEXT, "NONE", "STRING", "LIST", "INT", "DECIMAL", "DATE", "TIME", "TIMESTAMP", "FLOAT16", "BSON", "NULL", "UNKNOWN",
 )  # fmt: skip
@@ -138,9 +47,9 @@ _CURES = {
     "pandas.period": "a timestamp (.dt.to_timestamp()), or a string (.astype(str))",
     "arrow.bool8": "a boolean",
 }
-_DAY = {"s": 86_400, "ms": 86_400 * 10**3, "us": 86_400 * 10**6, "ns": 86_400 * 10**9}
+_DAY = 86_400
 _FIRST, _LAST = -62_135_596_800, 253_402_300_800  # seconds: the year 1 begins, the year 10000 begins
-_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # of a second
 
 
 class Refusal(NamedTuple):
@@ -202,23 +111,35 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]
         """Yield batches of rows with these columns, all without a choice."""
         how: dict[str, Any] = {"batch_size": batch_size, "row_groups": row_groups, "use_threads": use_threads}
         wanted = [field for field in self.fields if columns is None or field.name in columns]
-        odd = {field.name: field for field in wanted if _is_odd(field)}
-        names = [field.name for field in wanted if self._is_wide(field)]
-        left = columns if not names else [field.name for field in wanted if field.name not in names]
+        odd = {
+            field.name: field.stored
+            for field in wanted
+            if field.stored is not None and (field.stored.logical == "TIME" or is_converted(field.stored))
+        }
+        wide = [field for field in wanted if self._is_wide(field)]
+        left = [field.name for field in wanted if field not in wide] if wide else columns
         batches = super().iter_batches(columns=left, **how)
-        if not odd and not names:
+        if not odd and not wide:
             yield from batches
             return
-        wide = self._read_wide(names, row_groups)
-        old = [name for name, field in odd.items() if field.stored and field.stored.physical == "INT96"]
-        others = self._again(old, how)
+        from_duck = taker(self._ask_duck([field.name for field in wide], row_groups))
+        # INT96 in other units too: a day in microseconds may not fit, and nanoseconds may be lost in them.
+        old = [name for name, stored in odd.items() if stored.physical == "INT96"]
+        again = {
+            unit: taker(pq.ParquetFile(self._path, **_options(unit)).iter_batches(columns=old, **how))
+            for unit in (("s", "ns") if old else ())
+        }
         for batch in filter(len, batches):
-            taken = wide(batch.num_rows)
-            found = [*zip(batch.schema.names, batch.columns, strict=True), *zip(names, taken, strict=True)]
-            values = [self._column(odd[name], column) if name in odd else column for name, column in found]
+            found = [*zip(batch.schema.names, batch.columns, strict=True)]
+            if wide:
+                taken = from_duck(batch.num_rows).columns
+                found += [
+                    (field.name, values.cast(field.kind)) for field, values in zip(wide, taken, strict=True)
+                ]
+            values = [self._column(name, odd[name], one) if name in odd else one for name, one in found]
             made = pa.RecordBatch.from_arrays(values, names=[name for name, _ in found])
-            for unit, again in others.items():
-                self._compare(old, made, again(made.num_rows), unit)
+            for unit, take in again.items():
+                self._compare(old, made, take(made.num_rows), unit)
             yield made
 
     def _is_wide(self, field: Field) -> bool:
@@ -230,24 +151,13 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]
             and (self.metadata.created_by or "").startswith("DuckDB")
         )
 
-    def _read_wide(
-        self, names: Sequence[str], row_groups: Sequence[int] | None
-    ) -> Callable[[int], list[pa.Array]]:
-        """Read such columns by DuckDB: a function that gives the next so many rows of each."""
-        if not names:
-            return lambda rows: []
+    def _ask_duck(self, names: Sequence[str], row_groups: Sequence[int] | None) -> Iterator[pa.RecordBatch]:
+        """Read such columns by DuckDB, as ``c0``, ``c1``, ..."""
+        import duckdb  # late: for these files only
+
         every = [field.name for field in self.fields]
-        kinds = [self.fields[every.index(name)].kind for name in names]
         # By number: it takes names that differ in case for one.
         asked = ", ".join(f"#{every.index(name) + 1} AS c{number}" for number, name in enumerate(names))
-        take = _taker(self._ask_duck(asked, self._rows_of(row_groups)))
-        return lambda rows: [
-            column.cast(kind) for column, kind in zip(take(rows).columns, kinds, strict=True)
-        ]
-
-    def _ask_duck(self, asked: str, parts: Iterable[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
-        import duckdb  # late: in children only, and for these files only
-
         settings: dict[str, Any] = {
             "threads": 1, "memory_limit": f"{_DUCK_MB}MiB",
             "autoinstall_known_extensions": False, "autoload_known_extensions": False,
@@ -255,7 +165,7 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]
         path = glob.escape(str(self._path))  # which is a pattern to it
         try:
             with duckdb.connect(":memory:", config=settings) as connection:
-                for first, rows in parts:
+                for first, rows in self._runs(row_groups):
                     source = "read_parquet(?, hive_partitioning = false)"
                     query = f"SELECT {asked} FROM {source} LIMIT {rows} OFFSET {first}"
                     found: Any = connection.sql(query, params=[path]).to_arrow_reader(_BATCH)
@@ -263,7 +173,7 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]
         except duckdb.Error as error:
             raise pa.ArrowInvalid(str(error)) from error
 
-    def _rows_of(self, row_groups: Sequence[int] | None) -> Iterator[tuple[int, int]]:
+    def _runs(self, row_groups: Sequence[int] | None) -> Iterator[tuple[int, int]]:
         """The first row and the number of rows of each run of row groups that are read."""
         first, rows = 0, 0
         for number in range(self.metadata.num_row_groups):
@@ -277,35 +187,19 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]
         if rows:
             yield first, rows
 
-    def _column(self, field: Field, column: pa.Array) -> pa.Array:
-        assert field.stored is not None
-        if field.stored.logical == "UUID":
-            return _map(column, _uuid_text)
-        if field.stored.logical in _AS_TEXT:
-            return _map(column, _as_text)
-        leaf = _leaf(column)
-        size = _DAY if is_.is_time(leaf.type) else _SECOND
-        bounds = (0, 1) if is_.is_time(leaf.type) else (_FIRST, _LAST)
-        low, high = (bound * size[leaf.type.unit] for bound in bounds)
+    def _column(self, name: str, stored: Stored, values: pa.Array) -> pa.Array:
+        if stored.logical in _AS_TEXT:
+            return _map(values, _uuid_text if stored.logical == "UUID" else _as_text)
+        leaf = _leaf(values)
+        is_time, unit = is_.is_time(leaf.type), _UNITS[leaf.type.unit]
+        low, high = (0, _DAY) if is_time else (_FIRST, _LAST)
         found = pc.min_max(leaf.view(pa.int32() if leaf.type.bit_width == 32 else pa.int64())).as_py()
-        if found["min"] is not None and not low <= found["min"] <= found["max"] < high:
-            raise (
-                self._beyond(field) if is_.is_time(leaf.type) else outside_of_calendar(self._name, field.name)
-            )
-        return column
-
-    def _beyond(self, field: Field) -> BadInput:
-        what = (
-            f"{self._name}: column {field.name!r} holds a time of day before 00:00 or after 23:59:59.999999."
-        )
-        return BadInput(what, kept=_KEPT, cure="Write a span as a duration or an integer, midnight as 00:00.")
-
-    def _again(self, names: Sequence[str], how: dict[str, Any]) -> dict[str, Callable[[int], pa.RecordBatch]]:
-        """INT96 in other units: a day in microseconds may not fit, and nanoseconds may be lost in them."""
-        if not names:
-            return {}
-        files = {unit: pq.ParquetFile(self._path, **_options(unit)) for unit in ("s", "ns")}
-        return {unit: _taker(file.iter_batches(columns=list(names), **how)) for unit, file in files.items()}
+        if found["min"] is None or low * unit <= found["min"] <= found["max"] < high * unit:
+            return values
+        if not is_time:
+            raise outside_of_calendar(self._name, name)
+        what = f"{self._name}: column {name!r} holds a time of day before 00:00 or after 23:59:59.999999."
+        raise BadInput(what, kept=LIVE, cure="Write a span as a duration or an integer, midnight as 00:00.")
 
     def _compare(self, names: Sequence[str], batch: pa.RecordBatch, again: pa.RecordBatch, unit: str) -> None:
         for name in names:
@@ -319,11 +213,11 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]
                     raise outside_of_calendar(self._name, name)
                 what = f"{self._name}: column {name!r} holds INT96 moments with digits beyond microseconds."
                 cure = "Write them as INT64 timestamps, or cut them to microseconds."
-                raise BadInput(what, kept=_KEPT, cure=cure)
+                raise BadInput(what, kept=LIVE, cure=cure)
 
 
-def _taker(batches: Iterable[pa.RecordBatch]) -> Callable[[int], pa.RecordBatch]:
-    """A function that gives the next so many rows: two readers of one file do not cut it alike."""
+def taker(batches: Iterable[pa.RecordBatch]) -> Callable[[int], pa.RecordBatch]:
+    """Return a function that gives the next so many rows, one at least: two readers of one file do not cut it alike."""
     waiting = iter(batches)
     held: list[pa.RecordBatch] = []
 
@@ -342,15 +236,6 @@ def rebuilt(values: pa.Array, inner: pa.Array) -> pa.Array:
     kind = pa.list_(inner.type)
     return pa.Array.from_buffers(
         kind, len(values), values.buffers()[:2], offset=values.offset, children=[inner]
-    )
-
-
-def outside_of_calendar(file: str, column: str) -> BadInput:
-    """The error for a day or moment that most readers do not know."""
-    return BadInput(
-        f"{file}: column {column!r} holds a day or a moment outside of the years 1 to 9999.",
-        kept="Nothing of the snapshot was loaded.",
-        cure="Write null for what has no date, or check the unit (seconds, milliseconds, microseconds).",
     )
 
 
@@ -417,57 +302,37 @@ def _kind(kind: pa.DataType, stored: Stored | None) -> pa.DataType:
 
 def _refusal(field: pa.Field, stored: Stored | None) -> Refusal | None:
     """Why a column cannot be read rightly, whatever the target."""
-    name = _extension(field)
+    levels, inner = 0, field
+    name: str | None
+    while _is_listed(inner.type):
+        levels, inner = levels + 1, inner.type.value_field
+    # The name of the type that a program added to Arrow's own, known here or not.
+    if isinstance(inner.type, pa.BaseExtensionType):
+        name, held = str(inner.type.extension_name), inner.type.storage_type
+    else:
+        named = (inner.metadata or {}).get(b"ARROW:extension:name")
+        name, held = None if named is None else named.decode("utf-8", "replace"), inner.type
     if name is not None and name not in _EXTENSIONS:
-        return Refusal(f"{name} ({_leaf_type(field.type)})", _CURES.get(name, _TEXT))
-    levels = _levels(field.type)
+        return Refusal(f"{name} ({held})", _CURES.get(name, _TEXT))
     if levels > _MOST_LEVELS:
         return Refusal(f"lists in {levels} levels", f"lists in at most {_MOST_LEVELS} levels")
     if stored is None:
         return None
-    if stored.physical == "FIXED_LEN_BYTE_ARRAY" and "BYTE_STREAM_SPLIT" in stored.encodings.split(","):
-        return Refusal(
-            "bytes of a fixed length encoded as BYTE_STREAM_SPLIT",
-            "that encoding for numbers of 32 and 64 bits only",
-        )
+    encodings, codecs = (
+        [one for one in some.split(",") if one] for some in (stored.encodings, stored.codecs)
+    )
+    if stored.physical == "FIXED_LEN_BYTE_ARRAY" and "BYTE_STREAM_SPLIT" in encodings:
+        what = "bytes of a fixed length encoded as BYTE_STREAM_SPLIT"
+        return Refusal(what, "that encoding for numbers of 32 and 64 bits only")
     if stored.logical not in _KNOWN:
         return Refusal(f"{stored.logical} ({stored.physical})", _CURES.get(stored.logical, _TEXT))
-    for codec in filter(None, stored.codecs.split(",")):
+    for codec in codecs:
         if codec not in _CODECS:
             return Refusal(f"data compressed with {codec}", "zstd or snappy")
-    for encoding in filter(None, stored.encodings.split(",")):
+    for encoding in encodings:
         if encoding not in _ENCODINGS:
             return Refusal(f"data encoded as {encoding}", "the encodings PLAIN and RLE_DICTIONARY")
     return None
-
-
-def _levels(kind: pa.DataType) -> int:
-    levels = 0
-    while _is_listed(kind):
-        levels, kind = levels + 1, kind.value_type
-    return levels
-
-
-def _extension(field: pa.Field) -> str | None:
-    """The name of the type that a program added to Arrow's own, known here or not."""
-    kind = field.type
-    while _is_listed(kind):
-        field, kind = kind.value_field, kind.value_type
-    if isinstance(kind, pa.BaseExtensionType):
-        return str(kind.extension_name)
-    name = (field.metadata or {}).get(b"ARROW:extension:name")
-    return name.decode("utf-8", "replace") if name is not None else None
-
-
-def _leaf_type(kind: pa.DataType) -> pa.DataType:
-    while _is_listed(kind):
-        kind = kind.value_type
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-
-
-def _is_odd(field: Field) -> bool:
-    """True where what pyarrow gives must be changed or looked at."""
-    return field.stored is not None and (field.stored.logical == "TIME" or is_converted(field.stored))
 
 
 def is_converted(stored: Stored) -> bool:
@@ -511,7 +376,72 @@ def _uuid_text(values: pa.Array) -> pa.Array:
     return pa.array(shaped, pa.string(), size=len(values))
 
 
-# Statistics: what the footers of Parquet files prove about a column without reading it.
+# Values that no reader could be given
+
+
+def check_moments(file: str, parquet: Parquet) -> None:
+    """Raise BadInput for a column of days or moments whose bounds in the footer lie outside of the years 1 to 9999."""
+    for number in range(len(parquet.schema)):
+        leaf = parquet.schema.column(number)
+        if leaf.logical_type.type not in ("DATE", "TIMESTAMP"):
+            continue
+        for index in range(parquet.metadata.num_row_groups):
+            statistics = parquet.metadata.row_group(index).column(number).statistics
+            try:
+                _ = statistics is not None and statistics.has_min_max and (statistics.min, statistics.max)
+            except OverflowError as error:
+                raise outside_of_calendar(file, leaf.path.partition(".")[0]) from error
+            except ValueError:
+                continue  # nanoseconds, which Python does not know; they end in the year 2262
+
+
+def outside_of_calendar(file: str, column: str) -> BadInput:
+    """The error for a day or moment that most readers do not know."""
+    return refused(
+        f"{file}: column {column!r} holds a day or a moment outside of the years 1 to 9999.",
+        "Write null for what has no date, or check the unit (seconds, milliseconds, microseconds).",
+    )
+
+
+def find_bad_text(snapshot: Snapshot) -> BadInput | None:
+    """Return the error for the first text that is not UTF-8, by file, column and row; None where all is.
+
+    Reads the columns of text of every file until one is found.
+    """
+    for file in snapshot.files:
+        names = [one.name for one in file.columns if "string" in one.type and one.constant is None]
+        start = 0
+        with Parquet(snapshot.path / file.path, file.path) as parquet:
+            for batch in parquet.iter_batches(_BATCH, columns=names):
+                for name, values in zip(batch.schema.names, batch.columns, strict=True):
+                    if name in names and not _is_text(values):
+                        row = start + _first_bad(values) + 1
+                        what = (
+                            f"{file.path}, row {row:,}: column {name!r} holds bytes that are no text (UTF-8)."
+                        )
+                        return BadInput(what, kept=LIVE, cure="Write it as UTF-8, or the column as binary.")
+                start += batch.num_rows
+    return None
+
+
+def _is_text(values: pa.Array) -> bool:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _first_bad(values: pa.Array) -> int:
+    """The place of the first value that is no text, by halves."""
+    low, high = 0, len(values)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if not _is_text(values.slice(low, middle - low)) else (middle, high)
+    return low
+
+
+# What the footers prove of a column without reading it
 
 # Writers may cut long texts; every known one keeps at least this many bytes whole.
 _WHOLE = 31
@@ -522,14 +452,12 @@ _OTHERWISE = ("UUID", "JSON", "ENUM")  # bounds are bytes here, and the values t
 class ColumnStats:
     """Bounds of a column over a file; ``min`` and ``max`` are None where no value is known to exist.
 
-    ``nulls`` is None when a row group does not count them. ``exact``: both bounds occur as values
-    and nothing lies outside of them; where it is False they are bounds only, and for floating
-    point not even that, since NaN lies outside of every bound.
+    ``exact``: both bounds occur as values and nothing lies outside of them; where it is False they are
+    bounds only, and for floating point not even that, since NaN lies outside of every bound.
     """
 
     min: Any
     max: Any
-    nulls: int | None
     exact: bool
 
     @property
@@ -538,39 +466,33 @@ class ColumnStats:
         return self.min if self.exact and self.min == self.max else None
 
 
-def column_statistics(path: Path, column_name: str) -> ColumnStats | None:
-    """Return a plain column's statistics over all row groups of one file, from its footer.
+def read_statistics(parquet: pq.ParquetFile, column_name: str) -> ColumnStats | None:
+    """Return a plain column's statistics over all row groups of one open file, from its footer.
 
     None when any row group with rows lacks them, and for lists, whose statistics speak of their
     elements.
     """
-    with pq.ParquetFile(path) as parquet:
-        return read_statistics(parquet, column_name)
-
-
-def read_statistics(parquet: pq.ParquetFile, column_name: str) -> ColumnStats | None:
-    """Return what ``column_statistics`` does, of a file that is open."""
     number = _find_leaf(parquet, column_name)
     if number is None:
         return None
     bounds: list[Any] = []
-    nulls: int | None = 0
     for index in range(parquet.metadata.num_row_groups):
         group = parquet.metadata.row_group(index)
         statistics = group.column(number).statistics
         if group.num_rows == 0:
             continue
-        if statistics is None or not (statistics.has_min_max or _is_all_null(statistics, group.num_rows)):
+        if statistics is None:
             return None
-        try:
-            bounds += [statistics.min, statistics.max] if statistics.has_min_max else []
-        except UnicodeDecodeError:
-            return None  # bytes that are no UTF-8 in a column of text: nothing is known of it
-        counted = nulls is not None and statistics.has_null_count
-        nulls = nulls + statistics.null_count if counted and nulls is not None else None
+        if statistics.has_min_max:
+            try:
+                bounds += [statistics.min, statistics.max]
+            except UnicodeDecodeError:
+                return None  # bytes that are no UTF-8 in a column of text: nothing is known of it
+        elif not (statistics.has_null_count and statistics.null_count == group.num_rows):
+            return None
     if not bounds:
-        return ColumnStats(None, None, nulls, exact=True)
-    return ColumnStats(min(bounds), max(bounds), nulls, all(map(_is_whole, bounds)))
+        return ColumnStats(None, None, exact=True)
+    return ColumnStats(min(bounds), max(bounds), all(map(_is_whole, bounds)))
 
 
 def id_range(snapshot: Path, files: Sequence[tuple[str, str]]) -> tuple[Any, Any] | None:
@@ -578,10 +500,14 @@ def id_range(snapshot: Path, files: Sequence[tuple[str, str]]) -> tuple[Any, Any
 
     The bounds need not occur as values. None too when there is no value at all.
     """
-    found = [column_statistics(snapshot / file, column) for file, column in files]
-    if any(one is None or isinstance(one.min, float) for one in found):
-        return None
-    known = [one for one in found if one is not None and one.min is not None]
+    known = []
+    for file, column in files:
+        with pq.ParquetFile(snapshot / file) as parquet:
+            one = read_statistics(parquet, column)
+        if one is None or isinstance(one.min, float):
+            return None
+        if one.min is not None:
+            known.append(one)
     return (min(one.min for one in known), max(one.max for one in known)) if known else None
 
 
@@ -611,11 +537,30 @@ def _find_leaf(parquet: pq.ParquetFile, name: str) -> int | None:
     return None
 
 
-def _is_all_null(statistics: Any, rows: int) -> bool:
-    return bool(statistics.has_null_count and statistics.null_count == rows)
-
-
 def _is_whole(bound: Any) -> bool:
     if isinstance(bound, str | bytes):
         return len(bound.encode() if isinstance(bound, str) else bound) <= _WHOLE
     return not isinstance(bound, float)
+
+
+# Families of types that ids, labels and types may have, however they are stored
+
+
+def family(kind: pa.DataType) -> str | None:
+    """Return ``string`` or ``integer`` for a type that ids may have, else None."""
+    if is_.is_dictionary(kind):
+        kind = kind.value_type
+    if is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind):
+        return "string"
+    return "integer" if is_.is_integer(kind) else None
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """True for strings however they are stored, and for a column that is null throughout."""
+    return family(kind) == "string" or bool(is_.is_null(kind))
+
+
+def is_text_list(kind: pa.DataType) -> bool:
+    """True for a list of strings."""
+    listed = is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind)
+    return bool(listed and is_text(kind.value_type))

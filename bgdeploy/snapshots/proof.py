@@ -4,10 +4,9 @@ A digest of a table is the number of its rows and the sum of a hash of each whol
 by DuckDB and not by the engine that loaded them; the database's rows come as Arrow tables and are hashed
 by the same DuckDB. Equal sums say that no value differs: in 1,999,000 swaps of two values none was missed.
 
-Borrowed facts, measured on DuckDB 2.0.1: in a plain ``sum(hash(...))`` swaps cancel, since the last
-argument is only XORed, so the hash is hashed once more. ``hash`` ignores types (true is 1, 1.50 is 150, text is
-bytes), so both sides are brought to one type by ``canonical``, and the types themselves are compared before.
-NULL and ``[]``, and 0.0 and -0.0, are alike to it, so what tells them apart goes in beside the value.
+A borrowed fact, measured on DuckDB 2.0.1: in a plain ``sum(hash(...))`` swaps cancel, since the last
+argument is only XORed, so the hash is hashed once more. What ``hash`` does not see is in ``canonical``; the types of
+columns themselves are compared before.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,108 +22,41 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from bgdeploy.errors import BadInput, TargetError, TargetFull
-from bgdeploy.snapshots.keys import link, memory_to_compare, opened_duck, quote, text
+from bgdeploy.snapshots.canonical import canonical, hashed, innermost, is_ordered, literal, plain_type
+from bgdeploy.snapshots.keys import (
+    candidates,
+    is_whole,
+    link,
+    memory_to_compare,
+    opened_duck,
+    quote,
+    text,
+)
 from bgdeploy.snapshots.parquet import find_bad_text, outside_of_calendar
 from bgdeploy.snapshots.rows import read_rows
 from bgdeploy.snapshots.schema import is_list, simple
-from bgdeploy.snapshots.source import BLANKS, Column, DataFile, Kind, Role, Snapshot, Table
+from bgdeploy.snapshots.source import (
+    BLANKS,
+    ENDS,
+    KEYS,
+    LIVE,
+    Column,
+    DataFile,
+    Kind,
+    Role,
+    Snapshot,
+    Table,
+)
 
 if TYPE_CHECKING:
     import duckdb
 
 ALGORITHM = "sum of hash(hash(row)), 128 bit"
 _MIB = 1 << 20
-_TO_US = {"s": "* 1000000", "ms": "* 1000", "us": ""}
-_TO_NS = {"s": "* 1000000000", "ms": "* 1000000", "us": "* 1000", "ns": ""}
 _SHOWN = 60  # letters of a value that are shown
 _MOST_TOLD = 10
 _LOOKED_UP = 8  # ids of a table that are looked up by key, and ends that are counted from the other side
 _MOST_HELD = 1000  # rows only the database has that are kept to be compared
-
-
-# One type for both sides
-
-
-def canonical(kind: pa.DataType, ref: str, duck: str, unit: str = "us") -> str:
-    """Return the expression that brings ``ref`` to the one type in which values of ``kind`` are compared.
-
-    ``duck`` is the type that DuckDB gives the column on this side. ``unit`` is that of the file's own spans, which DuckDB
-    reads as bare numbers. Raises BadInput for a pair of types that nobody has decided on.
-    """
-    kind = simple(kind)
-    if duck == '"NULL"':
-        return f"CAST(NULL AS {plain_type(kind)})"
-    if is_.is_null(kind) or is_.is_string(kind):
-        return f"decode({ref})" if duck == "BLOB" else f"CAST({ref} AS VARCHAR)"
-    if is_.is_boolean(kind) or is_.is_binary(kind) or is_.is_date(kind) or is_.is_floating(kind):
-        return f"CAST({ref} AS {plain_type(kind)})"
-    if is_.is_integer(kind) or is_.is_decimal(kind):
-        return f"CAST({ref} AS {plain_type(kind)})"
-    if is_.is_timestamp(kind):
-        # Infinity is what some numbers mean to DuckDB: a cast keeps it, epoch_us would make it null.
-        return (
-            f"CAST(CAST({ref} AS TIMESTAMP) AS {plain_type(kind)})"
-            if "ZONE" in duck
-            else f"CAST({ref} AS {plain_type(kind)})"
-        )
-    if is_.is_time(kind):
-        # A target that has no times of day holds the span since midnight.
-        return f"CAST({ref} AS BIGINT) {_TO_NS[unit]}" if duck == "BIGINT" else f"epoch_ns({ref})"
-    if is_.is_duration(kind):
-        fine = kind.unit == "ns"
-        if duck in ("BIGINT", "INTEGER"):
-            return f"CAST({ref} AS BIGINT) {(_TO_NS if fine else _TO_US)[unit]}"
-        return f"epoch_ns({ref})" if fine else f"epoch_us({ref})"
-    if is_list(kind):
-        inner = canonical(kind.value_type, "x", duck.removesuffix("[]"), unit)
-        return f"list_transform({ref}, lambda x: {inner})"
-    raise BadInput(
-        f"There is no way to compare values of type {kind}.", kept="Nothing of the snapshot was loaded."
-    )
-
-
-def _innermost(kind: pa.DataType) -> pa.DataType:
-    """What a list holds, or what lists in it hold; any other type itself."""
-    kind = simple(kind)
-    return _innermost(kind.value_type) if is_list(kind) else kind
-
-
-def is_ordered(kind: pa.DataType) -> bool:
-    """True for types whose least and greatest value every target and DuckDB agree on; not so for texts and bytes."""
-    return not (is_list(kind) or is_.is_string(kind) or is_.is_binary(kind) or is_.is_null(kind))
-
-
-def plain_type(kind: pa.DataType) -> str:
-    """Return the DuckDB type of what ``canonical`` gives."""
-    kind = simple(kind)
-    if is_.is_boolean(kind):
-        return "BOOLEAN"
-    if is_.is_uint64(kind):
-        return "UBIGINT"
-    if is_.is_integer(kind) or is_.is_time(kind) or is_.is_duration(kind):
-        return "BIGINT"
-    if is_.is_floating(kind):
-        return "DOUBLE"  # which holds every smaller one exactly; that it is held as such is compared apart
-    if is_.is_binary(kind):
-        return "BLOB"
-    if is_.is_date(kind):
-        return "DATE"
-    if is_.is_timestamp(kind):
-        return "TIMESTAMP_NS" if kind.unit == "ns" else "TIMESTAMP"
-    if is_.is_decimal(kind):
-        return f"DECIMAL({kind.precision}, {kind.scale})"
-    return f"{plain_type(kind.value_type)}[]" if is_list(kind) else "VARCHAR"
-
-
-def hashed(kind: pa.DataType, value: str) -> str:
-    """Return the arguments of ``hash`` for a canonical value: what it would not see goes in beside it."""
-    kind = simple(kind)
-    if is_.is_floating(kind):
-        return f"{value}, CASE WHEN {value} = 0 THEN signbit({value}) END"
-    if not is_list(kind):
-        return value
-    nested = is_list(kind.value_type) or is_.is_floating(kind.value_type)
-    return f"{value} IS NULL, len({value}), {f'CAST(to_json({value}) AS VARCHAR)' if nested else value}"
 
 
 # What is compared
@@ -190,34 +121,31 @@ def subjects(snapshot: Snapshot, *, across: bool = False) -> list[Subject]:
     have their id under the same name; each is compared with all its labels.
     """
     found: list[Subject] = []
+    kinds: dict[str, pa.DataType] = {}  # of the ids of each label
     for name in dict.fromkeys(table.name for table in snapshot.nodes):
         mine = tuple(table for table in snapshot.nodes if table.name == name)
-        keys: tuple[pa.DataType, ...] = (_key_kind(mine),)
-        some = tuple(table for table in snapshot.nodes if _carries(table, mine[0])) if across else mine
+        key = mine[0].key("id")
+        kinds[name] = key.kind
+        some = mine
+        if across:
+            ids = [(table, table.key("id")) for table in snapshot.nodes if may_carry(table, name)]
+            some = tuple(one for one, own in ids if own.name == key.name and is_whole(own) == is_whole(key))
         labels = across or keeps_labels(mine)
-        found.append(Subject("node", name, None, None, some, mine[0].properties, keys, labels))
+        found.append(Subject("node", name, None, None, some, mine[0].properties, (key.kind,), labels))
     for name in dict.fromkeys(table.name for table in snapshot.relationships):
         mine = tuple(table for table in snapshot.relationships if table.name == name)
-        pairs = {
-            table: (end_labels(snapshot, table, "source"), end_labels(snapshot, table, "target"))
-            for table in mine
-        }
-        if all(len(source) == len(target) == 1 for source, target in pairs.values()):
-            for source, target in dict.fromkeys((s[0], t[0]) for s, t in pairs.values()):
-                some = tuple(table for table in mine if pairs[table] == ([source], [target]))
-                keys = (_key_of(snapshot, source), _key_of(snapshot, target))
+        ends = [tuple(tuple(end_labels(snapshot, table, role)) for role in ENDS) for table in mine]
+        if all(len(source) == len(target) == 1 for source, target in ends):
+            for pair in dict.fromkeys(ends):
+                some = tuple(table for table, own in zip(mine, ends, strict=True) if own == pair)
+                (source,), (target,) = pair
+                keys = (kinds[source], kinds[target])
                 found.append(Subject("relationship", name, source, target, some, some[0].properties, keys))
         else:
             # Ids of one kind can be compared, whichever label has them: equal numbers of any type have one hash.
-            kinds = (mine[0].key("source").kind, mine[0].key("target").kind)
-            found.append(Subject("relationship", name, None, None, mine, mine[0].properties, kinds))
+            keys = (mine[0].key("source").kind, mine[0].key("target").kind)
+            found.append(Subject("relationship", name, None, None, mine, mine[0].properties, keys))
     return [one for one in found if one.rows]
-
-
-def _carries(table: Table, of: Table) -> bool:
-    """True for a folder some of whose nodes may carry the label of another, with their id under the same name."""
-    one, other = table.key("id"), of.key("id")
-    return may_carry(table, of.name) and one.name == other.name and _is_text(one.kind) == _is_text(other.kind)
 
 
 def may_carry(table: Table, label: str) -> bool:
@@ -232,30 +160,7 @@ def overlap(wanted: Iterable[Subject]) -> list[Subject]:
 
 def end_labels(snapshot: Snapshot, table: Table, role: Role) -> list[str]:
     """Return the node tables an end may join: those with the declared label, or all whose ids are of its kind."""
-    declared = table.source_label if role == "source" else table.target_label
-    column = table.column(role)
-    texts = column is None or _is_text(column.kind)
-    return sorted(
-        {
-            node.name
-            for node in snapshot.nodes
-            if (declared is None or declared in node.labels) and _is_text(_key_kind([node])) == texts
-        }
-    )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(is_.is_string(simple(kind)))
-
-
-def _key_kind(tables: Sequence[Table]) -> pa.DataType:
-    column = tables[0].column("id")
-    assert column is not None, f"{tables[0].name} was admitted without a column for the id"
-    return column.kind
-
-
-def _key_of(snapshot: Snapshot, label: str) -> pa.DataType:
-    return _key_kind([node for node in snapshot.nodes if node.name == label])
+    return candidates(snapshot, table, role, table.declared(role))
 
 
 # The files' half
@@ -270,7 +175,7 @@ class Files:
 
     def __init__(self, snapshot: Snapshot, duck: duckdb.DuckDBPyConnection) -> None:
         self.snapshot, self.duck = snapshot, duck
-        self._links = {file.path: link(number) for number, file in enumerate(_files(snapshot))}
+        self._links = {file.path: link(number) for number, file in enumerate(snapshot.files)}
         self._names: dict[str, dict[str, tuple[str, str]]] = {}
 
     def digest(self, subject: Subject) -> Digest:
@@ -335,12 +240,9 @@ class Files:
                 yield self._shape(subject, folder, files, numbered=each)
 
     def _shape(self, subject: Subject, folder: Table, files: list[DataFile], *, numbered: bool) -> Shape:
-        roles: tuple[Role, ...] = ("id",) if subject.kind == "node" else ("source", "target")
-        columns = [folder.column(role) for role in roles]
         keys = [
-            f"{self._value(files[0], column, kind)} AS k{place}"
-            for place, (column, kind) in enumerate(zip(columns, subject.keys, strict=True))
-            if column is not None
+            f"{self._value(files[0], folder.key(role), kind)} AS k{place}"
+            for place, (role, kind) in enumerate(zip(KEYS[subject.kind], subject.keys, strict=True))
         ]
         values = [
             f"{self._value(files[0], one, one.kind)} AS c{place}"
@@ -363,15 +265,12 @@ class Files:
     def _value(self, file: DataFile, column: Column, kind: pa.DataType) -> str:
         """A column of the table as a file has it, in the canonical type."""
         own = file.find(column)
-        if own is None:
+        if own is None or is_.is_null(own.kind):
             return f"CAST(NULL AS {plain_type(kind)})"
         if own.constant is not None:
             return canonical(kind, literal(own.constant), "")
-        unit = getattr(_innermost(own.kind), "unit", "us")
-        if is_.is_null(own.kind):
-            return f"CAST(NULL AS {plain_type(kind)})"
         name, duck = self.names(file)[own.name]
-        return canonical(kind, quote(name), duck, unit)
+        return canonical(kind, quote(name), duck, getattr(innermost(own.kind), "unit", "us"))
 
     def _labels(self, file: DataFile, folder: Table) -> str:
         """All labels of a node in order: the folder's and those of its labels column."""
@@ -380,9 +279,7 @@ class Files:
         named = file.find(column) if column is not None else None
         if named is None:
             return f"list_sort({own})"
-        found = (
-            literal(named.constant) if named.constant is not None else quote(self.names(file)[named.name][0])
-        )
+        found = quote(self.names(file)[named.name][0])
         if not is_list(simple(named.kind)):
             found = f"string_split(CAST({found} AS VARCHAR), ',')"
         found = f"list_transform({found}, lambda x: trim(x, {text(BLANKS)}))"
@@ -412,7 +309,7 @@ class Files:
         except (duckdb.OutOfRangeException, duckdb.ConversionException) as error:
             what = f"{files[0].path} holds a value that cannot be compared: {_first_line(error)}"
             cure = "Days and moments must lie in the years 1 to 9999 (is the unit right?); write anything else as a string."
-            raise Unfit(what, kept="What is live stays live.", cure=cure) from error
+            raise Unfit(what, kept=LIVE, cure=cure) from error
         except duckdb.Error as error:
             said = self._explain(error, files)
             raise Unfit(said.what, kept=said.kept, cure=said.cure) from error
@@ -429,7 +326,7 @@ class Files:
             return damaged
         return find_bad_text(self.snapshot) or BadInput(
             f"{files[0].path} cannot be read by DuckDB, the second reader that proves every value: {_first_line(error)}",
-            kept="What is live stays live.",
+            kept=LIVE,
             cure="Write the file again.",
         )
 
@@ -453,23 +350,12 @@ def opened_files(snapshot: Snapshot, folder: Path, *, available: int) -> Any:
             f"Comparing {largest.path} takes {memory:,} MiB, a whole row group at once; {available // _MIB:,} MiB are free.",
             cure="Write it with smaller row groups, or make memory free.",
         )
-    return opened_duck(folder, [snapshot.path / file.path for file in _files(snapshot)], memory_mb=memory)
-
-
-def _files(snapshot: Snapshot) -> list[DataFile]:
-    return [file for table in snapshot.tables for file in table.files]
+    return opened_duck(folder, [snapshot.path / file.path for file in snapshot.files], memory_mb=memory)
 
 
 def _parquet(links: str, more: str = "") -> str:
     # A folder's name must not become a column behind our back, and names must bind in each file alone.
     return f"read_parquet([{links}], hive_partitioning = false, union_by_name = false{more})"
-
-
-def literal(value: str | int | date) -> str:
-    """A value that stands in the name of a folder."""
-    if isinstance(value, date):
-        return f"DATE {text(value.isoformat())}"
-    return text(value) if isinstance(value, str) else str(value)
 
 
 def _first_line(error: BaseException) -> str:
@@ -505,7 +391,7 @@ def _beyond_the_calendar(subject: Subject) -> dict[str, str]:
     """For each column of days or moments what tells that one lies outside of the years 1 to 9999, where readers fail."""
     found = {}
     for place, column in enumerate(subject.properties):
-        inner, value = _innermost(column.kind), f"c{place}"
+        inner, value = innermost(column.kind), f"c{place}"
         if not (is_.is_date(inner) or (is_.is_timestamp(inner) and inner.unit != "ns")):
             continue  # nanoseconds end in the year 2262
         outside = "{0} < DATE '0001-01-01' OR {0} >= DATE '10000-01-01'".format
@@ -577,7 +463,7 @@ class Found:
             ids = "k0, k1"
         elif subject.kind == "relationship":
             ids = "hash(k0), hash(k1)"
-        spans = {field.name: _innermost(field.type) for field in page.schema}
+        spans = {field.name: innermost(field.type) for field in page.schema}
         spans = {name: kind for name, kind in spans.items() if is_.is_duration(kind)}
         for name in spans:  # DuckDB's own spans know no nanoseconds
             number = page.schema.get_field_index(name)
@@ -708,7 +594,7 @@ def explain(
         "SELECT coalesce(sum(n) FILTER (n > 0), 0), coalesce(-sum(n) FILTER (n < 0), 0) FROM odd"
     ).fetchall()[0]
     theirs = _odd_in_database(found, subject, pages)
-    mine = _odd_in_files(files, subject, _MOST_TOLD)
+    mine = _odd_in_files(files, subject)
     told: list[OddRow] = []
     for where, ids, values in mine:
         other = next((one for one in theirs if one[0] == ids), None)
@@ -725,7 +611,7 @@ def explain(
     return Explanation(tuple(columns), int(lost), int(more), tuple(told[:_MOST_TOLD]))
 
 
-def _odd_in_files(files: Files, subject: Subject, most: int) -> list[tuple[str, tuple[int, ...], list[str]]]:
+def _odd_in_files(files: Files, subject: Subject) -> list[tuple[str, tuple[int, ...], list[str]]]:
     """The first rows that only the files have: where, the hashes of their ids, and their values as text."""
     rows: list[tuple[str, tuple[int, ...], list[str]]] = []
     hashes = [f"hash(k{place})" for place in range(len(subject.keys))]
@@ -733,12 +619,12 @@ def _odd_in_files(files: Files, subject: Subject, most: int) -> list[tuple[str, 
         query = (
             f"SELECT row_number, {', '.join([*hashes, *_shown(subject)])} FROM ({shape.select})"
             f" WHERE {row_hash(subject, file_ids(subject))} IN (SELECT h FROM odd WHERE n > 0)"
-            f" ORDER BY row_number LIMIT {most - len(rows)}"
+            f" ORDER BY row_number LIMIT {_MOST_TOLD - len(rows)}"
         )
         for number, *rest in files.rows(query, shape.files):
             where = f"{shape.files[0].path} row {number + 1:,}"
             rows.append((where, tuple(rest[: len(hashes)]), rest[len(hashes) :]))
-        if len(rows) >= most:
+        if len(rows) >= _MOST_TOLD:
             break
     return rows
 

@@ -1,7 +1,8 @@
-"""The words for what a snapshot folder holds, shared by every stage (frozen, cheap to pass on).
+"""The words for what a snapshot folder holds, shared by every stage (frozen, cheap to pass on), and how they are packed.
 
-It works on whatever fields the classes of ``source.py`` have: a field that is added there travels along.
-What stands several times, as the columns of two thousand like files, is written once and is one object again.
+``pack`` makes text of a snapshot's description, for the job table and the tickets of loading processes. It works on whatever
+fields the classes here have: a field that is added travels along. What stands several times, as the columns of two thousand
+like files, is written once and is one object again. The service imports this module, so it imports no Arrow until a type is packed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date
 from functools import cache, cached_property
@@ -17,13 +18,26 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bgdeploy.errors import BadInput
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
 Role = Literal["id", "labels", "source", "target", "type", "property"]
 Kind = Literal["node", "relationship"]
+ENDS: tuple[Role, Role] = ("source", "target")
+KEYS: Mapping[Kind, tuple[Role, ...]] = {
+    "node": ("id",),
+    "relationship": ENDS,
+}  # roles whose columns hold ids
 BLANKS = " \t\n\v\f\r"  # what stands around a label and is no part of it, to every reader and engine alike
+NOT_LOADED = "Nothing of the snapshot was loaded."
+LIVE = "What is live stays live."
+
+
+def refused(what: str, cure: str = "") -> BadInput:
+    """The error for a snapshot that is refused before anything of it is loaded."""
+    return BadInput(what, kept=NOT_LOADED, cure=cure)
 
 
 @dataclass(frozen=True)
@@ -134,6 +148,17 @@ class Table:
         assert column is not None, f"{self.name} was admitted without a column for the {role}"
         return column
 
+    def own(self, role: Role) -> Iterator[tuple[DataFile, Column]]:
+        """The files that have a column of this role, each with its own."""
+        if (column := self.column(role)) is not None:
+            for file in self.files:
+                if (own := file.find(column)) is not None:
+                    yield file, own
+
+    def declared(self, role: Role) -> str | None:
+        """The label that the folders declare for an end, or None."""
+        return self.source_label if role == "source" else self.target_label
+
     def file(self, path: str) -> DataFile | None:
         """The file with this path, or None for one that was made for the load."""
         return self._by_path.get(path)
@@ -166,12 +191,17 @@ class Snapshot:
     @property
     def size(self) -> int:
         """Bytes on disk of all data files."""
-        return sum(file.size for table in self.tables for file in table.files)
+        return sum(file.size for file in self.files)
 
     @property
     def by_position(self) -> list[dict[str, Any]]:
         """The tables with columns that were taken by their position, as JSON: ``{"table": ..., "columns": {role: [name, ...]}}``."""
         return [{"table": one.folder, "columns": one.by_position} for one in self.tables if one.by_position]
+
+    @property
+    def files(self) -> list[DataFile]:
+        """All data files, table by table."""
+        return [file for table in self.tables for file in table.files]
 
     @property
     def nodes(self) -> tuple[Table, ...]:
@@ -193,7 +223,7 @@ def tell_positions(found: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(tables)
 
 
-# Packing: a snapshot's description as text, for the job table and the tickets of loading processes.
+# Packing
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -215,7 +245,22 @@ def unpack(packed: str, *, types: bool) -> Snapshot:
     entries, root = json.loads(zlib.decompress(base64.b64decode(packed)))
     made: list[Any] = []
     for tag, *parts in entries:
-        made.append(_make(tag, parts, made, types=types))
+        found = (made[part[0]] if isinstance(part, list) else part for part in parts)
+        match tag:
+            case "tuple":
+                made.append(tuple(found))
+            case "path":
+                made.append(Path(parts[0]))
+            case "date":
+                made.append(date.fromisoformat(parts[0]))
+            case "type" if types:
+                import pyarrow as pa
+
+                made.append(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(parts[1]))).field(0).type)
+            case "type":
+                made.append(parts[0])
+            case _:
+                made.append(_classes()[tag](*found))
     snapshot = made[root[0]]
     assert isinstance(snapshot, Snapshot)
     return snapshot
@@ -238,8 +283,13 @@ def _form() -> str:
     """What the classes hold, and which Arrow wrote their types."""
     from importlib.metadata import version
 
-    held = {name: [field.name for field in fields(kind)] for name, kind in _classes().items()}
-    return sha256(json.dumps([held, version("pyarrow"), version("bgdeploy")]).encode()).hexdigest()[:16]
+    held = [_names(), version("pyarrow"), version("bgdeploy")]
+    return sha256(json.dumps(held).encode()).hexdigest()[:16]
+
+
+@cache
+def _names() -> dict[str, list[str]]:
+    return {name: [field.name for field in fields(kind)] for name, kind in _classes().items()}
 
 
 @cache
@@ -268,27 +318,21 @@ class _Packer:
 
     def _add(self, value: Any) -> list[int]:
         if is_dataclass(value):
-            kind: Any = type(value)
-            return self._enter(kind.__name__, *(self.put(getattr(value, name)) for name in _names(kind)))
+            kind = type(value).__name__
+            return self._enter(kind, *(self.put(getattr(value, name)) for name in _names()[kind]))
         if isinstance(value, tuple):
             return self._enter("tuple", *map(self.put, value))
         if isinstance(value, Path):
             return self._enter("path", str(value))
         if isinstance(value, date):
             return self._enter("date", value.isoformat())
-        return self._add_type(value)
-
-    def _add_type(self, kind: Any) -> list[int]:
-        """An Arrow type, as Arrow itself writes it: its text does not tell everything."""
-        known = self._types.get(kind)
-        if known is None:
+        if value not in self._types:
             import pyarrow as pa
 
-            schema = pa.schema([pa.field("", kind)]).serialize().to_pybytes()
-            known = self._types[kind] = self._enter(
-                "type", str(kind), base64.b64encode(schema).decode("ascii")
-            )
-        return known
+            # An Arrow type, as Arrow itself writes it: its text does not tell everything.
+            schema = base64.b64encode(pa.schema([pa.field("", value)]).serialize().to_pybytes())
+            self._types[value] = self._enter("type", str(value), schema.decode("ascii"))
+        return self._types[value]
 
     def _enter(self, tag: str, *parts: Any) -> list[int]:
         key = (tag, *(part[0] if isinstance(part, list) else (type(part), part) for part in parts))
@@ -297,26 +341,3 @@ class _Packer:
             number = self._known[key] = [len(self.entries)]
             self.entries.append([tag, *parts])
         return number
-
-
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
-
-
-def _make(tag: str, parts: list[Any], made: list[Any], *, types: bool) -> Any:
-    match tag:
-        case "tuple":
-            return tuple(made[part[0]] if isinstance(part, list) else part for part in parts)
-        case "path":
-            return Path(parts[0])
-        case "date":
-            return date.fromisoformat(parts[0])
-        case "type" if types:
-            import pyarrow as pa
-
-            return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(parts[1]))).field(0).type
-        case "type":
-            return parts[0]
-        case _:
-            return _classes()[tag](*(made[part[0]] if isinstance(part, list) else part for part in parts))

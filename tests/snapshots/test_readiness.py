@@ -16,7 +16,6 @@ import pytest
 
 from bgdeploy.errors import NotReadable
 from bgdeploy.jobs.reasons import because
-from bgdeploy.snapshots import readiness as manifests
 from bgdeploy.snapshots.layout import read_layout
 from bgdeploy.snapshots.readiness import Readiness, compare_manifest, find_rewritten, fingerprint, judge
 from bgdeploy.worker import inspecting
@@ -234,7 +233,7 @@ def test_a_disk_that_did_not_answer_once_is_asked_again(
     assert seen is not None
     request = {"path": str(tmp_path), "digest": seen.digest}
     with monkeypatch.context() as broken:
-        broken.setattr(manifests, "_count_rows", fail)
+        broken.setattr("pyarrow.parquet.read_metadata", fail)
         answer = inspecting._compare(request, lambda file: None)
         assert "Input/output error" in answer["fault"]
         assert answer["again"], "what a disk could not say is not remembered"
