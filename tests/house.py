@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bgdeploy.cli.app import app
-from bgdeploy.cli.output import guarded
+from bgdeploy.cli.render import guarded
 from bgdeploy.config import load_settings
 from bgdeploy.errors import ConfigError
 from bgdeploy.snapshots.generate import write_snapshot

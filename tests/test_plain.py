@@ -18,7 +18,7 @@ from uuid import UUID
 import pytest
 
 from bgdeploy import log
-from bgdeploy.cli import output
+from bgdeploy.cli import render
 from bgdeploy.errors import BadInput
 from bgdeploy.jobs.lease import find_process
 from bgdeploy.jobs.states import Actor
@@ -101,7 +101,7 @@ def test_whatever_an_engine_returns_is_json(value: Any, written: Any) -> None:
     assert plain(value) == written
     told = io.StringIO()
     with redirect_stdout(told):
-        output.print_json([{"value": value}])
+        render.print_json([{"value": value}])
 
     def refuse(constant: str) -> Any:
         raise AssertionError(f"{constant} is no JSON")

@@ -1,19 +1,62 @@
-"""What every command needs: the options given before it, a site opened late, its examples."""
+"""What every command needs: the application it belongs to, the options given before it, and the options many share.
+
+Nothing heavy is imported here or by the files of commands: ``--help`` and completion must answer at once.
+"""
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from bgdeploy.cli.render import guarded
+from bgdeploy.jobs.states import State
 
 if TYPE_CHECKING:
     from bgdeploy.config import Settings
     from bgdeploy.service.api import Deployments
     from bgdeploy.site import Site
+
+LARGEST_ID = 2**63 - 1  # that the job table can compare with
+LONGEST = 365 * 86_400  # seconds that a command may be told to wait; a bound keeps nan away too
+ORDER = (
+    "serve", "scan", "work", "run", "wait", "jobs", "retry", "customers", "switches", "query", "switch",
+    "rollback", "pin", "unpin", "pause", "resume", "doctor", "init", "config", "db", "simulate", "demo",
+)  # fmt: skip
+
+
+class _Commands(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands in the order of a day's work; one that has no place yet comes last."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; whichever it is, a failure is told with its cure and ends with its exit code."""
+        return guarded(partial(super().invoke, ctx))
+
+
+app = typer.Typer(
+    name="bgdeploy",
+    cls=_Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    add_completion=True,
+)
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help."""
+    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
 
 
 @dataclass(frozen=True)
@@ -49,20 +92,19 @@ class Given:
 
 def read_pairs(texts: Sequence[str]) -> dict[str, Any]:
     """Return what stands behind each ``--set``: KEY=VALUE, the value read as in the configuration file."""
-    return dict(_pair(text) for text in texts)
+    found = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--set")
+        import yaml
 
-
-def _pair(text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--set")
-    import yaml
-
-    try:
-        return key, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        cure = "is no YAML; quote it: --set 'KEY=\"...\"'"
-        raise typer.BadParameter(f"the value of {key}, {value!r}, {cure}", param_hint="--set") from None
+        try:
+            found[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            cure = "is no YAML; quote it: --set 'KEY=\"...\"'"
+            raise typer.BadParameter(f"the value of {key}, {value!r}, {cure}", param_hint="--set") from None
+    return found
 
 
 def whoami() -> str:
@@ -73,65 +115,80 @@ def whoami() -> str:
         return "unknown"
 
 
-def _examples(*lines: str) -> str:
-    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+# Completion: names from the job table, read quickly, changing nothing, and silent whatever is wrong.
+
+MOST_PROPOSALS = 200
+_PATIENCE = 0.5  # seconds
+_BEGINS = "substr({column}, 1, length(:begun)) = :begun"
+_JOBS = (
+    "SELECT id, customer || '/' || timestamp || ' ' || state FROM jobs "
+    f"WHERE {_BEGINS.format(column='id')} {{which}} ORDER BY id DESC"
+)
+
+Proposals = list[tuple[str, str]]
+Completer = Callable[[typer.Context, str], Proposals]
 
 
-EXAMPLES = {
-    "bgdeploy": _examples("bgdeploy demo", "bgdeploy serve --workers 3", "bgdeploy customers"),
-    "serve": _examples("bgdeploy serve --workers 3 --scan-interval 60", "bgdeploy serve --log-format json"),
-    "scan": _examples("bgdeploy scan --once", "bgdeploy scan --once --json"),
-    "work": _examples("bgdeploy work --workers 2"),
-    "run": _examples(
-        "bgdeploy run",
-        "bgdeploy run --timeout 600 --workers 2",
-        "bgdeploy run --customer acme --timestamp 1767741427",
-        "bgdeploy run --customer acme --no-switch",
-    ),
-    "wait": _examples(
-        "bgdeploy wait acme 1767741427 --timeout 600", "bgdeploy wait acme 1767741427 --timeout 0 --json"
-    ),
-    "jobs": _examples("bgdeploy jobs list", "bgdeploy jobs show 7"),
-    "db": _examples("bgdeploy db current", "bgdeploy db upgrade"),
-    "list": _examples(
-        "bgdeploy jobs list --state failed --since 2d",
-        "bgdeploy jobs list --customer acme --sort -rows --limit 10 --json",
-        "bgdeploy jobs list --state loading --watch",
-    ),
-    "show": _examples("bgdeploy jobs show 7", "bgdeploy jobs show 7 --json"),
-    "log": _examples("bgdeploy jobs log 7", "bgdeploy jobs log --customer acme --since 12h --watch"),
-    "cancel": _examples("bgdeploy jobs cancel 7", "bgdeploy jobs cancel 7 8 --no-wait"),
-    "offenders": _examples("bgdeploy jobs offenders 7", "bgdeploy jobs offenders 7 --output offenders.csv"),
-    "retry": _examples("bgdeploy retry 7", "bgdeploy retry --all-failed", "bgdeploy retry 7 --reload"),
-    "customers": _examples(
-        "bgdeploy customers",
-        "bgdeploy customers --state trouble --state none --json",
-        "bgdeploy customers --sort -rows --limit 20 --watch 5",
-    ),
-    "remove": _examples(
-        "bgdeploy customers remove acme", 'bgdeploy customers remove acme --yes --reason "contract ended"'
-    ),
-    "switches": _examples("bgdeploy switches", "bgdeploy switches acme --since 7d --json"),
-    "switch": _examples("bgdeploy switch acme", "bgdeploy switch acme --to acme-1767741427"),
-    "rollback": _examples(
-        'bgdeploy rollback acme --reason "wrong prices"',
-        'bgdeploy rollback acme --to acme-1767741427 --pause --reason "wrong prices"',
-    ),
-    "pin": _examples("bgdeploy pin acme", "bgdeploy pin acme --database acme-1767741427"),
-    "unpin": _examples("bgdeploy unpin acme", "bgdeploy unpin acme --database acme-1767741427"),
-    "pause": _examples('bgdeploy pause acme --reason "freeze until Monday"'),
-    "resume": _examples("bgdeploy resume acme"),
-    "query": _examples(
-        'bgdeploy query customer1 "MATCH (n:Entity) RETURN count(*) AS entities"',
-        'bgdeploy query customer1 "MATCH (a)-[r:HAS_ADDRESS]->(b) RETURN label(b) AS at, count(*) AS n" --json',
-    ),
-    "simulate": _examples(
-        "bgdeploy simulate --customer acme", "bgdeploy simulate --customer acme --rows 200000"
-    ),
-    "demo": _examples("bgdeploy demo", "bgdeploy demo --rows 60000 --keep"),
-    "doctor": _examples("bgdeploy doctor", "bgdeploy doctor --json", "bgdeploy doctor --try-rights"),
-    "init": _examples("bgdeploy init", "bgdeploy init --rebind"),
-    "config": _examples("bgdeploy config", "bgdeploy --set orchestrator.num_workers=3 config --json"),
-    "upgrade": _examples("bgdeploy db upgrade"),
-    "current": _examples("bgdeploy db current"),
-}
+def _asking(query: str) -> Completer:
+    def ask(context: typer.Context, begun: str) -> Proposals:
+        import sqlite3
+
+        root = context.find_root().params
+        path = Given(root.get("config"), read_pairs(root.get("set_") or [])).settings().database_path
+        # A line that ends in an option without its value is not parsed to its end: what stood there is left over.
+        customer = context.params.get("customer") or next(iter(context.args), None)
+        binds = {"begun": begun, "customer": customer}
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_PATIENCE)) as connection:
+            rows = connection.execute(f"{query} LIMIT {MOST_PROPOSALS}", binds).fetchall()
+        return [(str(value), what or "") for value, what in rows]
+
+    def complete(ctx: typer.Context, incomplete: str) -> Proposals:
+        try:
+            return ask(ctx, incomplete)
+        except (
+            Exception
+        ):  # the edge of the shell: a person in the middle of a line must not see what is wrong
+            return []
+
+    return complete
+
+
+def complete_among(words: Sequence[str]) -> Completer:
+    """Return a completer of fixed words."""
+    return lambda ctx, incomplete: [(word, "") for word in words if word.startswith(incomplete)]
+
+
+complete_customers = _asking(
+    f"SELECT name, NULL FROM customers WHERE {_BEGINS.format(column='name')} ORDER BY name"
+)
+complete_databases = _asking(
+    "SELECT name, NULL FROM databases WHERE dropped_at IS NULL AND drop_at IS NULL AND verified_at IS NOT NULL "
+    f"AND (:customer IS NULL OR customer = :customer) AND {_BEGINS.format(column='name')} ORDER BY name DESC"
+)
+complete_timestamps = _asking(
+    "SELECT timestamp, max(state) FROM jobs WHERE (:customer IS NULL OR customer = :customer) "
+    f"AND {_BEGINS.format(column='timestamp')} GROUP BY timestamp ORDER BY timestamp DESC"
+)
+complete_error_codes = _asking(
+    f"SELECT DISTINCT error_code, NULL FROM jobs WHERE {_BEGINS.format(column='error_code')} ORDER BY 1"
+)
+complete_any_job = _asking(_JOBS.format(which=""))
+complete_failed_job = _asking(_JOBS.format(which="AND state = 'failed'"))
+complete_open_job = _asking(_JOBS.format(which="AND state IN ('discovered', 'queued', 'loading', 'loaded')"))
+complete_states = complete_among(tuple(State))
+
+# Options that many commands share; those of listings are in ``listing``.
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Name = Annotated[str, typer.Argument(help="A customer's name.", autocompletion=complete_customers)]
+AJob = Annotated[int, typer.Argument(help="A job's id.", autocompletion=complete_any_job)]
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.", show_default=False)
+]
+
+
+def filled(text: str | None) -> str | None:
+    """Return it, or raise a usage error for an empty one, which is most often a variable that was not set."""
+    if text == "":
+        raise typer.BadParameter("it is empty; give a name, or leave the option out")
+    return text

@@ -1,41 +1,63 @@
-"""Commands about customers: what is live, and asking it."""
+"""Commands about customers: what is live and asking it, moving an alias and the history of its moves, and holds."""
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bgdeploy.cli import complete, listing, options, output
-from bgdeploy.cli.context import EXAMPLES, whoami
-from bgdeploy.cli.options import AsJson, Asked, Name
-from bgdeploy.cli.output import Table
-from bgdeploy.cli.tables import Shape
+from bgdeploy.cli import listing, render
+from bgdeploy.cli.context import (
+    AsJson,
+    Name,
+    Reason,
+    app,
+    complete_among,
+    complete_customers,
+    complete_databases,
+    examples,
+    filled,
+    whoami,
+)
+from bgdeploy.cli.listing import Asked
+from bgdeploy.cli.render import Shape, Table
+from bgdeploy.errors import ExitCode
 
 if TYPE_CHECKING:
-    from bgdeploy.service.results import Customer
+    from bgdeploy.service.results import Customer, Move
 
-CUSTOMER_STATES = ("live", "standby", "none", "paused", "failed", "trouble")
+STATES = (
+    "live",
+    "standby",
+    "none",
+    "paused",
+    "failed",
+    "trouble",
+)  # as the API has them, which is heavy to import
 NARROW = Shape(text=("rows", "notes"), spare=("rows", "data age", "standby"))
+NARROW_MOVES = Shape(
+    text=("why",), spare=("ms", "by", "customer", "from")
+)  # a database begins with its customer
+
 customers_app = typer.Typer(
-    cls=options.ListingGroup,
+    cls=listing.ListingGroup,
     invoke_without_command=True,
     no_args_is_help=False,
     rich_markup_mode=None,
     subcommand_metavar="",
 )
+app.add_typer(customers_app, name="customers")
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    customers_app.callback(epilog=EXAMPLES["customers"])(customers)
-    customers_app.command(epilog=EXAMPLES["remove"])(remove)
-    app.add_typer(customers_app, name="customers")
-    app.command(epilog=EXAMPLES["query"])(query)
-
-
+@customers_app.callback(
+    epilog=examples(
+        "bgdeploy customers",
+        "bgdeploy customers --state trouble --state none --json",
+        "bgdeploy customers --sort -rows --limit 20 --watch 5",
+    )
+)
 def customers(
     context: typer.Context,
     state: Annotated[
@@ -43,13 +65,13 @@ def customers(
         typer.Option(
             metavar="WHAT",
             help="Only with: live, standby, none (nothing live), paused, failed (the newest snapshot), trouble; may be given again.",
-            autocompletion=complete.among(CUSTOMER_STATES),
+            autocompletion=complete_among(STATES),
         ),
     ] = None,
     customer: Annotated[
         str,
         typer.Option(
-            metavar="TEXT", help="Only names that hold this text.", autocompletion=complete.customers
+            metavar="TEXT", help="Only names that hold this text.", autocompletion=complete_customers
         ),
     ] = "",
     sort: Annotated[
@@ -58,46 +80,37 @@ def customers(
             metavar="COLUMN", help="By customer, since, snapshot or rows; -rows begins with the most."
         ),
     ] = "customer",
-    reverse: options.Reverse = False,
+    reverse: listing.Reverse = False,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
-    watch: options.Watch = None,
+    watch: listing.Watch = None,
     as_json: AsJson = False,
 ) -> None:
     """Show every customer: live, standby, candidate, age.
 
     Standby is the database to go back to, candidate the one that is loaded or waits to go live.
     """
-    if context.invoked_subcommand is None:
-        asked = Asked(limit=limit, every=watch, as_json=as_json, sort=sort, reverse=reverse)
-        output.guarded(lambda: _customers(context, state or [], customer, asked))
-
-
-def _customers(context: typer.Context, states: list[str], text: str, asked: Asked) -> None:
+    if context.invoked_subcommand is not None:
+        return
     from bgdeploy.service.api import CUSTOMER_ORDERS
 
-    for state in states:
-        options.one_of(state, CUSTOMER_STATES, "--state")
-    by = options.order(asked.sort, asked.reverse, CUSTOMER_ORDERS)
+    for one in state or []:
+        listing.check_one_of(one, STATES, "--state")
+    by = listing.order(sort, reverse, CUSTOMER_ORDERS)
     api = context.obj.api()
-    warning = api.capacity_warning()
-    if warning:
-        typer.echo(f"warning: {warning}", err=True)
-    listing.tell_absence(api)
-
-    def look() -> Sequence[Customer]:
-        found: list[Customer] = api.customers(states=states, text=text, sort=by)
-        return found
-
-    listing.show(look, lambda found, more: _table(context, found, more), asked)
+    render.warn(api.capacity_warning())
+    render.warn(api.absence())
+    listing.show(
+        lambda: api.customers(states=state or [], text=customer, sort=by),
+        lambda found, more: _table(found, f"more: {listing.again(context, limit=None)}" if more else ""),
+        Asked(limit=limit, every=watch, as_json=as_json),
+    )
 
 
-def _table(context: typer.Context, found: listing.Lines, more: bool) -> Table:
+def _table(found: listing.Lines, foot: str) -> Table:
     columns = ("customer", "live", "data age", "standby", "candidate", "rows", "notes")
     empty = "No such customers. Find snapshots with: bgdeploy scan --once"
-    foot = [f"more: {options.again(context, limit=None)}"] if more else []
-    foot += _hints(found)
-    rows = [_row(one) for one in found]
-    return Table(columns, rows, empty=empty, foot="\n".join(foot), shape=NARROW)
+    foot = "\n".join([*([foot] if foot else []), *_hints(found)])
+    return Table(columns, [_row(one) for one in found], empty=empty, foot=foot, shape=NARROW)
 
 
 def _hints(found: listing.Lines) -> list[str]:
@@ -133,15 +146,20 @@ def _row(one: Customer) -> tuple[Any, ...]:
     notes += [f"newest FAILED: {one.failed.timestamp}"] if one.failed else []
     notes += [f"bad: {name}" for name in one.rolled_back]
     notes += [f"pinned: {name}" for name in one.pinned]
-    age = output.ago(one.snapshot_age_seconds)
+    age = render.show_age(one.snapshot_age_seconds)
     slots = (one.live or "-", age, one.standby or "-", one.candidate or "-")
     return one.customer, *slots, rows, "; ".join(notes)
 
 
+@customers_app.command(
+    epilog=examples(
+        "bgdeploy customers remove acme", 'bgdeploy customers remove acme --yes --reason "contract ended"'
+    )
+)
 def remove(
     context: typer.Context,
     customer: Name,
-    reason: options.Reason = "asked for",
+    reason: Reason = "asked for",
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it; without this it is only said what would go.")
     ] = False,
@@ -151,10 +169,6 @@ def remove(
     Its snapshots on disk and its history stay. Once its databases are gone `bgdeploy resume` takes it back,
     for snapshots that come later.
     """
-    output.guarded(lambda: _remove(context, customer, reason, yes))
-
-
-def _remove(context: typer.Context, customer: str, reason: str, yes: bool) -> None:
     goes = context.obj.api().remove(customer, who=whoami(), why=reason, dry_run=not yes)
     live = f"the alias {goes.alias}, which readers use ({goes.live})" if goes.live else "no alias"
     print(
@@ -172,6 +186,12 @@ def _remove(context: typer.Context, customer: str, reason: str, yes: bool) -> No
         print(f"nothing was done; to do it: bgdeploy customers remove {shlex.quote(customer)} --yes")
 
 
+@app.command(
+    epilog=examples(
+        'bgdeploy query customer1 "MATCH (n:Entity) RETURN count(*) AS entities"',
+        'bgdeploy query customer1 "MATCH (a)-[r:HAS_ADDRESS]->(b) RETURN label(b) AS at, count(*) AS n" --json',
+    )
+)
 def query(
     context: typer.Context,
     customer: Name,
@@ -184,23 +204,183 @@ def query(
 
     One statement that reads what is live: MATCH, UNWIND, WITH, CALL, RETURN, or EXPLAIN or PROFILE of one.
     """
-    output.guarded(lambda: _query(context, customer, cypher, as_json))
+    from concurrent.futures import ThreadPoolExecutor
 
-
-def _query(context: typer.Context, customer: str, cypher: str, as_json: bool) -> None:
-    from bgdeploy.cli.stoppable import stoppable
-    from bgdeploy.cli.values import show
-
-    answer = stoppable(lambda: context.obj.api().query(customer, cypher))
-    if answer.warning:
-        typer.echo(f"warning: {answer.warning}", err=True)
-    rows = answer.rows
+    # The engine hears of no signal while it makes one value, such as a long list, and its own interrupt was seen to be
+    # ignored as long. So Ctrl+C ends this process at once; nothing is closed, since it only reads.
+    pool = ThreadPoolExecutor(1)
+    try:
+        answer = pool.submit(lambda: context.obj.api().query(customer, cypher)).result()
+    except KeyboardInterrupt:
+        os._exit(ExitCode.INTERRUPTED)
+    finally:
+        pool.shutdown(wait=False)
+    render.warn(answer.warning)
     if as_json:
-        output.print_json(rows)
+        render.print_json(answer.rows)
         return
-    columns = list(rows[0]) if rows else []
-    output.print_table(
-        columns,
-        [[show(row[name]) for name in columns] for row in rows],
-        empty="No rows. What there is, per label: bgdeploy customers",
+    columns = list(answer.rows[0]) if answer.rows else []
+    rows = [[render.show_value(row[name]) for name in columns] for row in answer.rows]
+    render.print_table(Table(columns, rows, empty="No rows. What there is, per label: bgdeploy customers"))
+
+
+@app.command(
+    cls=listing.Listing, epilog=examples("bgdeploy switches", "bgdeploy switches acme --since 7d --json")
+)
+def switches(
+    context: typer.Context,
+    customer: Annotated[
+        str | None, typer.Argument(help="Only this customer.", autocompletion=complete_customers)
+    ] = None,
+    since: listing.Since = None,
+    until: listing.Until = None,
+    sort: Annotated[
+        str, typer.Option(metavar="COLUMN", help="By at, customer or took; -at begins with the latest.")
+    ] = "-at",
+    reverse: listing.Reverse = False,
+    limit: listing.Limit = 50,
+    before: listing.Before = None,
+    watch: listing.Watch = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show every move of an alias: from, to, kind, by whom, why."""
+    from bgdeploy.service.api import SWITCH_ORDERS
+
+    asked = Asked(
+        limit=limit, every=watch, as_json=as_json, since=since, until=until, before=before, sort=sort, reverse=reverse
+    )  # fmt: skip
+    page, api = asked.page(SWITCH_ORDERS), context.obj.api()
+    listing.check_customer(api, customer, asked)
+
+    def row(one: Move) -> tuple[Any, ...]:
+        took = "" if one.took_ms is None else f"{one.took_ms:.1f}"
+        return one.at, one.customer, one.source or "-", one.target, one.kind, one.by, took, one.why
+
+    def draw(found: listing.Lines, more: bool) -> Table:
+        columns = ("at", "customer", "from", "to", "kind", "by", "ms", "why")
+        empty = "No such move of an alias. What is live: bgdeploy customers"
+        foot = listing.next_page(context, found, more)
+        return Table(columns, [row(one) for one in found], empty=empty, foot=foot, shape=NARROW_MOVES)
+
+    listing.show(lambda: api.switches(customer, page=page), draw, asked)
+
+
+_To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        callback=filled,
+        metavar="DATABASE",
+        help="This database; which there are: bgdeploy customers.",
+        autocompletion=complete_databases,
+    ),
+]
+
+
+@app.command(epilog=examples("bgdeploy switch acme", "bgdeploy switch acme --to acme-1767741427"))
+def switch(context: typer.Context, customer: Name, to: _To = None, reason: Reason = "asked for") -> None:
+    """Move the alias to the database that waits, or to that of --to.
+
+    --to is needed for one that was live before, such as the one that a rollback left, and for one that is held
+    back for its content, such as too few rows (`bgdeploy jobs list --blocked` says so). Any verified database
+    that is still there will do; one that was marked bad is good again then.
+    """
+    done = context.obj.api().switch(customer, to, who=whoami(), why=reason)
+    if not done.moved:
+        print(f"{done.database} is live already; nothing was done")
+        return
+    print(f"{customer} -> {done.database}")
+    if done.way_back is None:
+        print("there is no way back: nothing else of it that was live is still there")
+        return
+    print(f"the way back: bgdeploy switch {shlex.quote(customer)} --to {done.way_back}")
+    said = f'bgdeploy rollback {shlex.quote(customer)} --reason "..."'
+    print(f"or, to mark {done.database} as bad as well: {said}")
+
+
+@app.command(
+    epilog=examples(
+        'bgdeploy rollback acme --reason "wrong prices"',
+        'bgdeploy rollback acme --to acme-1767741427 --pause --reason "wrong prices"',
     )
+)
+def rollback(
+    context: typer.Context,
+    customer: Name,
+    reason: Annotated[
+        str | None,
+        typer.Option("--reason", metavar="TEXT", help="Why; required, and kept in the history."),
+    ] = None,
+    to: _To = None,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Let nothing newer go live until: bgdeploy resume")
+    ] = False,
+) -> None:
+    """Go back to what was live before; mark what it leaves as bad.
+
+    Where that is bad or gone, it goes to the standby. Where something newer goes live at this very moment, it is
+    refused: nobody has called that bad. The bad one is kept for a look until something newer is live. It never comes back by itself: `switch --to`
+    or `rollback --to` brings it back, and takes the mark away.
+    """
+    name = shlex.quote(customer)
+    if reason is None:
+        example = f'bgdeploy rollback {name} --reason "wrong prices"'
+        raise typer.BadParameter(f"say why, for the history: {example}", param_hint="--reason")
+    done = context.obj.api().rollback(customer, to, who=whoami(), why=reason, pause=pause)
+    print(f"{customer} -> {done.database}")
+    said = (
+        f"nothing goes live until: bgdeploy resume {name}"
+        if pause
+        else "the next newer snapshot will go live"
+    )
+    if done.left:
+        said += (
+            f"; to undo, and to take the mark of {done.left} away: bgdeploy switch {name} --to {done.left}"
+        )
+    print(said)
+
+
+_Database = Annotated[
+    str | None,
+    typer.Option(
+        callback=filled,
+        metavar="DATABASE",
+        help="This one instead of what is live.",
+        autocompletion=complete_databases,
+    ),
+]
+
+
+@app.command(epilog=examples("bgdeploy pin acme", "bgdeploy pin acme --database acme-1767741427"))
+def pin(context: typer.Context, customer: Name, database: _Database = None) -> None:
+    """Keep a database for good: never dropped until it is unpinned."""
+    name = context.obj.api().pin(customer, database, who=whoami()).database
+    print(f"{name} is pinned; let it go with: bgdeploy unpin {shlex.quote(customer)} --database {name}")
+
+
+@app.command(epilog=examples("bgdeploy unpin acme", "bgdeploy unpin acme --database acme-1767741427"))
+def unpin(context: typer.Context, customer: Name, database: _Database = None) -> None:
+    """Let a pinned database go the way of the others."""
+    name = context.obj.api().unpin(customer, database, who=whoami()).database
+    print(f"{name} is not pinned any more, and goes once newer ones are kept; see: bgdeploy customers")
+
+
+@app.command(epilog=examples('bgdeploy pause acme --reason "freeze until Monday"'))
+def pause(context: typer.Context, customer: Name, reason: Reason = "asked for") -> None:
+    """Load and switch nothing for this customer until resumed.
+
+    What is live stays live, a load that runs goes on to its end, and new snapshots are still found and queued.
+    """
+    context.obj.api().pause(customer, who=whoami(), why=reason)
+    print(f"{customer} is paused; go on with: bgdeploy resume {shlex.quote(customer)}")
+
+
+@app.command(epilog=examples("bgdeploy resume acme"))
+def resume(context: typer.Context, customer: Name) -> None:
+    """End a pause; or take a removed customer back.
+
+    A customer that was removed comes back once its databases are gone, for snapshots that come later.
+    """
+    context.obj.api().resume(customer, who=whoami())
+    waiting = f"bgdeploy jobs list --customer {shlex.quote(customer)} --state queued --state loaded"
+    print(f"{customer} goes on; what waits: {waiting}")

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
 
-from bgdeploy.cli import output
+from bgdeploy.cli.render import Table, print_table
 from bgdeploy.clock import monotonic, wall
 from bgdeploy.errors import BgdeployError, ExitCode
 from bgdeploy.service.api import Deployments
@@ -73,15 +72,11 @@ def run_demo(*, rows: int, keep: bool) -> int:
         if keep:
             print(f"\nkept: {folder} (try: cd {folder} && bgdeploy customers)")
         else:
-            _remove(folder)
+            for path in folder.rglob("*"):
+                if path.is_dir() and not path.is_symlink():
+                    path.chmod(0o755)  # published folders are read-only
+            shutil.rmtree(folder)
             print("\nyour own data: bgdeploy init")
-
-
-def _remove(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(0o755)  # published folders are read-only
-    shutil.rmtree(folder)
 
 
 def _play(folder: Path, rows: int, *, keep: bool) -> int:
@@ -90,68 +85,80 @@ def _play(folder: Path, rows: int, *, keep: bool) -> int:
     api = Deployments(config)
     api.init()
     base = int(wall()) - 1000
-    service = _start(folder)
-    stop, reads = Event(), {drop.customer: Reads() for drop in FIRST}
-    readers: list[Thread] = []
+
+    def drop(*drops: Drop) -> None:
+        for one in drops:
+            write_snapshot(
+                api.settings.dataset.base_path,
+                one.customer,
+                base + one.number,
+                rows=int(rows * one.share),
+                seed=one.number,
+                broken=one.broken,
+            )
+
+    service = _start(config)
+    stop, reads = Event(), {one.customer: Reads() for one in FIRST}
+    readers = [
+        Thread(target=_read_on, args=(api, *one, stop), name=f"reader-{one[0]}", daemon=True)
+        for one in reads.items()
+    ]
     try:
         print("1. three customers drop their first snapshot")
-        _drop(api, FIRST, base, rows)
+        drop(*FIRST)
         _await(api, lambda jobs: sum(job.state == "switched" for job in jobs) == 3, service)
-        readers = [_read_on(api, customer, reads[customer], stop) for customer in reads]
+        for reader in readers:
+            reader.start()
         print("2. a larger one follows, and the service is killed in the middle of loading it (kill -9)")
-        service = _restart(service, folder, HELD)
-        _drop(api, [VICTIM], base, rows)
+        service.send_signal(signal.SIGTERM)
+        service.wait()
+        service = _start(config, HELD)
+        drop(VICTIM)
         _await(api, _is_half_loaded, service)
         os.kill(service.pid, signal.SIGKILL)
         service.wait()
         print("3. it is started again; more snapshots arrive, one of them broken on purpose")
-        service = _start(folder)
-        _drop(api, REST, base, rows)
+        service = _start(config)
+        drop(*REST)
         _await(api, lambda jobs: _is_over(api, jobs), service)
     finally:
         stop.set()
         for reader in readers:
-            reader.join()
+            if reader.ident is not None:
+                reader.join()
         service.send_signal(signal.SIGTERM)
         service.wait()
     return _report(api, reads, keep=keep)
 
 
-def _restart(service: subprocess.Popen[bytes], folder: Path, failpoint: str) -> subprocess.Popen[bytes]:
-    service.send_signal(signal.SIGTERM)
-    service.wait()
-    return _start(folder, failpoint)
-
-
-def _start(folder: Path, failpoint: str = "") -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "bgdeploy", "--config", str(folder / "config.yaml"), "serve"]
+def _start(config: Path, failpoint: str = "") -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "bgdeploy", "--config", str(config), "serve"]
     environ = {**os.environ, "BGDEPLOY_FAILPOINT": failpoint}
-    with open(folder / "serve.log", "ab") as log:
+    with open(config.parent / "serve.log", "ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environ)
-
-
-def _drop(api: Deployments, drops: tuple[Drop, ...] | list[Drop], base: int, rows: int) -> None:
-    for drop in drops:
-        write_snapshot(
-            api.settings.dataset.base_path,
-            drop.customer,
-            base + drop.number,
-            rows=int(rows * drop.share),
-            seed=drop.number,
-            broken=drop.broken,
-        )
 
 
 def _await(api: Deployments, done: Callable[[list[Job]], bool], service: subprocess.Popen[bytes]) -> None:
     """Show progress until ``done``; a service that died or time that ran out is an error."""
+    from rich import progress_bar, table
     from rich.live import Live
+
+    def picture(jobs: list[Job]) -> table.Table:
+        drawn = table.Table(box=None, pad_edge=False)
+        for name in ("customer", "snapshot", "state", "rows", ""):
+            drawn.add_column(name)
+        for job in reversed(jobs):
+            expected, confirmed = job.rows_expected or 1, job.rows_confirmed
+            bar = progress_bar.ProgressBar(total=expected, completed=confirmed, width=30)
+            drawn.add_row(job.customer, str(job.timestamp), job.state, f"{confirmed:,}", bar)
+        return drawn
 
     deadline = monotonic() + PATIENCE
     pause = Event()
     with Live(refresh_per_second=8, transient=True) as live:
         while True:
             jobs = api.jobs()
-            live.update(_picture(jobs) if sys.stdout.isatty() else "")
+            live.update(picture(jobs) if sys.stdout.isatty() else "")
             if done(jobs):
                 return
             if service.poll() is not None or monotonic() > deadline:
@@ -159,20 +166,6 @@ def _await(api: Deployments, done: Callable[[list[Job]], bool], service: subproc
                     "The demo's service did not get there.", cure="Run it with --keep and read serve.log."
                 )
             pause.wait(0.02)
-
-
-def _picture(jobs: list[Job]) -> Any:
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("customer", "snapshot", "state", "rows", ""):
-        table.add_column(name)
-    for job in reversed(jobs):
-        expected, confirmed = job.rows_expected or 1, job.rows_confirmed
-        bar = ProgressBar(total=expected, completed=confirmed, width=30)
-        table.add_row(job.customer, str(job.timestamp), job.state, f"{confirmed:,}", bar)
-    return table
 
 
 def _is_half_loaded(jobs: list[Job]) -> bool:
@@ -191,39 +184,26 @@ def _is_over(api: Deployments, jobs: list[Job]) -> bool:
     return len(jobs) == expected and ended and settled
 
 
-def _read_on(api: Deployments, customer: str, reads: Reads, stop: Event) -> Thread:
-    def loop() -> None:
-        while not stop.is_set():
-            _read(api, customer, reads)
-
-    thread = Thread(target=loop, name=f"reader-{customer}", daemon=True)
-    thread.start()
-    return thread
-
-
-def _read(api: Deployments, customer: str, reads: Reads) -> None:
-    """One read as a client makes it: open what the alias points at, count, compare with what was verified."""
+def _read_on(api: Deployments, customer: str, reads: Reads, stop: Event) -> None:
+    """Read as a client does: open what the alias points at, count, compare with what was verified; again and again."""
     from bgdeploy.targets.ladybug import open_reader
 
-    reads.made += 1
-    try:
-        with open_reader(api.settings.target_settings(), customer) as reader:
-            nodes = reader.query("MATCH (n) RETURN count(*) AS n")[0]["n"]
-            edges = reader.query("MATCH ()-[r]->() RETURN count(*) AS n")[0]["n"]
-            database = reader.database
-    except BgdeployError as error:
-        reads.failed += 1
-        reads.last_error = str(error)
-        return
-    reads.mixed += (nodes, edges) != _verified(api, customer, database)
-    if not reads.seen or reads.seen[-1] != database:
-        reads.seen.append(database)
-
-
-def _verified(api: Deployments, customer: str, database: str) -> tuple[int, int]:
-    found = next(one for one in api.databases(customer, dropped=True) if one.name == database)
-    counts = found.counts or {"labels": {}, "types": {}}
-    return sum(counts["labels"].values()), sum(counts["types"].values())
+    while not stop.is_set():
+        reads.made += 1
+        try:
+            with open_reader(api.settings.target_settings(), customer) as reader:
+                nodes = reader.query("MATCH (n) RETURN count(*) AS n")[0]["n"]
+                edges = reader.query("MATCH ()-[r]->() RETURN count(*) AS n")[0]["n"]
+                database = reader.database
+        except BgdeployError as error:
+            reads.failed += 1
+            reads.last_error = str(error)
+            continue
+        found = next(one for one in api.databases(customer, dropped=True) if one.name == database)
+        counts = found.counts or {"labels": {}, "types": {}}
+        reads.mixed += (nodes, edges) != (sum(counts["labels"].values()), sum(counts["types"].values()))
+        if not reads.seen or reads.seen[-1] != database:
+            reads.seen.append(database)
 
 
 def _report(api: Deployments, reads: dict[str, Reads], *, keep: bool) -> int:
@@ -232,18 +212,9 @@ def _report(api: Deployments, reads: dict[str, Reads], *, keep: bool) -> int:
     rows = []
     for one in api.customers():
         seen = reads[one.customer]
-        rows.append(
-            (
-                one.customer,
-                one.live,
-                one.standby,
-                seen.made,
-                seen.failed,
-                seen.mixed,
-                len(seen.seen) - 1,
-            )
-        )
-    output.print_table(columns, rows, empty="nothing")
+        numbers = (seen.made, seen.failed, seen.mixed, len(seen.seen) - 1)
+        rows.append((one.customer, one.live, one.standby, *numbers))
+    print_table(Table(columns, rows, empty="nothing"))
     failed = api.jobs(states=["failed"])
     print("\nfailed, and why")
     for job in failed:
@@ -270,13 +241,12 @@ def _resumes(api: Deployments) -> list[str]:
         fences = sorted({group.confirmed_fence for group in groups if group.confirmed_fence})
         if len(fences) < 2:
             continue
-        kept = [
-            group for group in groups if (group.confirmed_fence or fences[-1]) < fences[-1] or group.found
-        ]
+        last = fences[-1]
+        kept = [group for group in groups if (group.confirmed_fence or last) < last or group.found]
         again = sum(group.starts > 1 and not group.found for group in kept)
         rows = sum(group.rows_confirmed for group in kept)
         found.append(
             f"{job.database}: {len(kept)} of {len(groups)} groups ({rows:,} rows) were kept, "
-            f"{again} of them loaded again; the rest was loaded by run {fences[-1]}"
+            f"{again} of them loaded again; the rest was loaded by run {last}"
         )
     return found

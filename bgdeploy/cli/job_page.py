@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from bgdeploy.cli import output
-from bgdeploy.cli.output import Table
-from bgdeploy.cli.tables import GAP, Shape
+from bgdeploy.cli.render import GAP, Shape, Table, print_table, show_age
 from bgdeploy.jobs.states import State
-from bgdeploy.service.results import Group, Progress, Span, Story
+from bgdeploy.service.results import Group, Span, Story
 from bgdeploy.snapshots.source import tell_positions
 
 WIDTH = 40  # characters of the drawing
@@ -32,11 +30,24 @@ def print_job(job: Story) -> None:
     print()
     _print_timeline(job.timeline)
     if job.state == State.LOADING:
-        _print_progress(job.progress)
-    columns = ("group", "table", "joins", "files", "expected", "confirmed", "starts", "run")
-    rows = [_group_row(group) for group in job.tables]
+        columns = ("table", "rows", "of", "share", "rows/s", "left")
+        rows = [
+            (
+                one.table,
+                f"{one.rows:,}",
+                f"{one.expected:,}",
+                f"{one.rows / (one.expected or 1):.0%}",
+                "" if one.rows_per_second is None else f"{one.rows_per_second:,}",
+                "" if one.seconds_left is None else f"{one.seconds_left:.0f} s",
+            )
+            for one in job.progress
+        ]
+        print_table(Table(columns, rows))
+        print()
     narrow = Shape(text=("joins",), spare=("starts", "files", "group"))
-    output.print_it(Table(columns, rows, empty="Nothing is planned yet.", shape=narrow))
+    columns_ = ("group", "table", "joins", "files", "expected", "confirmed", "starts", "run")
+    groups = [_group_row(group) for group in job.tables]
+    print_table(Table(columns_, groups, empty="Nothing is planned yet.", shape=narrow))
     print()
     for event in job.events:
         said = event.message
@@ -47,25 +58,30 @@ def print_job(job: Story) -> None:
 
 def tell_proof(proof: dict[str, Any]) -> str:
     """Say how a database was compared with its files."""
-    if proof.get("complete", _was_complete(proof)):
+    # A version whose proofs had the words alone is revision 0008 of the job table.
+    if proof.get("complete", proof["compared"] == "every value"):
         return f"every value of {proof['rows']:,} rows compared with the files"
     return f"counts and samples of {proof['rows']:,} rows compared with the files, not every value"
 
 
-def _was_complete(proof: dict[str, Any]) -> bool:
-    """The same of a proof of a version that had the words alone (revision 0008 of the job table)."""
-    return bool(proof["compared"] == "every value")
-
-
 def _print_timeline(spans: Sequence[Span]) -> None:
+    if not spans:
+        return
     columns = ("time", "since", "took", "░ waiting  █ work")
     cells = [(span.name, span.from_, _took(span)) for span in spans]
-    lengths = [(span.seconds, span.kind == "work") for span in spans]
-    bars = draw(lengths, max(len(columns[-1]), _room([columns[:-1], *cells])))
+    width = WIDTH
+    if sys.stdout.isatty():  # what is left beside these columns: a bar that is folded says something else
+        used = sum(max(map(len, one)) + len(GAP) for one in zip(columns[:-1], *cells, strict=True))
+        width = min(WIDTH, shutil.get_terminal_size().columns - used)
+    bars = draw([(span.seconds, span.kind == "work") for span in spans], max(len(columns[-1]), width))
     rows = [(*row, bar) for row, bar in zip(cells, bars, strict=True)]
-    if rows:
-        output.print_it(Table(columns, rows, empty="", shape=Shape(spare=("since",))))
-        print()
+    print_table(Table(columns, rows, shape=Shape(spare=("since",))))
+    print()
+
+
+def _took(span: Span) -> str:
+    shown = show_age(span.seconds) if span.seconds >= 60 else f"{span.seconds:.1f} s"
+    return shown if span.to else f"{shown} so far"
 
 
 def draw(lengths: Sequence[tuple[float, bool]], width: int = WIDTH) -> list[str]:
@@ -80,34 +96,12 @@ def draw(lengths: Sequence[tuple[float, bool]], width: int = WIDTH) -> list[str]
     return bars
 
 
-def _room(cells: Sequence[Sequence[str]]) -> int:
-    """Characters that a terminal has left beside these columns: a bar that is folded says something else."""
-    if not sys.stdout.isatty():
-        return WIDTH
-    used = sum(max(map(len, column)) + len(GAP) for column in zip(*cells, strict=True))
-    return min(WIDTH, shutil.get_terminal_size().columns - used)
-
-
-def _took(span: Span) -> str:
-    shown = output.ago(span.seconds) if span.seconds >= 60 else f"{span.seconds:.1f} s"
-    return shown if span.to else f"{shown} so far"
-
-
-def _print_progress(tables: Sequence[Progress]) -> None:
-    columns = ("table", "rows", "of", "share", "rows/s", "left")
-    rows = [
-        (
-            one.table,
-            f"{one.rows:,}",
-            f"{one.expected:,}",
-            f"{one.rows / (one.expected or 1):.0%}",
-            "" if one.rows_per_second is None else f"{one.rows_per_second:,}",
-            "" if one.seconds_left is None else f"{one.seconds_left:.0f} s",
-        )
-        for one in tables
-    ]
-    output.print_table(columns, rows, empty="")
-    print()
+def _group_row(group: Group) -> tuple[Any, ...]:
+    joins = f"{group.source_label} -> {group.target_label}" if group.kind == "relationship" else ""
+    confirmed = f"{group.rows_confirmed:,}" if group.confirmed_at else ""
+    run = f"{group.confirmed_fence}{' found' if group.found else ''}" if group.confirmed_at else ""
+    what = (group.number, group.name, joins, len(group.files))
+    return *what, f"{group.rows_expected:,}", confirmed, group.starts, run
 
 
 def _next_command(job: Story) -> str:
@@ -126,20 +120,3 @@ def _next_command(job: Story) -> str:
             return after_failure({"id": number, "error_code": job.error_code})
         case State.CLEANED:
             return f"to load it once more: bgdeploy retry {number} --reload"
-
-
-def _group_row(group: Group) -> tuple[Any, ...]:
-    joins = f"{group.source_label} -> {group.target_label}" if group.kind == "relationship" else ""
-    confirmed = f"{group.rows_confirmed:,}" if group.confirmed_at else ""
-    run = f"{group.confirmed_fence}{' found' if group.found else ''}" if group.confirmed_at else ""
-    files = len(group.files)
-    return (
-        group.number,
-        group.name,
-        joins,
-        files,
-        f"{group.rows_expected:,}",
-        confirmed,
-        group.starts,
-        run,
-    )

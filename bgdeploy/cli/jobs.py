@@ -1,87 +1,105 @@
-"""Commands about jobs: list, show, log; what changes one is in steer.py, offenders has a file of its own."""
+"""Commands about jobs: list, show, log, cancel, offenders, and retry."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bgdeploy.cli import complete, listing, options, output
-from bgdeploy.cli.context import EXAMPLES
-from bgdeploy.cli.offenders import offenders
-from bgdeploy.cli.options import AsJson, Asked
-from bgdeploy.cli.output import Table
-from bgdeploy.cli.tables import Shape
-from bgdeploy.errors import CODES
+from bgdeploy.cli import listing, render
+from bgdeploy.cli.context import (
+    AJob,
+    AsJson,
+    app,
+    complete_any_job,
+    complete_customers,
+    complete_error_codes,
+    complete_failed_job,
+    complete_open_job,
+    complete_states,
+    examples,
+    whoami,
+)
+from bgdeploy.cli.listing import Asked
+from bgdeploy.cli.render import Shape, Table
+from bgdeploy.errors import CODES, BgdeployError, ExitCode
 from bgdeploy.jobs.states import State
 
 if TYPE_CHECKING:
     from bgdeploy.service.api import Page
-    from bgdeploy.service.results import Event, Job
+    from bgdeploy.service.results import Event, Job, JobRow, Queued
 
 FOLLOWED = 1000  # events told at one look
+LONGEST = 160  # letters of a reason in the list
+LONG = 1_000_000  # rows of a snapshot; looking through more takes a while
+NARROW = Shape(text=("why",), spare=("tries", "rows", "database", "date (UTC)"))
 _LEFT = {
     State.LOADED: "verified; whether it goes live is decided by a running bgdeploy serve, or by: bgdeploy run"
 }
-LONGEST = 160  # letters of a reason in the list
-NARROW = Shape(text=("why",), spare=("tries", "rows", "database", "date (UTC)"))
+
 jobs_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Jobs: list, show, log, cancel, offenders.",
-    epilog=EXAMPLES["jobs"],
+    epilog=examples("bgdeploy jobs list", "bgdeploy jobs show 7"),
 )
-_AnyState = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="STATE",
-        help="Only discovered, queued, loading, loaded, switched, cleaned or failed; may be given again.",
-        autocompletion=complete.states,
-    ),
-]
-_ErrorCode = Annotated[
+app.add_typer(jobs_app, name="jobs")
+
+_OfCustomer = Annotated[
     str | None,
-    typer.Option(
-        metavar="CODE",
-        help="Only failed ones with this code, such as bad-input or cancelled.",
-        autocompletion=complete.error_codes,
+    typer.Option(metavar="NAME", help="Only of this customer.", autocompletion=complete_customers),
+]
+
+
+@jobs_app.command(
+    "list",
+    cls=listing.Listing,
+    epilog=examples(
+        "bgdeploy jobs list --state failed --since 2d",
+        "bgdeploy jobs list --customer acme --sort -rows --limit 10 --json",
+        "bgdeploy jobs list --state loading --watch",
     ),
-]
-_Of = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Only of this customer.", autocompletion=complete.customers)
-]
-_Sort = Annotated[
-    str,
-    typer.Option(
-        metavar="COLUMN", help="By created, updated, customer, snapshot or rows; -rows begins with the most."
-    ),
-]
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.add_typer(jobs_app, name="jobs")
-    jobs_app.command(epilog=EXAMPLES["offenders"])(offenders)
-
-
-@jobs_app.command("list", cls=options.Listing, epilog=EXAMPLES["list"])
+)
 def list_jobs(
     context: typer.Context,
-    state: _AnyState = None,
-    customer: _Of = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    error: _ErrorCode = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STATE",
+            help="Only discovered, queued, loading, loaded, switched, cleaned or failed; may be given again.",
+            autocompletion=complete_states,
+        ),
+    ] = None,
+    customer: _OfCustomer = None,
+    since: listing.Since = None,
+    until: listing.Until = None,
+    error: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE",
+            help="Only failed ones with this code, such as bad-input or cancelled.",
+            autocompletion=complete_error_codes,
+        ),
+    ] = None,
     blocked: Annotated[
         bool, typer.Option("--blocked", help="Only jobs that wait for a person's decision.")
     ] = False,
-    sort: _Sort = "-created",
-    reverse: options.Reverse = False,
-    limit: options.Limit = 50,
-    before: options.Before = None,
-    watch: options.Watch = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="By created, updated, customer, snapshot or rows; -rows begins with the most.",
+        ),
+    ] = "-created",
+    reverse: listing.Reverse = False,
+    limit: listing.Limit = 50,
+    before: listing.Before = None,
+    watch: listing.Watch = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first.
@@ -90,34 +108,22 @@ def list_jobs(
     back), bad (left by a rollback), pinned, cancelled (the state is failed then). tries are failed runs +
     interrupted runs since the last progress.
     """
-    wanted = {"states": state or [], "customer": customer, "error": error, "blocked": blocked}
-    asked = Asked(
-        limit=limit,
-        every=watch,
-        as_json=as_json,
-        since=since,
-        until=until,
-        before=before,
-        sort=sort,
-        reverse=reverse,
-    )
-    output.guarded(lambda: _list(context, wanted, asked))
-
-
-def _list(context: typer.Context, wanted: dict[str, Any], asked: Asked) -> None:
     from bgdeploy.service.api import JOB_ORDERS
 
-    for state in wanted["states"]:
-        options.one_of(state, tuple(State), "--state")
-    if wanted["error"] is not None:
-        options.one_of(wanted["error"], CODES, "--error")
+    for one in state or []:
+        listing.check_one_of(one, tuple(State), "--state")
+    if error is not None:
+        listing.check_one_of(error, CODES, "--error")
+    asked = Asked(
+        limit=limit, every=watch, as_json=as_json, since=since, until=until, before=before, sort=sort, reverse=reverse
+    )  # fmt: skip
     page, api = asked.page(JOB_ORDERS), context.obj.api()
-    listing.check_customer(api, wanted["customer"], asked)
-    listing.tell_absence(api)
-    picky = any(wanted.values()) or asked.picky
+    listing.check_customer(api, customer, asked)
+    render.warn(api.absence())
+    picky = bool(state or customer or error or blocked) or (since, until, before) != (None, None, None)
     empty = "All there are: bgdeploy jobs list" if picky else "Find snapshots with: bgdeploy scan --once"
     listing.show(
-        lambda: api.jobs(**wanted, page=page),
+        lambda: api.jobs(states=state or [], customer=customer, error=error, blocked=blocked, page=page),
         lambda found, more: _table(found, f"No such jobs. {empty}", listing.next_page(context, found, more)),
         asked,
     )
@@ -128,23 +134,17 @@ def _table(found: listing.Lines, empty: str, foot: str) -> Table:
     cut = next((job.id for job in found if _why(job)[1] or job.blocked), None)
     failed = next((job.id for job in found if job.state == State.FAILED), cut)
     hint = f"all of it, and what helps: bgdeploy jobs show {failed}" if failed is not None else ""
-    return Table(
-        columns,
-        [_row(job) for job in found],
-        empty=empty,
-        foot="\n".join(line for line in (hint, foot) if line),
-        shape=NARROW,
-    )
+    foot = "\n".join(line for line in (hint, foot) if line)
+    return Table(columns, [_row(job) for job in found], empty=empty, foot=foot, shape=NARROW)
 
 
 def _row(job: Job) -> tuple[Any, ...]:
     snapshot = f"{job.timestamp}" + (f" r{job.build}" if job.build > 1 else "")
+    date = str(job.snapshot_at)[:16].replace("T", " ")
     expected = job.rows_expected
     rows = "" if expected is None else f"{job.rows_confirmed:,} / {expected:,}"
     tries = f"{job.attempt}+{job.interruptions}" if job.attempt or job.interruptions else ""
-    date = str(job.snapshot_at)[:16].replace("T", " ")
-    marks = " ".join(job.marks)
-    of_snapshot = (job.id, job.customer, snapshot, date, job.state, marks)
+    of_snapshot = (job.id, job.customer, snapshot, date, job.state, " ".join(job.marks))
     return *of_snapshot, job.database, rows, tries, _why(job)[0]
 
 
@@ -158,76 +158,199 @@ def _why(job: Job) -> tuple[str, bool]:
     return f"{short} ... (jobs show {job.id})", True
 
 
-@jobs_app.command(epilog=EXAMPLES["show"])
-def show(
-    context: typer.Context,
-    job: Annotated[int, typer.Argument(help="A job's id.", autocompletion=complete.any_job)],
-    as_json: AsJson = False,
-) -> None:
+@jobs_app.command(epilog=examples("bgdeploy jobs show 7", "bgdeploy jobs show 7 --json"))
+def show(context: typer.Context, job: AJob, as_json: AsJson = False) -> None:
     """Show one job: its state, where its time went, its tables, its history."""
-    output.guarded(lambda: _show(context, job, as_json))
-
-
-def _show(context: typer.Context, job_id: int, as_json: bool) -> None:
     from bgdeploy.cli.job_page import print_job
 
-    job = context.obj.api().job(job_id)
-    output.print_json(job) if as_json else print_job(job)
+    story = context.obj.api().job(job)
+    render.print_json(story) if as_json else print_job(story)
 
 
-def _print_events(events: Sequence[Event]) -> None:
-    for event in events:
-        print(f"{event.at}  {event.message}")
-
-
-@jobs_app.command(cls=options.Listing, epilog=EXAMPLES["log"])
+@jobs_app.command(
+    cls=listing.Listing,
+    epilog=examples("bgdeploy jobs log 7", "bgdeploy jobs log --customer acme --since 12h --watch"),
+)
 def log(
     context: typer.Context,
     job: Annotated[
         int | None,
         typer.Argument(
-            help="A job's id; without it, the events of all jobs.", autocompletion=complete.any_job
+            help="A job's id; without it, the events of all jobs.", autocompletion=complete_any_job
         ),
     ] = None,
-    customer: _Of = None,
-    since: options.Since = None,
-    until: options.Until = None,
+    customer: _OfCustomer = None,
+    since: listing.Since = None,
+    until: listing.Until = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=options.MOST, metavar="N", help="At most so many of the newest.")
+        int, typer.Option(min=1, max=listing.MOST, metavar="N", help="At most so many of the newest.")
     ] = 200,
-    before: options.Before = None,
-    watch: options.Watch = None,
+    before: listing.Before = None,
+    watch: listing.Watch = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what happened, oldest first; with --watch, what happens from now on too."""
-    asked = Asked(limit=limit, every=watch, as_json=as_json, since=since, until=until, before=before)
-    output.guarded(lambda: _log(context, job, customer, asked))
-
-
-def _log(context: typer.Context, job_id: int | None, customer: str | None, asked: Asked) -> None:
     from bgdeploy.service.api import EVENT_ORDERS
 
+    asked = Asked(limit=limit, every=watch, as_json=as_json, since=since, until=until, before=before)
     page, api = asked.page(EVENT_ORDERS), context.obj.api()
     listing.check_customer(api, customer, asked)
 
     def look(page: Page) -> Sequence[Event]:
-        found: list[Event] = api.events(job_id, customer=customer, page=page)
+        found: list[Event] = api.events(job, customer=customer, page=page)
         return found
 
+    def tell(events: Sequence[Event]) -> None:
+        if as_json:
+            render.print_json(events)
+            return
+        for event in events:
+            print(f"{event.at}  {event.message}")
+
     found = look(page)
-    shown = found[-(asked.limit or 0) :]
-    tell = output.print_json if asked.as_json else _print_events
+    shown = found[-limit:]
     tell(shown)
-    if asked.every is not None:
-        later = replace(page, sort="at", limit=FOLLOWED)
+    if watch is not None:
         last = shown[-1].id if shown else 0
-        listing.follow(last, lambda last: look(replace(later, before=last)), tell, asked.every)
-    elif not asked.as_json:
-        _print_older(context, shown, more=len(found) > len(shown))
-
-
-def _print_older(context: typer.Context, shown: listing.Lines, *, more: bool) -> None:
-    if not shown:
+        while True:
+            sys.stdout.flush()
+            time.sleep(watch)
+            if later := look(replace(page, sort="at", limit=FOLLOWED, before=last)):
+                tell(later)
+                last = later[-1].id
+    if not as_json and not shown:
         print("No such events. All there are: bgdeploy jobs log")
-    elif more:
-        print(f"older: {options.again(context, before=shown[0].id)}")
+    elif not as_json and len(found) > len(shown):
+        print(f"older: {listing.again(context, before=shown[0].id)}")
+
+
+@jobs_app.command(
+    epilog=examples("bgdeploy jobs offenders 7", "bgdeploy jobs offenders 7 --output offenders.csv")
+)
+def offenders(
+    context: typer.Context,
+    job: AJob,
+    file: Annotated[
+        Path | None,
+        typer.Option("--output", help="Write them all to this file: .csv, or .jsonl for JSON lines."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the rows whose id or end does not fit.
+
+    An id that is missing or stands twice; an end of a relationship that no node has. The job's snapshot is read
+    again, and nothing is changed. Exit 0 where there are none, 1 where there are.
+    """
+    if file is not None and file.suffix not in (".csv", ".jsonl"):
+        raise typer.BadParameter("its name must end in .csv or .jsonl", param_hint="--output")
+
+    def tell(folder: str, rows: int) -> None:
+        if rows > LONG:
+            print(f"looking through {rows:,} rows of {folder}", file=sys.stderr)
+
+    found = context.obj.api().offenders(job, file, tell=tell)
+    if as_json:
+        render.print_json(found)
+    else:
+        if not found.findings:
+            print(f"Every id and every end fits in {found.folder}.")
+        for finding in found.findings:
+            print("\n  ".join([f"{finding.said}:", *finding.told]))
+        if found.output is not None:
+            print(f"Written to {found.output}; its files are relative to {found.folder}.")
+    raise typer.Exit(ExitCode.FAILED if found.rows else ExitCode.OK)
+
+
+@jobs_app.command(epilog=examples("bgdeploy jobs cancel 7", "bgdeploy jobs cancel 7 8 --no-wait"))
+def cancel(
+    context: typer.Context,
+    job: Annotated[list[int], typer.Argument(help="Ids of jobs.", autocompletion=complete_open_job)],
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Do not wait until a running load is seen to have ended.")
+    ] = False,
+) -> None:
+    """Give jobs up that are not live yet; a load that runs is ended.
+
+    Refused once the switch has begun. What is cancelled is loaded again only by: bgdeploy retry <id>
+    """
+    api = context.obj.api()
+    running: list[int] = []
+
+    def tell(one: JobRow) -> None:
+        name = f"job {one.id}, {one.title}"
+        if one.state == State.FAILED:
+            print(f"cancelled: {name}; to load it after all: bgdeploy retry {one.id}", flush=True)
+        else:
+            how = f"its worker ends the load within seconds; see: bgdeploy jobs show {one.id}"
+            print(f"asked: {name}; {how}", flush=True)
+
+    def ask(job_id: int) -> None:
+        one = api.cancel(job_id, who=whoami(), wait=False)
+        if one.state == State.LOADING:
+            running.append(job_id)
+        tell(one)
+
+    code = _each(job, ask)
+    for job_id in () if no_wait else running:
+        tell(api.await_end(job_id))
+    raise typer.Exit(code)
+
+
+def _each(ids: Iterable[int], act: Callable[[int], None]) -> int:
+    """Act on every job; what is refused is told, holds up no other, and gives the exit code."""
+    code = ExitCode.OK
+    for job_id in ids:
+        try:
+            act(job_id)
+        except BgdeployError as error:
+            render.tell(error)
+            code = code or error.exit_code
+    return code
+
+
+@app.command(epilog=examples("bgdeploy retry 7", "bgdeploy retry --all-failed", "bgdeploy retry 7 --reload"))
+def retry(
+    context: typer.Context,
+    job: Annotated[
+        list[int] | None, typer.Argument(help="Ids of jobs.", autocompletion=complete_failed_job)
+    ] = None,
+    all_failed: Annotated[
+        bool,
+        typer.Option(
+            "--all-failed", help="Every failed one, but those cancelled or older than what was live."
+        ),
+    ] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Load a loaded, switched or cleaned one again as a new build.")
+    ] = False,
+) -> None:
+    """Queue failed jobs again; with --reload build a good one anew.
+
+    A snapshot that failed for its own content comes back by itself once its folder is mended; try it again by
+    hand only to load the very same files.
+    """
+    if bool(job) == all_failed or (all_failed and reload):
+        raise typer.BadParameter("give ids of jobs, or --all-failed", param_hint="JOB")
+    from bgdeploy.service.results import Refusal
+
+    api = context.obj.api()
+
+    def tell(one: Queued) -> None:
+        name = f"build {one.build} of {one.customer}/{one.timestamp}" if reload else one.title
+        print(
+            f"queued: job {one.job}, {name}; {one.held_back or 'loaded by: bgdeploy serve, or bgdeploy run'}"
+        )
+
+    if job:
+        ask = api.reload if reload else api.retry
+        raise typer.Exit(_each(job, lambda job_id: tell(ask(job_id, who=whoami()))))
+    code, found = int(ExitCode.OK), api.retry_all_failed(who=whoami())
+    for one in found:
+        if isinstance(one, Refusal):
+            render.tell(one)
+            code = code or one.exit_code
+        else:
+            tell(one)
+    if not found:
+        print("No failed job to queue again. See: bgdeploy jobs list --state failed")
+    raise typer.Exit(code)

@@ -11,7 +11,6 @@ from bgdeploy.errors import BgdeployError
 
 if TYPE_CHECKING:
     from bgdeploy.jobs.ledger import Progress
-    from bgdeploy.service.timeline import Load
     from bgdeploy.site import Site
 
 _TABLES = 6  # lines below each load; what is over and what has not begun gives way
@@ -39,33 +38,28 @@ def live_loads(site: Site) -> Iterator[None]:
 
 
 def _picture(site: Site) -> Any:
+    from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
     from bgdeploy.service.timeline import running_loads
 
     table = Table.grid(padding=(0, 2))
+
+    def add(name: str, progress: Progress, style: str) -> None:
+        bar = ProgressBar(total=max(1, progress.expected), completed=progress.rows, width=24)
+        rows = f"{progress.rows:,} / {progress.expected:,}"
+        rate = f"{progress.rate:,.0f} rows/s" if progress.rate else ""
+        left = f"{progress.left:,.0f} s left" if progress.left is not None else ""
+        table.add_row(Text(name, style=style), bar, f"{progress.share:.0%}", rows, rate, left)
+
     try:
         loads = running_loads(site)
     except BgdeployError:
         return table  # the log says what is wrong; the next picture may be fine
     for load in loads:
-        _add(table, load)
+        add(f"{load.title} ({load.step or 'begun'})", load.whole, "bold")
+        open_ones = [one for one in load.tables if one.rows < one.expected]
+        for one in sorted(open_ones, key=lambda one: not one.running)[:_TABLES]:
+            add(f"  {one.name}", one, "" if one.running else "dim")
     return table
-
-
-def _add(table: Any, load: Load) -> None:
-    table.add_row(*_line(f"{load.title} ({load.step or 'begun'})", load.whole, "bold"))
-    open_ones = [one for one in load.tables if one.rows < one.expected]
-    for one in sorted(open_ones, key=lambda one: not one.running)[:_TABLES]:
-        table.add_row(*_line(f"  {one.name}", one, "" if one.running else "dim"))
-
-
-def _line(name: str, progress: Progress, style: str) -> tuple[Any, ...]:
-    from rich.progress_bar import ProgressBar
-    from rich.text import Text
-
-    rate = f"{progress.rate:,.0f} rows/s" if progress.rate else ""
-    left = f"{progress.left:,.0f} s left" if progress.left is not None else ""
-    rows = f"{progress.rows:,} / {progress.expected:,}"
-    bar = ProgressBar(total=max(1, progress.expected), completed=progress.rows, width=24)
-    return Text(name, style=style), bar, f"{progress.share:.0%}", rows, rate, left

@@ -1,22 +1,36 @@
-"""Commands that do the work: serve, work, run, scan."""
+"""Commands that do the work (serve, work, run, scan), and ``wait``, which waits until others have done it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import shutil
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bgdeploy.cli import complete, options, output
-from bgdeploy.cli.context import EXAMPLES, Given
+from bgdeploy.cli import render
+from bgdeploy.cli.context import (
+    LARGEST_ID,
+    LONGEST,
+    AsJson,
+    Name,
+    app,
+    complete_customers,
+    complete_timestamps,
+    examples,
+)
+from bgdeploy.clock import wall
 from bgdeploy.errors import BgdeployError, ExitCode
 
 if TYPE_CHECKING:
-    from bgdeploy.service.results import ScanReport
+    from bgdeploy.service.results import ScanReport, Waiting
     from bgdeploy.site import Site
     from bgdeploy.worker.shutdown import Stop
 
-_MOST_TOLD = 10
-Workers = Annotated[
+MOST_TOLD = 10  # customers whose newest snapshot is not live
+TOMORROW = 86_400  # seconds from now: what lies later is no snapshot
+
+_Workers = Annotated[
     int | None,
     typer.Option(
         "--workers",
@@ -27,7 +41,7 @@ Workers = Annotated[
         help="Loads at a time in this process; else orchestrator.num_workers.",
     ),
 ]
-Form = Annotated[
+_Form = Annotated[
     str | None,
     typer.Option(
         "--log-format", metavar="text|json", help="How the log is written to stderr; else log_format."
@@ -35,38 +49,12 @@ Form = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command(epilog=EXAMPLES["serve"])(serve)
-    app.command(epilog=EXAMPLES["scan"])(scan)
-    app.command(epilog=EXAMPLES["work"])(work)
-    app.command(epilog=EXAMPLES["run"])(run)
-
-
-def _start(
-    context: typer.Context, workers: int | None, interval: float | None, form: str | None
-) -> tuple[Site, Stop]:
-    from bgdeploy import log
-    from bgdeploy.worker.shutdown import Stop, listen
-
-    given: Given = context.obj
-    named = {
-        "orchestrator__num_workers": workers,
-        "orchestrator__scan_interval": interval,
-        "log_format": form,
-    }
-    settings = given.settings(**named)
-    log.configure(settings.log_format)
-    if settings.target_follows:
-        log.emit("service.target", target=settings.target, setting=settings.target_follows)
-    stop = Stop(timeout=settings.orchestrator.shutdown_timeout)
-    listen(stop)
-    return given.site(**named), stop
-
-
+@app.command(
+    epilog=examples("bgdeploy serve --workers 3 --scan-interval 60", "bgdeploy serve --log-format json")
+)
 def serve(
     context: typer.Context,
-    workers: Workers = None,
+    workers: _Workers = None,
     scan_interval: Annotated[
         float | None,
         typer.Option(
@@ -74,7 +62,7 @@ def serve(
             help="From one scan of all folders to the next; else orchestrator.scan_interval.",
         ),
     ] = None,
-    log_format: Form = None,
+    log_format: _Form = None,
 ) -> None:
     """Scan, load, switch and clean until it is stopped.
 
@@ -83,28 +71,49 @@ def serve(
 
     Ctrl+C or SIGTERM: running loads may end within shutdown_timeout; a second time: at once. Nothing is lost.
     """
-    output.guarded(lambda: _serve(context, workers, scan_interval, log_format, scans=True))
+    named = {"orchestrator__num_workers": workers, "orchestrator__scan_interval": scan_interval}
+    _serve(*_start(context, **named, log_format=log_format), scans=True)
 
 
-def work(context: typer.Context, workers: Workers = None, log_format: Form = None) -> None:
+@app.command(epilog=examples("bgdeploy work --workers 2"))
+def work(context: typer.Context, workers: _Workers = None, log_format: _Form = None) -> None:
     """Like serve, without scanning: more workers for one job table.
 
     On the same host, with the same configuration as a `serve` that runs.
     """
-    output.guarded(lambda: _serve(context, workers, None, log_format, scans=False))
+    _serve(*_start(context, orchestrator__num_workers=workers, log_format=log_format), scans=False)
 
 
-def _serve(
-    context: typer.Context, workers: int | None, interval: float | None, form: str | None, *, scans: bool
-) -> None:
+def _start(context: typer.Context, **named: Any) -> tuple[Site, Stop]:
+    """Open the site with settings that the command line names, None where it does not; log, and listen to signals."""
+    from bgdeploy import log
+    from bgdeploy.worker.shutdown import Stop, listen
+
+    settings = context.obj.settings(**named)
+    log.configure(settings.log_format)
+    if settings.target_follows:
+        log.emit("service.target", target=settings.target, setting=settings.target_follows)
+    stop = Stop(timeout=settings.orchestrator.shutdown_timeout)
+    listen(stop)
+    return context.obj.site(**named), stop
+
+
+def _serve(site: Site, stop: Stop, *, scans: bool) -> None:
     from bgdeploy.cli.live import live_loads
-    from bgdeploy.service.serve import serve as run_service
+    from bgdeploy.service.serve import serve
 
-    site, stop = _start(context, workers, interval, form)
     with live_loads(site):
-        run_service(site, stop, workers=site.settings.orchestrator.num_workers, scans=scans)
+        serve(site, stop, workers=site.settings.orchestrator.num_workers, scans=scans)
 
 
+@app.command(
+    epilog=examples(
+        "bgdeploy run",
+        "bgdeploy run --timeout 600 --workers 2",
+        "bgdeploy run --customer acme --timestamp 1767741427",
+        "bgdeploy run --customer acme --no-switch",
+    )
+)
 def run(
     context: typer.Context,
     customer: Annotated[
@@ -112,14 +121,14 @@ def run(
         typer.Option(
             metavar="NAME",
             help="Load only this customer's newest snapshot, now.",
-            autocompletion=complete.customers,
+            autocompletion=complete_customers,
         ),
     ] = None,
     timestamp: Annotated[
         int | None,
         typer.Option(
             min=1,
-            max=options.LARGEST_ID,
+            max=LARGEST_ID,
             metavar="T",
             help="With --customer: that snapshot, and not the newest.",
         ),
@@ -132,13 +141,13 @@ def run(
         float,
         typer.Option(
             min=0,
-            max=options.LONGEST,
+            max=LONGEST,
             metavar="SECONDS",
             help="Until it gives up; loads that run are given back and resume next time.",
         ),
     ] = 3600.0,
-    workers: Workers = None,
-    log_format: Form = None,
+    workers: _Workers = None,
+    log_format: _Form = None,
 ) -> None:
     """Scan, then finish all that is or becomes ready (cron, CI).
 
@@ -151,81 +160,76 @@ def run(
     if customer is None and (timestamp is not None or no_switch):
         option = "--no-switch" if timestamp is None else "--timestamp"
         raise typer.BadParameter("it is for one snapshot: say whose, with --customer", param_hint=option)
-    if customer is None:
-        output.guarded(lambda: _run(context, timeout, workers, log_format))
+    if customer is not None:
+        _run_one(*_start(context, log_format=log_format), customer, timestamp, not no_switch, timeout)
     else:
-        output.guarded(lambda: _run_one(context, customer, timestamp, not no_switch, timeout, log_format))
+        _run_all(*_start(context, orchestrator__num_workers=workers, log_format=log_format), timeout)
 
 
 def _run_one(
-    context: typer.Context, name: str, timestamp: int | None, switches: bool, timeout: float, form: str | None
+    site: Site, stop: Stop, name: str, timestamp: int | None, switches: bool, timeout: float
 ) -> None:
     from bgdeploy.cli.live import live_loads
     from bgdeploy.service.run_once import find_snapshot, run_one
 
-    site, stop = _start(context, None, None, form)
     meant = find_snapshot(site, name, timestamp)
     with live_loads(site):
         outcome = run_one(site, stop, name, meant, switches=switches, timeout=timeout)
     if stop.hurry.is_set():
         raise typer.Exit(ExitCode.INTERRUPTED)
     if not outcome.well:
-        output.fail(BgdeployError(outcome.said, kept=outcome.kept, cure=outcome.cure))
+        raise BgdeployError(outcome.said, kept=outcome.kept, cure=outcome.cure)
     print(outcome.said)
 
 
-def _run(context: typer.Context, timeout: float, workers: int | None, form: str | None) -> None:
+def _run_all(site: Site, stop: Stop, timeout: float) -> None:
     from bgdeploy.cli.live import live_loads
-    from bgdeploy.service.run_once import list_failed, list_unserved, scan_first
-    from bgdeploy.service.run_once import run as run_all
+    from bgdeploy.service.run_once import list_failed, list_unserved, run, scan_first
 
-    site, stop = _start(context, workers, None, form)
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
     before = list_failed(site)
     unread = scan_first(site)
     with live_loads(site):
-        finished = run_all(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
+        finished = run(site, stop, workers=site.settings.orchestrator.num_workers, timeout=timeout)
     failed = [job for key, job in list_failed(site).items() if key not in before]
-    for job in failed:
-        number, name = job["id"], f"{job['customer']}/{job['timestamp']}"  # the log has just said why
-        typer.echo(f"failed: job {number} {name}; why: bgdeploy jobs show {number}", err=True)
+    for job in failed:  # the log has just said why
+        number = job["id"]
+        say(f"failed: job {number} {job['customer']}/{job['timestamp']}; why: bgdeploy jobs show {number}")
     for name, reason in unread:
-        typer.echo(f"not scanned: {name}: {reason}; look again with: bgdeploy scan --once", err=True)
+        say(f"not scanned: {name}: {reason}; look again with: bgdeploy scan --once")
     if stop.hurry.is_set():
         raise typer.Exit(ExitCode.INTERRUPTED)
     if not finished:
-        typer.echo("not everything could be finished; see: bgdeploy jobs list", err=True)
+        say("not everything could be finished; see: bgdeploy jobs list")
     told = {job["id"] for job in failed}
     unserved = [job for job in list_unserved(site) if job["id"] not in told]
-    for job in unserved[:_MOST_TOLD]:
+    for job in unserved[:MOST_TOLD]:
         number, name = job["id"], f"{job['customer']}/{job['timestamp']}"
         why = f": {job['reason']}" if job["reason"] else ""
-        typer.echo(f"not live: {name} is {job['state']}{why}; bgdeploy jobs show {number}", err=True)
-    if (more := len(unserved) - _MOST_TOLD) > 0:
-        typer.echo(f"not live: the newest of {more} more customers; bgdeploy customers", err=True)
+        say(f"not live: {name} is {job['state']}{why}; bgdeploy jobs show {number}")
+    if (more := len(unserved) - MOST_TOLD) > 0:
+        say(f"not live: the newest of {more} more customers; bgdeploy customers")
     raise typer.Exit(ExitCode.OK if finished and not failed and not unread else ExitCode.FAILED)
 
 
+@app.command(epilog=examples("bgdeploy scan --once", "bgdeploy scan --once --json"))
 def scan(
     context: typer.Context,
     once: Annotated[
         bool, typer.Option("--once", help="Scan once and end: what scan does anyway.", show_default=False)
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find new snapshots and queue the ready ones; loads nothing.
 
     Exit 0 when the scan itself worked, even if it found nothing.
     """
-    output.guarded(lambda: _scan(context, as_json))
-
-
-def _scan(context: typer.Context, as_json: bool) -> None:
     api = context.obj.api()
     report = api.scan()
-    output.print_json(report) if as_json else _print_report(report)
-    warning = api.capacity_warning()
-    if warning:
-        typer.echo(f"warning: {warning}", err=True)
+    render.print_json(report) if as_json else _print_report(report)
+    render.warn(api.capacity_warning())
     raise typer.Exit(ExitCode.FAILED if report.errors else ExitCode.OK)
 
 
@@ -243,15 +247,59 @@ def _print_report(report: ScanReport) -> None:
     for one in report.errors:
         typer.echo(f"error       {one.name}: {one.reason}", err=True)
     print(f"{report.customers} customer(s): {len(report.discovered)} new, {len(report.queued)} queued")
-    for command in _next_commands(report):
-        print(command)
+    if report.queued:
+        print("load what is queued: bgdeploy run, or bgdeploy serve")
+    if report.failed:
+        print("why it failed: bgdeploy jobs list --state failed")
+    if report.again or report.waiting:
+        print("what waits is judged again by: bgdeploy scan --once")
 
 
-def _next_commands(report: ScanReport) -> list[str]:
-    """What a person does next about what a scan has found."""
-    hints = (
-        (report.queued, "load what is queued: bgdeploy run, or bgdeploy serve"),
-        (report.failed, "why it failed: bgdeploy jobs list --state failed"),
-        ([*report.again, *report.waiting], "what waits is judged again by: bgdeploy scan --once"),
+@app.command(
+    epilog=examples(
+        "bgdeploy wait acme 1767741427 --timeout 600", "bgdeploy wait acme 1767741427 --timeout 0 --json"
     )
-    return [command for found, command in hints if found]
+)
+def wait(
+    context: typer.Context,
+    customer: Name,
+    timestamp: Annotated[
+        int, typer.Argument(min=1, help="The snapshot's timestamp.", autocompletion=complete_timestamps)
+    ],
+    timeout: Annotated[
+        float,
+        typer.Option(min=0, max=LONGEST, metavar="SECONDS", help="How long to wait before giving up."),
+    ] = 3600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Wait until this snapshot or a newer one is live (ETL scripts).
+
+    Exit 0 when it is. Exit 1 at once when its job failed, was cancelled, or waits for a person; and when the
+    time is over. A snapshot that nobody has found yet is waited for.
+    """
+    if timestamp > wall() + TOMORROW:
+        what = f"{timestamp} is later than tomorrow; seconds since 1970 are expected"
+        raise typer.BadParameter(what, param_hint="TIMESTAMP")
+    clear = render.CLEAR if sys.stderr.isatty() else ""
+
+    def tell(look: Waiting) -> None:
+        if look.warning:
+            print(f"{clear}bgdeploy: {look.warning}", file=sys.stderr, flush=True)
+        if clear:
+            share = "" if look.share is None else f"{look.share:4.0%}  "
+            line = f"{look.waited_seconds:5.0f} s  {share}{look.why}"
+            print(clear + line[: shutil.get_terminal_size().columns - 1], end="", file=sys.stderr, flush=True)
+
+    try:
+        found = context.obj.api().wait(customer, timestamp, timeout=timeout, tell=tell)
+    finally:
+        print(clear, end="", file=sys.stderr, flush=True)
+    live = found.verdict == "live"
+    if as_json:
+        render.print_json(found)
+        raise typer.Exit(ExitCode.OK if live else ExitCode.FAILED)
+    if not live:
+        over = f"Not live after {timeout:g} s: " if found.verdict == "timeout" else ""
+        stays = f"{found.live} stays live." if found.live else "Nothing is live yet."
+        raise BgdeployError(f"{over}{found.why}", kept=stays, cure=found.next)
+    print(found.why)

@@ -1,34 +1,97 @@
-"""Commands around the work: init, config, db, simulate, demo."""
+"""Commands around the work: doctor, init, config, db, simulate, demo."""
 
 from __future__ import annotations
 
 import shlex
+import sys
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bgdeploy.cli import output
-from bgdeploy.cli.context import EXAMPLES
-from bgdeploy.cli.options import AsJson
+from bgdeploy.cli import render
+from bgdeploy.cli.context import AsJson, app, examples
+from bgdeploy.cli.render import Table
+from bgdeploy.errors import ExitCode
 
-db_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="The job table: upgrade, current.",
-    epilog=EXAMPLES["db"],
-)
+if TYPE_CHECKING:
+    from bgdeploy.finding import Finding
 
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command(epilog=EXAMPLES["init"])(init)
-    app.command("config", epilog=EXAMPLES["config"])(show_config)
-    app.add_typer(db_app, name="db")
-    app.command(epilog=EXAMPLES["simulate"])(simulate)
-    app.command(epilog=EXAMPLES["demo"])(demo)
+VERDICTS = ("error", "unknown", "warning", "ok")  # the worst first
+_COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "error": typer.colors.RED}
 
 
+@app.command(epilog=examples("bgdeploy doctor", "bgdeploy doctor --json", "bgdeploy doctor --try-rights"))
+def doctor(
+    context: typer.Context,
+    try_rights: Annotated[
+        bool,
+        typer.Option(
+            "--try-rights", help="On Neo4j, try rights on a scratch database that is dropped again."
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="A line for each thing that is well, too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at everything bgdeploy rests on, and say what helps.
+
+    What is wrong comes first, then a line for each area. It changes nothing, and works when little else does.
+    Exit 1 when something is an error; a warning or something that cannot be told (unknown) leaves it at 0.
+    """
+    found: list[Finding] = []
+    shows = sys.stderr.isatty() and not (as_json or verbose)
+    for one in context.obj.api().doctor(try_rights=try_rights):
+        if shows:  # what was looked at last, since something may hang
+            print(f"{render.CLEAR}looked at: {one.subject}", end="", file=sys.stderr, flush=True)
+        if verbose and not as_json:  # each as soon as it is there
+            if not found or one.subject != found[-1].subject:
+                typer.secho(one.subject, bold=True)
+            _print_finding(one, one.what)
+        found.append(one)
+    if shows:
+        print(render.CLEAR, end="", file=sys.stderr, flush=True)
+    count: Counter[str] = Counter(one.verdict for one in found)
+    in_all = ", ".join(f"{count[verdict]} {verdict}" for verdict in VERDICTS)
+    if as_json:
+        render.print_json(found)
+    elif verbose:
+        typer.echo(in_all)
+    else:
+        _print_briefly(found)
+        typer.echo(f"{in_all}; all of it: bgdeploy doctor --verbose")
+    raise typer.Exit(ExitCode.FAILED if count["error"] else ExitCode.OK)
+
+
+def _print_briefly(found: list[Finding]) -> None:
+    """What is wrong in the order of its urgency, then each area with what is well in it."""
+    # What only rests on another finding comes last.
+    wrong = [one for one in found if one.verdict != "ok"]
+    for one in sorted(wrong, key=lambda one: (one.is_consequence, VERDICTS.index(one.verdict))):
+        _print_finding(one, f"{one.subject}: {one.what}")
+    areas: dict[str, Counter[str]] = {}
+    for one in found:
+        areas.setdefault(one.subject, Counter())[one.verdict] += 1
+    for subject, count in areas.items():
+        troubles = [f"{count[verdict]} {verdict}" for verdict in VERDICTS[:-1] if count[verdict]]
+        above = f"; see above: {', '.join(troubles)}" if troubles else ""
+        typer.echo(f"  {_styled('-' if troubles else 'ok')} {subject}: {count['ok']} ok{above}")
+
+
+def _print_finding(one: Finding, what: str) -> None:
+    first, *more = what.splitlines() or [""]
+    typer.echo("\n           ".join([f"  {_styled(one.verdict)} {first}", *more]))
+    for line in one.cure.splitlines():
+        typer.echo(f"           > {line}")
+
+
+def _styled(verdict: str) -> str:
+    return typer.style(f"{verdict:<8}", fg=_COLOURS.get(verdict, typer.colors.MAGENTA))
+
+
+@app.command(epilog=examples("bgdeploy init", "bgdeploy init --rebind"))
 def init(
     context: typer.Context,
     rebind: Annotated[
@@ -42,13 +105,13 @@ def init(
 
     A config.yaml that is there is left as it is.
     """
-    output.guarded(lambda: _init(context, rebind))
-
-
-def _init(context: typer.Context, rebind: bool) -> None:
     path = context.obj.config or Path("config.yaml")
     if not path.exists():
-        path.write_text(_template(), encoding="utf-8")
+        # The commented one: in the wheel it lies in the package, in a checkout at the top.
+        package = Path(__file__).resolve().parent.parent
+        inside = package / "config.yaml"
+        template = inside if inside.exists() else package.parent / "config.yaml"
+        path.write_text(template.read_text(encoding="utf-8"), encoding="utf-8")
         print(f"wrote {path}")
     api = context.obj.api()
     api.init(rebind=rebind)
@@ -57,40 +120,39 @@ def _init(context: typer.Context, rebind: bool) -> None:
     print("next: bgdeploy simulate --customer acme, then bgdeploy run")
 
 
-def _template() -> str:
-    """The commented configuration: in the wheel it lies in the package, in a checkout at the top."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "config.yaml"
-    return (inside if inside.exists() else package.parent / "config.yaml").read_text(encoding="utf-8")
-
-
-def show_config(context: typer.Context, as_json: AsJson = False) -> None:
+@app.command(epilog=examples("bgdeploy config", "bgdeploy --set orchestrator.num_workers=3 config --json"))
+def config(context: typer.Context, as_json: AsJson = False) -> None:
     """Show each setting in force and where it comes from, no secrets."""
-    output.guarded(lambda: _show_config(context, as_json))
-
-
-def _show_config(context: typer.Context, as_json: bool) -> None:
     settings = context.obj.settings()
     rows, became = settings.shown(), settings.became()
     if as_json:
-        named = ({"key": key, "value": value, "origin": origin} for key, value, origin in rows)
-        output.print_json([{**one, "became": became.get(one["key"])} for one in named])
+        render.print_json(
+            [
+                {"key": key, "value": value, "origin": origin, "became": became.get(key)}
+                for key, value, origin in rows
+            ]
+        )
         return
     hint = "change one for a call with: bgdeploy --set KEY=VALUE ...; for good in config.yaml"
-    output.print_table(("key", "value", "from"), rows, empty="", foot=hint)
+    render.print_table(Table(("key", "value", "from"), rows, foot=hint))
     if became:
         print()
         foot = "whatever is not listed here is new: docs/configuration.md, docs/migrating.md"
-        output.print_table(("key of the service before", "here"), list(became.items()), empty="", foot=foot)
+        render.print_table(Table(("key of the service before", "here"), list(became.items()), foot=foot))
 
 
-@db_app.command(epilog=EXAMPLES["upgrade"])
+db_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="The job table: upgrade, current.",
+    epilog=examples("bgdeploy db current", "bgdeploy db upgrade"),
+)
+app.add_typer(db_app, name="db")
+
+
+@db_app.command(epilog=examples("bgdeploy db upgrade"))
 def upgrade(context: typer.Context) -> None:
     """Bring the job table to this version's revision, keeping a backup of the old file."""
-    output.guarded(lambda: _upgrade(context))
-
-
-def _upgrade(context: typer.Context) -> None:
     from bgdeploy import log
 
     log.configure("text")
@@ -98,19 +160,18 @@ def _upgrade(context: typer.Context) -> None:
     print(f"{now.path} is at revision {now.found}; go on with: bgdeploy serve")
 
 
-@db_app.command(epilog=EXAMPLES["current"])
+@db_app.command(epilog=examples("bgdeploy db current"))
 def current(context: typer.Context) -> None:
     """Show the revision of the job table and the newest one this version knows."""
-    output.guarded(lambda: _current(context))
-
-
-def _current(context: typer.Context) -> None:
     now = context.obj.api().revision()
     print(f"{now.path}: {now.found or 'does not exist yet'} (newest: {now.newest})")
     if now.found != now.newest:
         print("bring it there with: bgdeploy db upgrade")
 
 
+@app.command(
+    epilog=examples("bgdeploy simulate --customer acme", "bgdeploy simulate --customer acme --rows 200000")
+)
 def simulate(
     context: typer.Context,
     customer: Annotated[str, typer.Option(help="Whose snapshot.")],
@@ -122,10 +183,6 @@ def simulate(
 
     It is written into a hidden folder and then renamed, so that it is complete when it appears.
     """
-    output.guarded(lambda: _simulate(context, customer, rows, seed, timestamp))
-
-
-def _simulate(context: typer.Context, customer: str, rows: int, seed: int, timestamp: int | None) -> None:
     from bgdeploy.clock import wall
     from bgdeploy.snapshots.generate import write_snapshot
 
@@ -137,6 +194,7 @@ def _simulate(context: typer.Context, customer: str, rows: int, seed: int, times
     )
 
 
+@app.command(epilog=examples("bgdeploy demo", "bgdeploy demo --rows 60000 --keep"))
 def demo(
     rows: Annotated[int, typer.Option(min=3000, help="Rows in all snapshots together, about.")] = 300_000,
     keep: Annotated[
@@ -147,10 +205,6 @@ def demo(
 
     Three customers, some 300,000 rows, readers that never stop; it needs a minute and leaves nothing behind.
     """
+    from bgdeploy.cli.demo import run_demo
 
-    def act() -> None:
-        from bgdeploy.cli.demo import run_demo
-
-        raise typer.Exit(run_demo(rows=rows, keep=keep))
-
-    output.guarded(act)
+    raise typer.Exit(run_demo(rows=rows, keep=keep))

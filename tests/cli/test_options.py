@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import typer
 
-from bgdeploy.cli import options
-from bgdeploy.cli.options import moment, order
+from bgdeploy.cli import listing
+from bgdeploy.cli.listing import moment, order
 
 NOW = 1_800_000_000.0
 
@@ -33,7 +33,7 @@ NOW = 1_800_000_000.0
 def test_a_moment_is_read_in_utc_as_seconds_or_as_an_age(
     monkeypatch: pytest.MonkeyPatch, text: str, seconds: float
 ) -> None:
-    monkeypatch.setattr(options, "wall", lambda: NOW)
+    monkeypatch.setattr(listing, "wall", lambda: NOW)
     assert moment(text, "--since") == seconds
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgdeploy.cli.tables import Shape, fitted, plain
+from bgdeploy.cli.render import Shape, aligned, fitted
 
 COLUMNS = ("id", "state", "why")
 ROWS = [(1, "failed", "The ids of nodes/Entity repeat; see the file"), (2, "switched", None)]
@@ -19,7 +19,7 @@ def bare(line: str) -> str:
 
 
 def test_a_pipe_gets_a_line_for_each_row() -> None:
-    assert plain(COLUMNS, [*ROWS, (3, "loaded", "two\nlines")]) == [
+    assert aligned(COLUMNS, [*ROWS, (3, "loaded", "two\nlines")]) == [
         "id  state     why",
         "1   failed    The ids of nodes/Entity repeat; see the file",
         "2   switched",
@@ -29,7 +29,7 @@ def test_a_pipe_gets_a_line_for_each_row() -> None:
 
 def test_a_terminal_that_is_wide_enough_gets_one_too_with_states_in_colours() -> None:
     lines = fitted(COLUMNS, ROWS, 80)
-    assert [bare(line).rstrip() for line in lines] == plain(COLUMNS, ROWS)
+    assert [bare(line).rstrip() for line in lines] == aligned(COLUMNS, ROWS)
     assert lines[0].startswith("\x1b[1mid")
     assert "\x1b[31mfailed  \x1b[0m" in lines[1] and "\x1b[32mswitched\x1b[0m" in lines[2]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bgdeploy.cli import output
+from bgdeploy.cli import render
 from bgdeploy.cli.jobs import _table
 from bgdeploy.pipeline import scan, switch
 from bgdeploy.service import steer
@@ -33,7 +33,7 @@ def test_jobs_are_marked_and_dated_and_fit_into_80_columns(
     assert list_jobs(place.site, customer=name)[0].marks == ["bad"]
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
-    lines = output.lines(_table(list(found.values()), "", ""), on_terminal=True)
+    lines = render.lines(_table(list(found.values()), "", ""), on_terminal=True)
     assert max(map(len, lines[:-1])) <= 80
     for text in (str(OLD), "2023-11-14 22:13", "standby pinned", "cancelled"):
         assert any(text in line for line in lines), (text, lines)
