@@ -395,7 +395,7 @@ def _wait(job: Row, reason: Reason, notes: Notes, *, quiet: bool = False, **seen
 class _Entry:
     """One snapshot that the inspector is asked about: first its manifest, where it has one, then its files."""
 
-    job: Row
+    job: Mapping[Any, Any]
     look: Fingerprint
     verdict: Readiness
     inquiry: Inquiry
