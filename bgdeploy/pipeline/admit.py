@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
@@ -395,7 +395,7 @@ def _wait(job: Row, reason: Reason, notes: Notes, *, quiet: bool = False, **seen
 class _Entry:
     """One snapshot that the inspector is asked about: first its manifest, where it has one, then its files."""
 
-    job: Mapping[Any, Any]
+    job: Row
     look: Fingerprint
     verdict: Readiness
     inquiry: Inquiry
@@ -465,10 +465,8 @@ class Pending:
             if not entry.told and monotonic() - entry.inquiry.since > _LONG:
                 entry.told, slow = True, because(Code.BEING_READ)
                 _wait(entry.job, slow, notes, quiet=True)
-                entry.job = {
-                    **entry.job,
-                    **reasons.columns(slow),
-                }  # so that the same reason as before is written again
+                # As it is written now, so that the reason it had before is written again.
+                entry.job = cast(Row, {**entry.job, **reasons.columns(slow)})
             return False
         try:
             found = entry.inquiry.result()
