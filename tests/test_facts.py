@@ -34,7 +34,7 @@ EDGES = {
     "jobs/look.py": "SQLite",
     "jobs/migrate.py": "SQLite",
     "jobs/store.py": "SQLite",
-    "service/asking.py": "what an engine or a server says to a query",
+    "service/query.py": "what an engine or a server says to a query",
     "snapshots/duck.py": "DuckDB",
     "snapshots/keys.py": "DuckDB",
     "snapshots/proof.py": "DuckDB",
