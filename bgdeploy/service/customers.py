@@ -68,6 +68,10 @@ def list_databases(site: Site, customer: str | None = None, *, dropped: bool = F
     return [one for owner in owners for one in _show_databases(owner, *mine[owner["name"]])]
 
 
+def _name(row: Mapping[Any, Any] | None) -> str | None:
+    return None if row is None else row["name"]
+
+
 def _show_databases(owner: Row, kept: Sequence[Row], over: Sequence[Row]) -> list[Database]:
     standby, candidate = _name(lineage.standby(owner, kept)), _name(lineage.candidate(kept))
     same = ("name", "customer", "timestamp", "build", "counts")
@@ -156,10 +160,6 @@ def _show_customer(site: Site, owner: Row, kept: Sequence[Row], look: _Look, fai
         trouble=trouble,
         trouble_code=code,
     )
-
-
-def _name(row: Mapping[Any, Any] | None) -> str | None:
-    return None if row is None else row["name"]
 
 
 def is_live(site: Site, name: str, database: str) -> bool:

@@ -45,7 +45,7 @@ class Asked:
 
 def ask(site: Site, customer: str, cypher: str) -> Rows:
     """Return the rows of a read-only query; an error says what to write instead, or names the job of what is live."""
-    alias = alias_of(site, customer)
+    alias = _alias_of(site, customer)
     try:
         return site.target.query(alias, cypher)
     except NotFound:
@@ -61,6 +61,33 @@ def ask_without_table(settings: Settings, customer: str, cypher: str) -> Rows | 
     target = open_target(settings)
     alias = known_alias(customer, settings.target, target.aliases())
     return None if target.alias(alias) is None else target.query(alias, cypher)
+
+
+def _alias_of(site: Site, customer: str) -> str:
+    """Return the alias of a customer, or raise NotFound naming the customers there are."""
+    with site.store.read() as connection:
+        either = sa.or_(customers.c.name == customer, customers.c.alias == customer)
+        found = sa.select(customers.c.alias).where(either).order_by(customers.c.name != customer)
+        alias = connection.execute(found).scalars().first()
+        if alias is None:
+            raise _no_customer(connection, customer)
+    return str(alias)
+
+
+def check_customer(site: Site, customer: str) -> None:
+    """Raise NotFound naming the customers there are, where this is none: an empty listing would look like an answer."""
+    with site.store.read() as connection:
+        found = connection.execute(sa.select(customers.c.name).where(customers.c.name == customer))
+        if found.scalars().first() is None:
+            raise _no_customer(connection, customer)
+
+
+def _no_customer(connection: sa.Connection, customer: str) -> NotFound:
+    known = connection.execute(sa.select(customers.c.name).limit(10)).scalars().all()
+    return NotFound(
+        f"There is no customer {customer!r}.",
+        cure=f"There are: {', '.join(known) or 'none yet'}. See: bgdeploy customers",
+    )
 
 
 def _mended(site: Site, customer: str, alias: str, error: BgdeployError, cypher: str) -> BgdeployError:
@@ -178,30 +205,3 @@ _CURES: tuple[tuple[str, Callable[[Asked], str]], ...] = (
     ),
     (r"exception: ", _tell_all),
 )
-
-
-def alias_of(site: Site, customer: str) -> str:
-    """Return the alias of a customer, or raise NotFound naming the customers there are."""
-    with site.store.read() as connection:
-        either = sa.or_(customers.c.name == customer, customers.c.alias == customer)
-        found = sa.select(customers.c.alias).where(either).order_by(customers.c.name != customer)
-        alias = connection.execute(found).scalars().first()
-        if alias is None:
-            raise _no_customer(connection, customer)
-    return str(alias)
-
-
-def check_customer(site: Site, customer: str) -> None:
-    """Raise NotFound naming the customers there are, where this is none: an empty listing would look like an answer."""
-    with site.store.read() as connection:
-        found = connection.execute(sa.select(customers.c.name).where(customers.c.name == customer))
-        if found.scalars().first() is None:
-            raise _no_customer(connection, customer)
-
-
-def _no_customer(connection: sa.Connection, customer: str) -> NotFound:
-    known = connection.execute(sa.select(customers.c.name).limit(10)).scalars().all()
-    return NotFound(
-        f"There is no customer {customer!r}.",
-        cure=f"There are: {', '.join(known) or 'none yet'}. See: bgdeploy customers",
-    )

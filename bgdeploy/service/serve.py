@@ -1,4 +1,4 @@
-"""The service: workers, housekeeping and scheduler under one roof, and how they end."""
+"""How the service lives and ends: workers, housekeeping and scheduler in one process."""
 
 from __future__ import annotations
 
@@ -32,22 +32,9 @@ from bgdeploy.worker.run import work_once
 from bgdeploy.worker.shutdown import Stop
 
 IDLE = 0.5  # seconds between two looks for work when there is none
+AFTER_TROUBLE = 5.0  # seconds more after one that failed
 LAST_WAIT = 10.0  # seconds a thread gets after everything was told to end
 JUMP = 1.0  # seconds by which a clock that was set has moved
-
-
-class Every(BaseTrigger):  # type: ignore[misc]
-    """Fires so many seconds after it was looked at last.
-
-    The library's own interval counts every run between then and now, one by one, after a clock jumped ahead.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.span = timedelta(seconds=seconds)
-
-    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        """Reckoned from now, whatever was missed."""
-        return now + self.span
 
 
 def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
@@ -77,17 +64,6 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
     _end(house, scheduler, threads)
 
 
-def _mind_the_clock(scheduler: BackgroundScheduler) -> None:
-    """Set anew what a clock that was set back would let sleep until the old time comes again.
-
-    Looked at again and again: the scheduler may have read the clock before it moved, and write what it made of it after.
-    """
-    now = datetime.now(UTC)
-    for job in scheduler.get_jobs():
-        if job.next_run_time > now + job.trigger.span + timedelta(seconds=JUMP):
-            job.reschedule(job.trigger)
-
-
 def _tell_of_shared_disk(path: Path) -> None:
     """Say what the doctor would say, since it damages the job table at some bad moment and not at once."""
     try:
@@ -96,28 +72,6 @@ def _tell_of_shared_disk(path: Path) -> None:
         return  # no Linux: nobody knows
     if disks.is_shared(kind):
         log.emit("store.shared_disk", path=path, kind=kind)
-
-
-def work(house: House) -> None:
-    """A worker's life: load what can be loaded, else wait for a poke."""
-    while not house.stop.asked.is_set():
-        if _try_work(house):
-            house.poke()  # a finished load may be switched at once
-        else:
-            house.stop.asked.wait(IDLE)
-
-
-def _try_work(house: House) -> bool:
-    try:
-        return work_once(house.site, house.stop)
-    except StoreLost as error:
-        house.stop.fail(error)
-    except BgdeployError as error:
-        log.emit("service.trouble", what="looking for work", error=error)
-    except Exception as error:  # the thread's edge: one surprise must not end a worker for good
-        log.emit("service.trouble", what="a worker", error=f"{type(error).__name__}: {error}")
-    house.stop.asked.wait(5.0)
-    return False
 
 
 def _schedule(house: House) -> BackgroundScheduler:
@@ -135,10 +89,54 @@ def _schedule(house: House) -> BackgroundScheduler:
     return scheduler
 
 
+class Every(BaseTrigger):  # type: ignore[misc]
+    """Fires so many seconds after it was looked at last.
+
+    The library's own interval counts every run between then and now, one by one, after a clock jumped ahead.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.span = timedelta(seconds=seconds)
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        """Reckoned from now, whatever was missed."""
+        return now + self.span
+
+
 def _thread(name: str, act: object, house: House) -> threading.Thread:
     thread = threading.Thread(target=act, args=(house,), name=name, daemon=True)  # type: ignore[arg-type]
     thread.start()
     return thread
+
+
+def work(house: House) -> None:
+    """A worker's life: load what can be loaded, else look again a little later."""
+    stop = house.stop
+    while not stop.asked.is_set():
+        try:
+            if work_once(house.site, stop):
+                house.poke()  # a finished load may be switched at once
+                continue
+        except StoreLost as error:
+            stop.fail(error)
+        except BgdeployError as error:
+            log.emit("service.trouble", what="looking for work", error=error)
+            stop.asked.wait(AFTER_TROUBLE)
+        except Exception as error:  # the thread's edge: one surprise must not end a worker for good
+            log.emit("service.trouble", what="a worker", error=f"{type(error).__name__}: {error}")
+            stop.asked.wait(AFTER_TROUBLE)
+        stop.asked.wait(IDLE)
+
+
+def _mind_the_clock(scheduler: BackgroundScheduler) -> None:
+    """Set anew what a clock that was set back would let sleep until the old time comes again.
+
+    Looked at again and again: the scheduler may have read the clock before it moved, and write what it made of it after.
+    """
+    now = datetime.now(UTC)
+    for job in scheduler.get_jobs():
+        if job.next_run_time > now + job.trigger.span + timedelta(seconds=JUMP):
+            job.reschedule(job.trigger)
 
 
 def _end(house: House, scheduler: BackgroundScheduler | None, threads: list[threading.Thread]) -> None:

@@ -1,13 +1,14 @@
-"""What a person may ask for beside switch and rollback: another try, or another build.
+"""What a person may ask for beside switch and rollback: another try, another build, an end, a pin.
 
-Once asked, the cancel wins: a worker that ends the load in any way, and a rescuer that finds the worker
-gone, look for it in the transaction in which they write that end.
+Each verb is done in one transaction, or refused with nothing changed and the command that helps. Once asked,
+a cancel wins: a worker that ends the load in any way, and a rescuer that finds the worker gone, look for it in
+the transaction in which they write that end.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -34,7 +35,6 @@ from bgdeploy.jobs.transitions import (
 from bgdeploy.pipeline import load
 from bgdeploy.pipeline.admit import find_settled, folder_of, look_at
 from bgdeploy.pipeline.alias import settle
-from bgdeploy.pipeline.load import intend_drop
 from bgdeploy.service.views import pause_of
 from bgdeploy.site import Site
 from bgdeploy.worker.child import end_recorded
@@ -54,7 +54,9 @@ FRESH: dict[str, Any] = {
     "ended_at": None,
     "blocked": False,
 }
+LOOK_EVERY = 0.2  # seconds between two looks at a load that was asked to end
 _RELOADABLE = (State.LOADED, State.SWITCHED, State.CLEANED)
+_UNCHANGED = "Nothing was changed."
 
 
 def retry(site: Site, job_id: int, *, by: str) -> str:
@@ -64,15 +66,20 @@ def retry(site: Site, job_id: int, *, by: str) -> str:
     """
     job = _read(site, job_id)
     if job["state"] != State.FAILED:
-        _refuse_retry(site, job)
+        again = f"To load it once more: bgdeploy retry {job['id']} --reload"
+        raise Refused(
+            f"Job {job['id']} ({title(job)}) is {job['state']}, not failed.",
+            kept=_UNCHANGED,
+            cure=again if job["state"] in _RELOADABLE else _just_wait(site, job),
+        )
     settled = find_settled(site, job)
     with site.transaction(Actor.OPERATOR) as tx:
-        intend_drop(tx, job, "its job starts from zero")
-        # A reload that failed shares its timestamp with the floor: without its mark it would wait for ever.
-        asked = {
-            "requested": job["requested"] or _is_behind(tx, job),
-            "reason": because(Code.ASKED_FOR, by=by),
-        }
+        load.intend_drop(tx, job, "its job starts from zero")
+        # Behind what was live it loads because a person asked, and waits. So does a reload that failed: it
+        # shares its timestamp with the floor, and without its mark it would wait for ever.
+        customer = get_customer(tx.connection, job["customer"])
+        is_behind = age(job) <= (customer["floor_timestamp"], customer["floor_build"])
+        asked = {"requested": job["requested"] or is_behind, "reason": because(Code.ASKED_FOR, by=by)}
         changes = {**FRESH, **asked, "queued_at": tx.now, "fingerprint": settled}
         move(tx, job, State.QUEUED, "operator.retry", fields={"by": by}, **changes)
         return title(job)
@@ -81,6 +88,14 @@ def retry(site: Site, job_id: int, *, by: str) -> str:
 def _read(site: Site, job_id: int) -> Row:
     with site.store.read() as connection:
         return get_job(connection, job_id)
+
+
+def _just_wait(site: Site, job: Row) -> str:
+    with site.store.read() as connection:
+        customer = get_customer(connection, job["customer"])
+    if customer["paused_at"] is not None and job["state"] == State.QUEUED:
+        return f"It waits, since {pause_of(customer)}"
+    return f"It goes on by itself; see: bgdeploy jobs show {job['id']}, or stop it: bgdeploy jobs cancel {job['id']}"
 
 
 def failed_jobs(site: Site) -> list[int]:
@@ -94,38 +109,6 @@ def failed_jobs(site: Site) -> list[int]:
     ]
 
 
-def _refuse_retry(site: Site, job: Row) -> NoReturn:
-    state = job["state"]
-    again = f"To load it once more: bgdeploy retry {job['id']} --reload"
-    cure = again if state in _RELOADABLE else _just_wait(site, job)
-    raise Refused(
-        f"Job {job['id']} ({title(job)}) is {state}, not failed.", kept="Nothing was changed.", cure=cure
-    )
-
-
-def _refuse_reload(site: Site, job: Row) -> NoReturn:
-    again = f"To load it from zero: bgdeploy retry {job['id']}"
-    raise Refused(
-        f"Job {job['id']} ({title(job)}) is {job['state']}; only a loaded, switched or cleaned one is reloaded.",
-        kept="Nothing was changed.",
-        cure=again if job["state"] == State.FAILED else _just_wait(site, job),
-    )
-
-
-def _just_wait(site: Site, job: Row) -> str:
-    with site.store.read() as connection:
-        customer = get_customer(connection, job["customer"])
-    if customer["paused_at"] is not None and job["state"] == State.QUEUED:
-        return f"It waits, since {pause_of(customer)}"
-    return f"It goes on by itself; see: bgdeploy jobs show {job['id']}, or stop it: bgdeploy jobs cancel {job['id']}"
-
-
-def _is_behind(tx: Tx, job: Row) -> bool:
-    """True where something newer was live: then it loads because a person asked, and waits."""
-    customer = get_customer(tx.connection, job["customer"])
-    return age(job) <= (customer["floor_timestamp"], customer["floor_build"])
-
-
 def reload(site: Site, job_id: int, *, by: str) -> Row:
     """Make a new job (build + 1) of a loaded, switched or cleaned one; the old one keeps its state.
 
@@ -133,35 +116,36 @@ def reload(site: Site, job_id: int, *, by: str) -> Row:
     """
     job = _read(site, job_id)
     if job["state"] not in _RELOADABLE:
-        _refuse_reload(site, job)
+        again = f"To load it from zero: bgdeploy retry {job['id']}"
+        raise Refused(
+            f"Job {job['id']} ({title(job)}) is {job['state']}; only a loaded, switched or cleaned one is reloaded.",
+            kept=_UNCHANGED,
+            cure=again if job["state"] == State.FAILED else _just_wait(site, job),
+        )
     if look_at(site, job) is None:
         raise Refused(
             f"The folder of {title(job)} is gone.",
-            kept="Nothing was changed.",
+            kept=_UNCHANGED,
             cure=f"Put {folder_of(site, job)} back, or drop the snapshot anew under a newer timestamp.",
         )
     settled = find_settled(site, job)
     with site.transaction(Actor.OPERATOR) as tx:
         same = (jobs.c.customer == job["customer"], jobs.c.timestamp == job["timestamp"])
         newest = tx.connection.execute(sa.select(sa.func.max(jobs.c.build)).where(*same)).scalar_one()
-        build = {
-            "customer": job["customer"],
-            "timestamp": job["timestamp"],
-            "build": newest + 1,
-            "requested": True,
-        }
-        known = {"rows_expected": job["rows_expected"], "bytes_expected": job["bytes_expected"]}
-        seen = {"fingerprint": settled, "fingerprint_at": job["fingerprint_at"], "queued_at": tx.now}
-        fields = {"build": newest + 1, "by": by}
-        row = insert_job(tx, State.QUEUED, "operator.reload", fields=fields, **build, **known, **seen)
+        kept = ("customer", "timestamp", "rows_expected", "bytes_expected", "fingerprint_at")
+        row = insert_job(
+            tx,
+            State.QUEUED,
+            "operator.reload",
+            fields={"build": newest + 1, "by": by},
+            **{key: job[key] for key in kept},
+            build=newest + 1,
+            requested=True,
+            fingerprint=settled,
+            queued_at=tx.now,
+        )
         assert row is not None  # the build number was free inside this transaction
         return row
-
-
-# Cancel a job because a person says so: at once where nobody works on it, else by asking its worker.
-
-LOOK_EVERY = 0.2  # seconds
-_OVER = (State.SWITCHED, State.CLEANED, State.FAILED)
 
 
 def cancel(site: Site, job_id: int, *, by: str) -> Row:
@@ -169,29 +153,30 @@ def cancel(site: Site, job_id: int, *, by: str) -> Row:
 
     Raises Refused once its switch or its drop has begun, and for a job that is over.
     """
-    with site.store.read() as connection:
-        job = get_job(connection, job_id)
+    job = _read(site, job_id)
     if job["state"] == State.LOADED:
         settle(site, job["customer"])  # somebody else may have made it live
     with site.transaction(Actor.OPERATOR) as tx:
-        job = _cancel(tx, job_id, by)
-    return _end_for(site, job) if _is_abandoned(job, site.clock()) else job
+        job = get_job(tx.connection, job_id)
+        _check_cancellable(tx, job)
+        tx.say("operator.cancel", job, by=by)
+        if job["state"] == State.LOADING:
+            write(tx, job, cancel_at=tx.now, reason=because(Code.CANCEL_ASKED, by=by))
+        else:
+            load.cancel(tx, job)
+        job = get_job(tx.connection, job_id)
+    return _end_abandoned(site, job)
 
 
-def _cancel(tx: Tx, job_id: int, by: str) -> Row:
-    job = get_job(tx.connection, job_id)
-    _check(tx, job)
-    tx.say("operator.cancel", job, by=by)
-    if job["state"] == State.LOADING:
-        write(tx, job, cancel_at=tx.now, reason=because(Code.CANCEL_ASKED, by=by))
-    else:
-        load.cancel(tx, job)
-    return get_job(tx.connection, job_id)
-
-
-def _check(tx: Tx, job: Row) -> None:
-    if job["state"] in _OVER:
-        raise _over(job)
+def _check_cancellable(tx: Tx, job: Row) -> None:
+    over = {
+        State.SWITCHED: f'To leave it: bgdeploy rollback {job["customer"]} --reason "..."',
+        State.FAILED: f"To load it after all: bgdeploy retry {job['id']}",
+        State.CLEANED: f"Its history: bgdeploy jobs log {job['id']}",
+    }
+    if (cure := over.get(State(job["state"]))) is not None:
+        what = f"Job {job['id']} ({title(job)}) is {job['state']}: there is nothing left to cancel."
+        raise Refused(what, kept=_UNCHANGED, cure=cure)
     if job["state"] != State.LOADED:
         return
     intent = get_customer(tx.connection, job["customer"])["intent"]
@@ -207,19 +192,9 @@ def _check(tx: Tx, job: Row) -> None:
     if tx.connection.execute(pinned).first():
         raise Refused(
             f"{job['database']} is pinned, and job {job['id']} ({title(job)}) stands for it.",
-            kept="Nothing was changed.",
+            kept=_UNCHANGED,
             cure=f"First: bgdeploy unpin {job['customer']} --database {job['database']}",
         )
-
-
-def _over(job: Row) -> Refused:
-    cures = {
-        State.SWITCHED: f'To leave it: bgdeploy rollback {job["customer"]} --reason "..."',
-        State.FAILED: f"To load it after all: bgdeploy retry {job['id']}",
-        State.CLEANED: f"Its history: bgdeploy jobs log {job['id']}",
-    }
-    what = f"Job {job['id']} ({title(job)}) is {job['state']}: there is nothing left to cancel."
-    return Refused(what, kept="Nothing was changed.", cure=cures[State(job["state"])])
 
 
 def await_end(site: Site, job: Row) -> Row:
@@ -229,120 +204,96 @@ def await_end(site: Site, job: Row) -> Row:
     """
     while job["state"] == State.LOADING:
         time.sleep(LOOK_EVERY)
-        with site.store.read() as connection:
-            job = get_job(connection, job["id"])
-        if _is_abandoned(job, site.clock()):
-            job = _end_for(site, job)
+        job = _end_abandoned(site, _read(site, job["id"]))
     return job
 
 
-def _is_abandoned(job: Row, now: float) -> bool:
-    return bool(job["state"] == State.LOADING and is_free(job, now))
-
-
-def _end_for(site: Site, job: Row) -> Row:
+def _end_abandoned(site: Site, job: Row) -> Row:
     """Write the end for a worker that is gone; what it left running on this host is ended too."""
+    if job["state"] != State.LOADING or not is_free(job, site.clock()):
+        return job
     if str(job["lease_owner"]).startswith(f"{this_host()}/"):
         end_recorded(job["child_pid"], job["child_born"])
     with site.transaction(Actor.OPERATOR) as tx:
         now = get_job(tx.connection, job["id"])
-        if _is_abandoned(now, tx.now):
+        if now["state"] == State.LOADING and is_free(now, tx.now):
             load.cancel(tx, now)
         return get_job(tx.connection, job["id"])
-
-
-# Pins: a pinned database is never dropped, however old it gets.
 
 
 def pin(site: Site, customer: str, database: str | None, *, by: str) -> str:
     """Pin a verified database, the live one where none is named, and return its name; twice is fine.
 
-    The update itself asks that nobody means to drop it, as the cleaner's asks for the pin: one of the
-    two wins. Raises NotFound, or Refused for another customer's, one not verified, one being dropped.
+    A pinned database is never dropped, however old it gets. The update itself asks that nobody means to drop
+    it, as the cleaner's asks for the pin: one of the two wins. Raises NotFound, or Refused for another
+    customer's, one not verified, one being dropped.
     """
-
-    def act(tx: Tx) -> str:
-        found = _find(tx, customer, database, "pin")
+    with site.transaction(Actor.OPERATOR) as tx:
+        found = _find_database(tx, customer, database, "pin")
         whole = databases.c.verified_at.is_not(None), databases.c.drop_at.is_(None)
         pinned = databases.update().where(databases.c.name == found["name"], *whole)
         first = sa.func.coalesce(databases.c.pinned_at, tx.now)
         if tx.connection.execute(pinned.values(pinned_at=first)).rowcount != 1:
-            raise _not_to_be_kept(found)
+            again = f"To have it again: bgdeploy retry {found['job_id']} --reload"
+            if found["drop_at"] is None:
+                what = "is not verified yet"
+                again = f"When it is loaded, pin it then: bgdeploy jobs show {found['job_id']}"
+            elif found["dropped_at"] is None:
+                what = f"is being dropped ({found['drop_why']})"
+            else:
+                what = f"was dropped ({found['drop_why']})"
+            raise Refused(f"{found['name']} {what}.", kept="It was not pinned.", cure=again)
         if found["pinned_at"] is None:
             job = get_job(tx.connection, found["job_id"])
             tx.say("database.pinned", job, database=found["name"], by=by)
         return str(found["name"])
 
-    with site.transaction(Actor.OPERATOR) as tx:
-        return act(tx)
-
 
 def unpin(site: Site, customer: str, database: str | None, *, by: str) -> str:
     """Take a pin back and return the database's name; Refused where there is none, naming those there are."""
-
-    def act(tx: Tx) -> str:
-        found = _find(tx, customer, database, "unpin")
+    with site.transaction(Actor.OPERATOR) as tx:
+        found = _find_database(tx, customer, database, "unpin")
         if found["pinned_at"] is None:
-            raise _not_pinned(tx, found)
+            mine = sa.select(databases.c.name).where(
+                databases.c.customer == customer,
+                databases.c.pinned_at.is_not(None),
+                databases.c.dropped_at.is_(None),
+            )
+            pinned = tx.connection.execute(mine.order_by(databases.c.name)).scalars().all()
+            each = "".join(f" bgdeploy unpin {customer} --database {name}" for name in pinned)
+            raise Refused(
+                f"{found['name']} is not pinned.",
+                kept=_UNCHANGED,
+                cure=f"Pinned:{each}"
+                if pinned
+                else f"No database of {customer} is pinned. See: bgdeploy customers",
+            )
         freed = databases.update().where(databases.c.name == found["name"])
         tx.connection.execute(freed.values(pinned_at=None))
         tx.say("database.unpinned", get_job(tx.connection, found["job_id"]), database=found["name"], by=by)
         return str(found["name"])
 
-    with site.transaction(Actor.OPERATOR) as tx:
-        return act(tx)
 
-
-def _find(tx: Tx, customer: str, database: str | None, verb: str) -> Row:
+def _find_database(tx: Tx, customer: str, database: str | None, verb: str) -> Row:
     owner = get_customer(tx.connection, customer)
     if owner["removed_at"] is not None:
         raise Refused(
             f"Customer {customer} was removed, and its databases go.",
-            kept="Nothing was changed.",
+            kept=_UNCHANGED,
             cure=f"To take it back: bgdeploy resume {customer}",
         )
     name = database or owner["live"]
     if name is None:
         raise Refused(
             f"{customer} has nothing live to {verb}.",
-            kept="Nothing was changed.",
+            kept=_UNCHANGED,
             cure=f"Name one: bgdeploy {verb} {customer} --database <name>, as bgdeploy customers shows it",
         )
     found = get_database(tx.connection, name)
     if found["customer"] != customer:
         raise Refused(
             f"{name} belongs to customer {found['customer']}.",
-            kept="Nothing was changed.",
+            kept=_UNCHANGED,
             cure=f"bgdeploy {verb} {found['customer']} --database {name}",
         )
     return found
-
-
-def _not_to_be_kept(found: Row) -> Refused:
-    name, job = found["name"], found["job_id"]
-    if found["drop_at"] is None:
-        what, cure = "is not verified yet", f"When it is loaded, pin it then: bgdeploy jobs show {job}"
-    elif found["dropped_at"] is None:
-        what, cure = (
-            f"is being dropped ({found['drop_why']})",
-            f"To have it again: bgdeploy retry {job} --reload",
-        )
-    else:
-        what, cure = f"was dropped ({found['drop_why']})", f"To have it again: bgdeploy retry {job} --reload"
-    return Refused(f"{name} {what}.", kept="It was not pinned.", cure=cure)
-
-
-def _not_pinned(tx: Tx, found: Row) -> Refused:
-    mine = sa.select(databases.c.name).where(
-        databases.c.customer == found["customer"],
-        databases.c.pinned_at.is_not(None),
-        databases.c.dropped_at.is_(None),
-    )
-    pinned = tx.connection.execute(mine.order_by(databases.c.name)).scalars().all()
-    none = f"No database of {found['customer']} is pinned. See: bgdeploy customers"
-    cure = "".join(f" bgdeploy unpin {found['customer']} --database {name}" for name in pinned)
-    return Refused(
-        f"{found['name']} is not pinned.",
-        kept="Nothing was changed.",
-        cure=f"Pinned:{cure}" if pinned else none,
-    )

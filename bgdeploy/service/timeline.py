@@ -1,4 +1,4 @@
-"""Timeline: where a job's time went, from its events; waiting apart from work. Pure."""
+"""Where a job's time went, waiting apart from work, and how far the running loads are."""
 
 from __future__ import annotations
 
@@ -42,17 +42,11 @@ def _openings(events: Sequence[Event]) -> Iterator[tuple[str, float, bool]]:
             state = str(event["target"])
             yield ("" if state in _ENDS else state, event["at"], state == State.LOADING)
         elif event["kind"] == "load.step" and state == State.LOADING:
-            step = event["fields"]["step"] if event["fields"] else _step_of_old(event)
+            # Versions up to revision 0008 of the job table wrote an event's sentence alone, without fields.
+            fields = event["fields"]
+            step = fields["step"] if fields else str(event["message"]).rpartition(": ")[2]
             if step in _WORK:
                 yield (_WORK[step], event["at"], True)
-
-
-def _step_of_old(event: Event) -> str:
-    """The step in an event without fields: versions up to revision 0008 of the job table wrote its sentence alone."""
-    return str(event["message"]).rpartition(": ")[2]
-
-
-# Loads: what is being loaded now, by any process that shares the job table, and how far it is.
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class Load:
 
 
 def running_loads(site: Site) -> list[Load]:
-    """Return every running load, oldest job first."""
+    """Return every running load, by whatever process that shares the job table, oldest job first."""
     now = site.clock()
     with site.store.read() as connection:
         found = [

@@ -28,7 +28,7 @@ from bgdeploy.service.results import Customer, Event, Group, Job, JobRow, Move, 
 from bgdeploy.service.timeline import spans
 from bgdeploy.site import Site
 
-# Picking: which lines of a listing are wanted, in which order, and from where on.
+# Pages
 
 Columns = Mapping[str, sa.ColumnElement[Any]]
 
@@ -86,53 +86,49 @@ def select_page(
     down = page.sort.startswith("-")
     column = orders[page.sort.removeprefix("-")]
     keys = [column] if column is table.c.id else [column, table.c.id]
-    wanted = sa.select(table).where(*where, *_times(time, page))
+    wanted = sa.select(table).where(*where)
+    if page.since is not None:
+        wanted = wanted.where(time >= page.since)
+    if page.until is not None:
+        wanted = wanted.where(time < page.until)
     if page.before is not None:
-        last = _key_of(connection, table, keys, page.before)
+        last: Sequence[Any] | None = (page.before,)
+        if len(keys) > 1:
+            last = connection.execute(sa.select(*keys).where(table.c.id == page.before)).one_or_none()
+        if last is None:
+            raise NotFound(
+                f"There is no line {page.before} to go on from.", cure="Begin anew, without --before."
+            )
         here = sa.tuple_(*keys)
-        wanted = wanted.where(here < last if down else here > last)
+        wanted = wanted.where(here < tuple(last) if down else here > tuple(last))
     order = [key.desc() if down else key.asc() for key in keys]
     return connection.execute(wanted.order_by(*order).limit(page.limit)).mappings().all()
-
-
-def _times(time: sa.ColumnElement[Any], page: Page) -> list[sa.ColumnElement[bool]]:
-    since = [] if page.since is None else [time >= page.since]
-    return since + ([] if page.until is None else [time < page.until])
-
-
-def _key_of(connection: sa.Connection, table: sa.Table, keys: Sequence[Any], line: int) -> Sequence[Any]:
-    if len(keys) == 1:
-        return (line,)
-    found = connection.execute(sa.select(*keys).where(table.c.id == line)).one_or_none()
-    if found is None:
-        raise NotFound(f"There is no line {line} to go on from.", cure="Begin anew, without --before.")
-    return tuple(found)
 
 
 def pick_customers(
     found: Sequence[Customer], *, states: Sequence[str] = (), text: str = "", sort: str = "customer"
 ) -> list[Customer]:
     """Return those in any of these states whose name holds ``text``, sorted; who has no value comes last."""
-    picked = [one for one in found if text in one.customer and (not states or _is_any(one, states))]
+
+    def is_in(one: Customer) -> bool:
+        true = {
+            "live": one.live is not None,
+            "standby": one.standby is not None,
+            "none": one.live is None,
+            "paused": one.paused,
+            "failed": one.failed is not None,
+            "trouble": one.trouble is not None,
+        }
+        return not states or any(true[state] for state in states)
+
+    picked = [one for one in found if text in one.customer and is_in(one)]
     down, key = sort.startswith("-"), CUSTOMER_ORDERS[sort.removeprefix("-")]
     with_value = [one for one in picked if key(one) is not None]
     with_value.sort(key=key, reverse=down)
     return with_value + [one for one in picked if key(one) is None]
 
 
-def _is_any(one: Customer, states: Sequence[str]) -> bool:
-    is_in = {
-        "live": one.live is not None,
-        "standby": one.standby is not None,
-        "none": one.live is None,
-        "paused": one.paused,
-        "failed": one.failed is not None,
-        "trouble": one.trouble is not None,
-    }
-    return any(is_in[state] for state in states)
-
-
-# Hints: what a person may do next, worded once for every command that says so.
+# Hints: what a person may do next, worded once for every command
 
 
 def after_failure(job: Mapping[Any, Any]) -> str:
@@ -164,15 +160,14 @@ def use_anyway(connection: sa.Connection, job: Mapping[Any, Any]) -> str:
 
 def pause_of(customer: Mapping[Any, Any]) -> str:
     """Return why nothing of a paused customer goes on, and the command that lets it."""
-    return str(pause_reason(customer))
+    return str(_pause_reason(customer))
 
 
-def pause_reason(customer: Mapping[Any, Any]) -> Reason:
-    """The same as a code with its fields."""
+def _pause_reason(customer: Mapping[Any, Any]) -> Reason:
     return because(Code.PAUSED, customer=customer["name"], why=customer["paused_why"])
 
 
-# What people and scripts are shown: rows of the job table as results.
+# Results
 
 _PLAIN = (
     "id",
@@ -263,18 +258,16 @@ def _find_marks(connection: sa.Connection, rows: Sequence[Row]) -> dict[int, dic
     by_name = {one["name"]: one for some in kept.values() for one in some}
     found = {}
     for row in rows:
-        database, owner, way_back = (
-            by_name.get(row["database"]),
-            owners.get(row["customer"]),
-            standbys.get(row["customer"]),
-        )
-        marks = {
-            "live": database is not None and owner is not None and owner["live"] == database["name"],
-            "standby": database is not None and way_back is not None and way_back["name"] == database["name"],
-            "bad": database is not None and database["bad_at"] is not None,
-            "pinned": database is not None and database["pinned_at"] is not None,
-            "cancelled": row["state"] == State.FAILED and row["error_code"] == CODE,
-        }
+        marks = {"cancelled": row["state"] == State.FAILED and row["error_code"] == CODE}
+        if (database := by_name.get(row["database"])) is not None:
+            owner, way_back = owners.get(row["customer"]), standbys.get(row["customer"])
+            marks = {
+                "live": owner is not None and owner["live"] == database["name"],
+                "standby": way_back is not None and way_back["name"] == database["name"],
+                "bad": database["bad_at"] is not None,
+                "pinned": database["pinned_at"] is not None,
+                **marks,
+            }
         found[row["id"]] = {
             "snapshot_at": iso(row["timestamp"]),
             "marks": [name for name, true in marks.items() if true],
@@ -291,7 +284,7 @@ def find_pause(site: Site, job_id: int) -> str | None:
 def _pauses(connection: sa.Connection) -> dict[str, Reason]:
     """Why nothing of a paused customer goes on, by its name."""
     held = sa.select(customers).where(customers.c.paused_at.is_not(None))
-    return {row["name"]: pause_reason(row) for row in connection.execute(held).mappings()}
+    return {row["name"]: _pause_reason(row) for row in connection.execute(held).mappings()}
 
 
 def _held_back(row: Row, paused: Mapping[str, Reason]) -> dict[str, Any]:
@@ -380,17 +373,16 @@ def list_events(
     page = page or Page(limit=limit, sort="-at")
     with site.store.read() as connection:
         rows = select_page(connection, events, page, *where, time=events.c.at, orders={"at": events.c.id})
-    return sorted((_show_event(row) for row in rows), key=lambda event: event.id)
-
-
-def _show_event(row: Row) -> Event:
     plain = ("id", "job_id", "customer", "kind", "source", "target", "actor", "fence")
-    return Event(
-        **{key: row[key] for key in plain},
-        message=tidy(sentence(row)),
-        at=iso(row["at"]),
-        by=short(row["owner"]),
-    )
+    return [
+        Event(
+            **{key: row[key] for key in plain},
+            message=tidy(sentence(row)),
+            at=iso(row["at"]),
+            by=short(row["owner"]),
+        )
+        for row in sorted(rows, key=lambda row: row["id"])
+    ]
 
 
 def list_switches(site: Site, customer: str | None = None, *, page: Page | None = None) -> list[Move]:
