@@ -1,14 +1,22 @@
-"""Where databases live: one folder per target, one door to open them."""
+"""Where databases live: a target is found by its kind, through the entry points of the group ``bgdeploy.targets``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bgdeploy.targets.base import Target
+from bgdeploy.errors import ConfigError
+from bgdeploy.targets.base import Description, Target
 
 if TYPE_CHECKING:
     from bgdeploy.config import Settings
+
+_BUILT_IN = (
+    "ladybug",
+    "neo4j",
+)  # found without metadata too: in a checkout that was installed before the group was
 
 
 def open_target(settings: Settings) -> Target:
@@ -18,23 +26,29 @@ def open_target(settings: Settings) -> Target:
 
 def open_target_by_kind(kind: str, settings: Mapping[str, Any], access: Mapping[str, Any]) -> Target:
     """Open a target from the settings stored with a job and the way to reach it, which is stored nowhere."""
-    if kind == "neo4j":
-        from bgdeploy.targets import neo4j
-
-        return neo4j.open_target(settings, access)
-    from bgdeploy.targets import ladybug
-
-    return ladybug.open_target(settings)
+    return describe_target(kind).open(settings, access)
 
 
 def refusals_of(kind: str) -> Callable[..., str | None]:
-    """What a target of this kind refuses (``Target.refuses``), for who has no way to reach one and needs none."""
-    if kind == "neo4j":
-        from bgdeploy.targets.neo4j.target import Neo4j
+    """What a target of this kind refuses (``Loader.refuses``), for who has no way to reach one and needs none."""
+    try:
+        return describe_target(kind).refuses
+    except ConfigError:  # of a kind that nobody describes, nothing is known to be refused
+        return lambda column, written_by: None
 
-        return Neo4j({}, None).refuses  # type: ignore[arg-type]  # a type is judged without a server
-    if kind == "ladybug":
-        from bgdeploy.targets.ladybug.target import Ladybug
 
-        return Ladybug({"state_dir": "."}).refuses
-    return lambda column, written_by: None
+@cache
+def describe_target(kind: str) -> Description:
+    """Return the description of a kind of target. Raises ConfigError where none of that kind is installed."""
+    from importlib.metadata import entry_points  # late: it takes as long as some commands
+
+    for entry in entry_points(group="bgdeploy.targets", name=kind):
+        found: Description = entry.load()
+        return found
+    if kind in _BUILT_IN:
+        built_in: Description = import_module(f"bgdeploy.targets.{kind}").TARGET
+        return built_in
+    raise ConfigError(
+        f"There is no target of the kind {kind!r}.",
+        cure=f"Set target to one of {', '.join(_BUILT_IN)}, or install the package that brings {kind}.",
+    )

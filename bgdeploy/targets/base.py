@@ -12,6 +12,7 @@ from bgdeploy.snapshots.source import Column, Kind, Snapshot
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pydantic import BaseModel
 
 Status = Literal["building", "online", "dropping", "unknown"]
 Rows = list[dict[str, Any]]
@@ -241,34 +242,12 @@ class DatabaseInfo:
     trouble: str = ""  # why nobody can read it now, in the target's own words: "offline on a:7687 (...)"
 
 
-class Target(Protocol):
-    """Where databases live.
+class Loader(Protocol):
+    """What makes a database of a snapshot: judge types, reckon room, build, publish."""
 
-    Everything here may be called again after a crash at any instruction: decide from what the
-    target says. ``load`` and ``publish`` run in a child process that holds the build's lock; all
-    else runs in the service or a command. A target whose commands are asynchronous returns only
-    when it has seen the effect, or raises TargetError.
-    """
-
-    kind: str
     keys_cross_folders: (
         bool  # an id is unique among all nodes that carry its label, not only in the label's folder
     )
-
-    def identity(self) -> str:
-        """What tells this target from another of its kind: a folder, or a DBMS id.
-
-        Raises TargetAway when it cannot be asked now.
-        """
-
-    def expect(self, place: str) -> None:
-        """Refuse to work at any other place than this one, at the latest when it is first asked.
-
-        Raises Refused there and then, or from whatever is called first.
-        """
-
-    def health(self) -> Health:
-        """Whether loads and switches may start now, with the numbers."""
 
     def held(self, kind: pa.DataType) -> str | None:
         """How values of an Arrow type are held, in the words of ``Inspector.held``; None where only values have types."""
@@ -289,11 +268,42 @@ class Target(Protocol):
         continued and NameTaken for one that is not ours: the load then goes on under another name.
         """
 
+    def publish(self, ticket: Ticket, facts: Mapping[str, Any]) -> None:
+        """Make a verified build a database that an alias may point at; idempotent."""
+
+
+class Databases(Protocol):
+    """What exists, built or published, and how it is looked into and removed."""
+
+    def databases(self) -> list[DatabaseInfo]:
+        """Every database and build that exists, owned by bgdeploy or not."""
+
     def inspect(self, database: str) -> AbstractContextManager[Inspector]:
         """Open a closed build or a published database read-only, in a process that did not build it."""
 
-    def publish(self, ticket: Ticket, facts: Mapping[str, Any]) -> None:
-        """Make a verified build a database that an alias may point at; idempotent."""
+    def outdated(self, database: str) -> str | None:
+        """Say why no reader should be led to a database that was whole, or None; no alias moves to one.
+
+        It is damaged as far as can be seen at once, or the installed engine should not read it.
+        """
+
+    def drain(self, database: str) -> Health:
+        """Whether readers have left the database, so that it may be dropped."""
+
+    def drop(self, database: str, fence: int, mark: str | None = None) -> None:
+        """Remove a database or build and all it left behind; idempotent.
+
+        Raises Refused while any alias points at it, NotOurs where ``mark`` is that of another of its name.
+        """
+
+
+class Aliases(Protocol):
+    """The names readers use; each resolves in one step, and moves in one.
+
+    A target without aliases of its own keeps a durable record of (name, database, generation) and resolves it in
+    ``query``, at each call: a name must never be cached longer than a database is kept after the alias left it
+    (``drop_grace_seconds``). The embedded target does so with a link that every opening of a file follows.
+    """
 
     def alias(self, name: str) -> str | None:
         """The database this alias points at now, or None when there is no such alias."""
@@ -310,32 +320,41 @@ class Target(Protocol):
         Raises StaleGeneration when the alias has seen a newer generation, on targets that can tell.
         """
 
-    def catch_up(self, owned: Owned) -> None:
-        """Do what an earlier call had to leave, and start databases of ours that a crash left down; idempotent, at each scan."""
-
-    def outdated(self, database: str) -> str | None:
-        """Say why no reader should be led to a database that was whole, or None; no alias moves to one.
-
-        It is damaged as far as can be seen at once, or the installed engine should not read it.
-        """
-
     def remove_alias(self, name: str, generation: int) -> None:
         """Take an alias away, because its customer leaves; idempotent, and never one that bgdeploy did not make.
 
         Raises StaleGeneration when the alias has seen a newer generation, on targets that can tell.
         """
 
-    def databases(self) -> list[DatabaseInfo]:
-        """Every database and build that exists, owned by bgdeploy or not."""
 
-    def drain(self, database: str) -> Health:
-        """Whether readers have left the database, so that it may be dropped."""
+class Target(Loader, Databases, Aliases, Protocol):
+    """Where databases live.
 
-    def drop(self, database: str, fence: int, mark: str | None = None) -> None:
-        """Remove a database or build and all it left behind; idempotent.
+    Everything here may be called again after a crash at any instruction: decide from what the
+    target says. ``load`` and ``publish`` run in a child process that holds the build's lock; all
+    else runs in the service or a command. A target whose commands are asynchronous returns only
+    when it has seen the effect, or raises TargetError.
+    """
 
-        Raises Refused while any alias points at it, NotOurs where ``mark`` is that of another of its name.
+    kind: str
+
+    def identity(self) -> str:
+        """What tells this target from another of its kind: a folder, or a DBMS id.
+
+        Raises TargetAway when it cannot be asked now.
         """
+
+    def expect(self, place: str) -> None:
+        """Refuse to work at any other place than this one, at the latest when it is first asked.
+
+        Raises Refused there and then, or from whatever is called first.
+        """
+
+    def health(self) -> Health:
+        """Whether loads and switches may start now, with the numbers."""
+
+    def catch_up(self, owned: Owned) -> None:
+        """Do what an earlier call had to leave, and start databases of ours that a crash left down; idempotent, at each scan."""
 
     def query(self, alias: str, cypher: str, params: Mapping[str, Any] | None = None) -> Rows:
         """Rows of a read-only query through the alias, keyed by column name."""
@@ -348,4 +367,24 @@ class Target(Protocol):
         """
 
 
-Opener = Callable[[Mapping[str, Any]], Target]
+@dataclass(frozen=True)
+class Description:
+    """What the rest needs to know of a kind of target without opening one; an entry point names it.
+
+    Nothing here connects or creates anything. The doctor asks an opened target for its ``checks``; those of
+    this process's own memory are wanted where the engine is ``embedded`` in it.
+    """
+
+    kind: str
+    # From the settings stored with a job, and the way to reach it, which is stored nowhere.
+    open: Callable[[Mapping[str, Any], Mapping[str, Any]], Target]
+    # Its section of the configuration, which has the name of the kind.
+    settings_model: Callable[[], type[BaseModel]]
+    # ``Loader.refuses``, for who has no way to reach a target.
+    refuses: Callable[[pa.DataType, str], str | None]
+    # From settings and alias; None where clients read by a driver of the target's own.
+    open_reader: Callable[[Mapping[str, Any], str], Any] | None
+    embedded: bool  # the engine runs in this process, on files that nobody may write to
+    folds_case: bool  # names that differ only in case are one name
+    less_memory: str  # the setting that a load which ran out of memory should lower
+    max_databases: int | None  # where nobody set a limit
