@@ -13,7 +13,7 @@ from bgdeploy.targets.base import Ticket
 from bgdeploy.targets.neo4j import databases, target
 from bgdeploy.targets.neo4j import target as loaders
 from bgdeploy.targets.neo4j.access import Access, RightMissing, Server
-from bgdeploy.targets.neo4j.arrow import load as begun
+from bgdeploy.targets.neo4j.arrow import begun
 from tests.neo4j.loading import Loading, loading
 from tests.neo4j.servers import PASSWORD
 from tests.neo4j.standin import StandIn

@@ -28,7 +28,7 @@ from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need,
 from bgdeploy.targets.neo4j import aliases, databases, health
 from bgdeploy.targets.neo4j.access import COMMUNITY, RightMissing, Server, ServerRefused, open_server
 from bgdeploy.targets.neo4j.aliases import find_down, forgive, heal, make_read_only, owe, protect, start_again
-from bgdeploy.targets.neo4j.arrow.load import forget
+from bgdeploy.targets.neo4j.arrow.begun import forget
 from bgdeploy.targets.neo4j.databases import Found, gather, list_databases, show
 from bgdeploy.targets.neo4j.health import edition
 from bgdeploy.targets.neo4j.offline.store import discard

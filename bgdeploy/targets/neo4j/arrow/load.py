@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bgdeploy.clock import monotonic
-from bgdeploy.durable import write_durably
-from bgdeploy.errors import BgdeployError, BuildLocked, ConfigError, NameTaken, VerifyFailed
+from bgdeploy.errors import BgdeployError, BuildLocked, NameTaken, VerifyFailed
 from bgdeploy.failpoints import reach
 from bgdeploy.snapshots.source import Kind, Snapshot
 from bgdeploy.targets.base import Group, Ledger, Ticket
@@ -25,42 +24,12 @@ from bgdeploy.targets.groups import file_of, is_split, keep_plan
 from bgdeploy.targets.neo4j import databases, schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.aliases import list_aliases
+from bgdeploy.targets.neo4j.arrow import begun
 from bgdeploy.targets.neo4j.arrow.client import RENEW, Client, Put, find_address
 from bgdeploy.targets.neo4j.arrow.proof import prove
 from bgdeploy.targets.neo4j.arrow.wire import Identity, Shape, find_identity, shape_of, to_batches
 from bgdeploy.targets.neo4j.bolt.batches import RowReader
 from bgdeploy.targets.neo4j.schema import complete
-
-# Begun: a note beside a build that the server was told of its import, which a killed process cannot abort itself.
-
-_NOTE = "arrow"
-
-
-def note(folder: Path) -> None:
-    """Write the note, before the server hears of the import."""
-    write_durably(folder / _NOTE, "")
-
-
-def over(folder: Path) -> None:
-    """Remove the note: the server has forgotten the import."""
-    (folder / _NOTE).unlink(missing_ok=True)
-
-
-def forget(server: Server, database: str, folder: Path) -> None:
-    """Have the server forget an import that was begun; raises TargetAway while it cannot be asked.
-
-    Left alone, an import keeps its name and its disk until the server's own limit of silence.
-    """
-    if not (folder / _NOTE).exists():
-        return
-    from bgdeploy.targets.neo4j.arrow.client import Client, find_address
-
-    # A server that takes no Arrow any more was restarted, and knows of no import.
-    with suppress(ConfigError), closing(Client(server.access, find_address(server))) as client:
-        client.abort(database)
-
-
-# Load: a snapshot as streams of Arrow batches from which the server builds the database.
 
 GROUP_ROWS = 1_000_000  # a line of the ledger stands for so many
 _BATCH = 16_384  # rows sent at once, where nothing else is configured
@@ -152,7 +121,7 @@ def _send_all(work: Work, concurrency: int, groups: Sequence[Group]) -> None:
         "id_property": work.identity.property,
         "concurrency": concurrency,
     }
-    note(work.folder)
+    begun.note(work.folder)
     reach("load.creating")
     work.client.create(work.database, settings)
     try:
@@ -167,7 +136,7 @@ def _send_all(work: Work, concurrency: int, groups: Sequence[Group]) -> None:
     except BaseException:
         with suppress(BgdeployError):
             work.client.abort(work.database)
-            over(work.folder)
+            begun.over(work.folder)
         raise
 
 
