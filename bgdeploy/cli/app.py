@@ -13,13 +13,13 @@ import typer
 from typer.core import TyperGroup
 
 from bgdeploy import log
-from bgdeploy.cli import customers, doctor, holds, jobs, moves, output, run, setup, steer, wait
+from bgdeploy.cli import customers, doctor, holds, jobs, moves, output, processes, run, setup, steer, wait
 from bgdeploy.cli.context import EXAMPLES, Given, read_pairs
 from bgdeploy.errors import BadWords
 
 ORDER = (
     "serve", "scan", "work", "run", "wait", "jobs", "retry", "customers", "switches", "query", "switch",
-    "rollback", "pin", "unpin", "pause", "resume", "doctor", "init", "config", "db", "simulate", "demo",
+    "rollback", "pin", "unpin", "pause", "resume", "processes", "doctor", "init", "config", "db", "simulate", "demo",
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def options(
     context.obj = Given(config, read_pairs(set_ or []))
 
 
-for group in (run, wait, jobs, steer, customers, moves, holds, doctor, setup):
+for group in (run, wait, jobs, steer, customers, moves, holds, processes, doctor, setup):
     group.register(app)
 
 

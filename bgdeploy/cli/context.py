@@ -129,6 +129,7 @@ EXAMPLES = {
         "bgdeploy simulate --customer acme", "bgdeploy simulate --customer acme --rows 200000"
     ),
     "demo": _examples("bgdeploy demo", "bgdeploy demo --rows 60000 --keep"),
+    "processes": _examples("bgdeploy processes", "bgdeploy processes --json"),
     "doctor": _examples("bgdeploy doctor", "bgdeploy doctor --json", "bgdeploy doctor --try-rights"),
     "init": _examples("bgdeploy init", "bgdeploy init --rebind"),
     "config": _examples("bgdeploy config", "bgdeploy --set orchestrator.num_workers=3 config --json"),

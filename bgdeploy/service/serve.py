@@ -28,6 +28,7 @@ from bgdeploy.worker.housekeeper import (
     keep_house,
     keep_scanning,
 )
+from bgdeploy.worker.presence import Role, present
 from bgdeploy.worker.run import work_once
 from bgdeploy.worker.shutdown import Stop
 
@@ -50,8 +51,10 @@ class Every(BaseTrigger):  # type: ignore[misc]
         return now + self.span
 
 
-def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
+def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True, role: Role | None = None) -> None:
     """Run until the stop is asked for, and then end whatever runs; leaves no process behind.
+
+    It is on record as ``role``: by itself ``serve``, or ``work`` where it does not scan.
 
     Raises StoreLost when the job table was deleted, replaced or moved meanwhile.
     """
@@ -70,11 +73,12 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
     if scans:
         threads += [_thread("scanner", keep_scanning, house), _thread("history", keep_history, house)]
     threads += [_thread(f"worker-{number + 1}", work, house) for number in range(workers)]
-    while not stop.asked.wait(1.0):
-        complain_when_late(house)
-        if scheduler is not None:
-            _mind_the_clock(scheduler)
-    _end(house, scheduler, threads)
+    with present(site, role or ("serve" if scans else "work"), workers):
+        while not stop.asked.wait(1.0):
+            complain_when_late(house)
+            if scheduler is not None:
+                _mind_the_clock(scheduler)
+        _end(house, scheduler, threads)
 
 
 def _mind_the_clock(scheduler: BackgroundScheduler) -> None:

@@ -21,10 +21,10 @@ from bgdeploy.jobs.states import State
 from bgdeploy.jobs.transitions import CODE, Row, age, get_customer, get_database, jobs, select_jobs, title
 from bgdeploy.pipeline.admit import is_as_it_was, judge_now, look_at
 from bgdeploy.pipeline.claim import peek
+from bgdeploy.service.processes import list_processes, name, say_nobody, say_silent, who_works
 from bgdeploy.service.results import Waited, Waiting
 from bgdeploy.service.views import after_failure, show_job, use_anyway
 from bgdeploy.site import Site
-from bgdeploy.worker.processes import nobody_works
 from bgdeploy.worker.run import claim_rules
 
 # Idleness: telling a job that nobody works on from one that waits for something.
@@ -69,15 +69,8 @@ def _find_late_scan(site: Site, job: Row) -> str | None:
 
 
 def find_absence(site: Site) -> str:
-    """Say so when nobody is there who would scan and load; nothing where somebody is, or may be."""
-    with site.store.read() as connection:
-        held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None))).mappings().all()
-    if any(not is_free(row, site.clock()) for row in held) or not nobody_works(site.settings.database_path):
-        return ""
-    return (
-        "no bgdeploy that scans and loads is running here, and nothing moves until one does. "
-        "Start it with: bgdeploy serve, or once: bgdeploy run"
-    )
+    """Say so, and since when, when nobody is there who would scan and load; nothing where somebody is, or may be."""
+    return say_nobody(who_works(site))
 
 
 # Wait until a snapshot or a newer one is live, and know when that can never be so by itself.
@@ -137,8 +130,10 @@ def wait_for(
 
     def pass_on(verdict: Verdict) -> None:
         nonlocal due
-        said = find_absence(site) if monotonic() >= due else ""
+        said = ""
         if monotonic() >= due:  # said once, and looked for again while there was nothing to say
+            works = who_works(site)
+            said = say_nobody(works) or "; ".join(say_silent(works))
             due = float("inf") if said else monotonic() + every
         tell(_show_look(verdict, monotonic() - began, said or None))
 
@@ -196,7 +191,21 @@ def look(site: Site, name: str, timestamp: int) -> Verdict:
     if verdict is None:
         return _unfound(site, name, timestamp, customer["live"])
     works = any(not is_free(row, site.clock()) for row in held)
-    return verdict if works else _mind_idleness(site, verdict)
+    return _name_worker(site, verdict) if works else _mind_idleness(site, verdict)
+
+
+def _name_worker(site: Site, verdict: Verdict) -> Verdict:
+    """Who loads it; and since when nothing is heard of that one, which nobody can tell from a load that takes long."""
+    job = verdict.job
+    if verdict.answer != "waits" or job is None or job["state"] != State.LOADING:
+        return verdict
+    found = next(
+        (one for one in list_processes(site) if any(held.job == job["id"] for held in one.jobs)), None
+    )
+    if found is None:
+        return verdict
+    seen = f", last seen {found.silent_seconds} s ago" if found.state == "silent" else ""
+    return replace(verdict, why=f"{verdict.why}; {name(found)} loads it{seen}")
 
 
 def _mind_mark(connection: sa.Connection, verdict: Verdict, job: Row) -> Verdict:
@@ -336,5 +345,5 @@ def _mind_idleness(site: Site, verdict: Verdict) -> Verdict:
     idle = find_idleness(site, verdict.job)
     if idle is None:
         return verdict
-    cure = "Is one running? Start it with: bgdeploy serve"
+    cure = "Is one running? See: bgdeploy processes. Start one with: bgdeploy serve"
     return replace(verdict, why=f"{verdict.why}; {idle}", cure=cure)

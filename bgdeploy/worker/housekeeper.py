@@ -22,6 +22,7 @@ from bgdeploy.pipeline.alias import find_unreadable, watch_aliases
 from bgdeploy.pipeline.forget import expire, prune
 from bgdeploy.pipeline.scan import SECOND_LOOK
 from bgdeploy.site import Site
+from bgdeploy.worker.presence import beat
 from bgdeploy.worker.shutdown import Stop
 
 Result = TypeVar("Result")
@@ -121,6 +122,7 @@ def _expire(house: House) -> None:
 
 
 def _duty(house: House, name: str, act: Callable[[], Result]) -> Result | None:
+    beat(house.site.owner)
     try:
         done = act()
         house.told.pop(name, None)

@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 
 WORKS = ("serve", "work", "run")  # load, switch and clean
-SCANS = ("serve", "run", "scan")  # find what is new
 _TAKE_A_VALUE = ("--config", "-c", "--set")  # options before the command
 
 
@@ -21,14 +20,11 @@ def find_open(table: Path) -> list[psutil.Process]:
     return [one for one in psutil.process_iter() if one.pid != os.getpid() and _has_open(one, path)]
 
 
-def _has_open(process: psutil.Process, path: str, *, unseen: bool = False) -> bool:
-    """``unseen`` is the answer for what another user runs, which is not ours to look into."""
+def _has_open(process: psutil.Process, path: str) -> bool:
     try:
         return any(file.path == path for file in process.open_files())
-    except psutil.AccessDenied:
-        return unseen
     except (psutil.Error, OSError):
-        return False  # it ended meanwhile
+        return False  # it ended meanwhile, or is another user's
 
 
 def has_lost(process: psutil.Process, table: Path) -> bool:
@@ -41,21 +37,6 @@ def has_lost(process: psutil.Process, table: Path) -> bool:
     except (psutil.Error, OSError):
         return False  # it ended meanwhile, or this is no Linux
     return bool(held) and not any(os.path.samestat(one, here) for one in held)
-
-
-def nobody_works(table: Path) -> bool:
-    """True when no process that scans or loads for this job table is to be seen on this host.
-
-    What another user runs may be for this table too, and is given the benefit of the doubt, as is everybody
-    where the processes of others are hidden.
-    """
-    if 1 not in psutil.pids():
-        return False
-    path = os.path.realpath(table)
-    others = (one for one in psutil.process_iter() if one.pid != os.getpid())
-    return not any(
-        find_command(_words(one)) in (*WORKS, *SCANS) and _has_open(one, path, unseen=True) for one in others
-    )
 
 
 def _words(process: psutil.Process) -> list[str]:
