@@ -14,7 +14,7 @@ import pytest
 import bgdeploy
 
 ROOT = Path(bgdeploy.__file__).parent
-LAYERS = ["cli", "service", "pipeline"]  # above what they may import, from the top down
+LAYERS = ["cli", "service", "worker", "pipeline"]  # above what they may import, from the top down
 BASE = {"jobs", "snapshots", "targets"}
 
 
