@@ -235,10 +235,10 @@ def test_who_kills_inspectors_makes_no_snapshot_fail(
 
 
 LIMITED = """
-from bgdeploy.service import inspector_process
-inspector_process._limit_memory()
+from bgdeploy.worker import inspecting
+inspecting._limit_memory()
 try:
-    bytearray(inspector_process.MOST_MEMORY)
+    bytearray(inspecting.MOST_MEMORY)
 except MemoryError:
     print("limited")
 """
