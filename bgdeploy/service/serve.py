@@ -58,6 +58,11 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True, role: Rol
 
     Raises StoreLost when the job table was deleted, replaced or moved meanwhile.
     """
+    with present(site, role or ("serve" if scans else "work"), workers):
+        _serve(site, stop, workers, scans)
+
+
+def _serve(site: Site, stop: Stop, workers: int, scans: bool) -> None:
     orchestrator = site.settings.orchestrator
     house = House(site, stop, scans=scans)
     house.scan_due.set()
@@ -73,12 +78,11 @@ def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True, role: Rol
     if scans:
         threads += [_thread("scanner", keep_scanning, house), _thread("history", keep_history, house)]
     threads += [_thread(f"worker-{number + 1}", work, house) for number in range(workers)]
-    with present(site, role or ("serve" if scans else "work"), workers):
-        while not stop.asked.wait(1.0):
-            complain_when_late(house)
-            if scheduler is not None:
-                _mind_the_clock(scheduler)
-        _end(house, scheduler, threads)
+    while not stop.asked.wait(1.0):
+        complain_when_late(house)
+        if scheduler is not None:
+            _mind_the_clock(scheduler)
+    _end(house, scheduler, threads)
 
 
 def _mind_the_clock(scheduler: BackgroundScheduler) -> None:
