@@ -8,10 +8,9 @@ way of the work: it waits for a lock but a moment, and one that cannot be writte
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -39,6 +38,8 @@ _HERE: dict[str, Presence] = {}  # by owner: those of this process
 @contextmanager
 def present(site: Site, role: Role, workers: int) -> Iterator[None]:
     """Be on record as one that works, for as long as the block lasts; ``beat`` renews it meanwhile."""
+    from importlib.metadata import version  # late: commands that look need not pay for it
+
     host, pid, born, _ = site.owner.split("/")
     told = {"host": host, "pid": int(pid), "born": born, "version": version("bgdeploy")}
     mine = _HERE[site.owner] = Presence(site, {**told, "role": role, "workers": workers})
@@ -50,7 +51,7 @@ def present(site: Site, role: Role, workers: int) -> Iterator[None]:
         words = tidy(f"ended by {type(error).__name__}: {error}", LONGEST)
         raise
     finally:
-        del _HERE[site.owner]
+        _HERE.pop(site.owner, None)
         mine.say_goodbye(words)
 
 
@@ -89,10 +90,11 @@ class Presence:
             self.turn.release()
 
     def say_goodbye(self, words: str) -> None:
-        """Write that it ends; no sign of life follows."""
-        with self.turn:
-            self.over = True
+        """Write that it ends; no sign of life follows. One that hangs in the disk keeps nobody from ending."""
+        self.over = True
+        if self.turn.acquire(timeout=GOODBYE):
             self._write(GOODBYE, stopped_at=self.site.clock(), last_words=words)
+            self.turn.release()
 
     def _write(self, patience: float, **changes: Any) -> None:
         changes["seen_at"] = self.site.clock()
@@ -118,7 +120,7 @@ class Presence:
             connection.execute(processes.insert().values(owner=self.site.owner, **self.about, **changes))
 
 
-def find_past(known: list[Row] | Any, holders: set[str], *, now: float) -> list[str]:
+def find_past(known: Sequence[Row], holders: set[str], *, now: float) -> list[str]:
     """The owners of rows that may go: over for long, or beyond the newest of those that are over. Pure."""
     over = [
         row

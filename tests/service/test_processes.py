@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -24,7 +25,7 @@ from bgdeploy.service.wait import look
 from bgdeploy.site import Site, open_site
 from bgdeploy.worker import presence
 from bgdeploy.worker.presence import GONE, LONG, MOST, beat, find_past, present
-from tests.house import House, make_house, make_removable, stop
+from tests.house import House, environ, make_house, make_removable, stop
 from tests.jobs.tables import add_customer, add_job, read_job
 
 FIRST = 1700000001
@@ -118,6 +119,36 @@ def test_one_that_freezes_in_the_middle_of_a_load_is_named_and_keeps_its_job(tmp
     house.await_("it gives a sign again", lambda: house.json("processes")[0]["state"] == "working")
     service.kill()
     service.wait()
+    make_removable(house.folder)
+
+
+APART = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+
+def test_one_that_is_killed_in_a_container_is_named_before_its_lease_ends(tmp_path: Path) -> None:
+    """Its process number means nothing here, so nobody can see that it is gone."""
+    if shutil.which("unshare") is None or subprocess.run([*APART, "true"], check=False).returncode:
+        pytest.skip("no process namespaces here")
+    house = make_house(tmp_path, lease_seconds=30)
+    house.drop("acme", FIRST)
+    house.run("scan", "--once")
+    with open(house.folder / "log", "ab") as log:
+        service = subprocess.Popen(
+            [*APART, *house.command("serve")],
+            stderr=log,
+            env=environ("load.group.confirmed:1:stop"),
+        )
+    house.await_("it is loading", lambda: any(j["rows_confirmed"] for j in house.json("jobs", "list")))
+    (one,) = house.json("processes")
+    assert (one["state"], one["alive"]) == ("working", None)
+    service.kill()
+    service.wait()
+    house.await_("it is silent", lambda: house.json("processes")[0]["state"] == "silent")
+    (one,) = house.json("processes")
+    assert [job["job"] for job in one["jobs"]] == [1], "its lease is in force: unknown is alive"
+    assert house.states() == {FIRST: "loading"}
+    assert "was last seen" in house.run("customers").stderr
+    assert "not to be seen from here" in house.run("processes").stdout
     make_removable(house.folder)
 
 
