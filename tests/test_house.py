@@ -14,7 +14,7 @@ import pytest
 import bgdeploy
 
 ROOT = Path(bgdeploy.__file__).parent
-LAYERS = ["cli", "service", "pipeline"]  # above what they may import, from the top down
+LAYERS = ["cli", "service", "worker", "pipeline"]  # above what they may import, from the top down
 BASE = {"jobs", "snapshots", "targets"}
 
 
@@ -65,7 +65,7 @@ def test_a_command_calls_the_api_and_nothing_below_it(path: Path) -> None:
 COMMANDS = [
     "serve", "scan", "work", "run", "wait", "jobs", "jobs list", "jobs show", "jobs log", "jobs cancel", "jobs offenders",
     "retry",
-    "customers", "customers remove", "switches", "query", "switch", "rollback", "pin", "unpin", "pause", "resume", "doctor", "simulate", "demo",
+    "customers", "customers remove", "switches", "query", "switch", "rollback", "pin", "unpin", "pause", "resume", "processes", "doctor", "simulate", "demo",
     "db", "db upgrade", "db current", "config", "init",
 ]  # fmt: skip
 

@@ -28,7 +28,7 @@ LARGEST_ID = 2**63 - 1  # that the job table can compare with
 LONGEST = 365 * 86_400  # seconds that a command may be told to wait; a bound keeps nan away too
 ORDER = (
     "serve", "scan", "work", "run", "wait", "jobs", "retry", "customers", "switches", "query", "switch",
-    "rollback", "pin", "unpin", "pause", "resume", "doctor", "init", "config", "db", "simulate", "demo",
+    "rollback", "pin", "unpin", "pause", "resume", "processes", "doctor", "init", "config", "db", "simulate", "demo",
 )  # fmt: skip
 
 

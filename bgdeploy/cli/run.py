@@ -1,4 +1,4 @@
-"""Commands that do the work (serve, work, run, scan), and ``wait``, which waits until others have done it."""
+"""Commands that do the work (serve, work, run, scan), ``processes``, which says who does, and ``wait``, which waits for it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from bgdeploy.cli.context import (
     complete_timestamps,
     examples,
 )
+from bgdeploy.cli.render import Shape, Table, show_age
 from bgdeploy.clock import wall
 from bgdeploy.errors import BgdeployError, ExitCode
 
 if TYPE_CHECKING:
-    from bgdeploy.service.results import ScanReport, Waiting
+    from bgdeploy.service.results import Process, ScanReport, Waiting
     from bgdeploy.site import Site
     from bgdeploy.worker.shutdown import Stop
 
@@ -303,3 +304,32 @@ def wait(
         stays = f"{found.live} stays live." if found.live else "Nothing is live yet."
         raise BgdeployError(f"{over}{found.why}", kept=stays, cure=found.next)
     print(found.why)
+
+
+@app.command(epilog=examples("bgdeploy processes", "bgdeploy processes --json"))
+def processes(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show who works: each serve, work and run, newest first.
+
+    working holds jobs, idle waits for one. silent has missed three signs of life: it hangs, is frozen, or ended where
+    that cannot be seen from here; its jobs are its own until their leases end. stopped is over, "what" says how.
+    """
+    api = context.obj.api()
+    render.warn(api.absence())
+    found = api.processes()
+    if as_json:
+        render.print_json(found)
+        return
+    empty = "Nobody has worked here so far. Start with: bgdeploy serve, or once: bgdeploy run"
+    columns = ("process", "runs", "state", "last seen", "started", "version", "what")
+    narrow = Shape(text=("what",), spare=("version", "started"))
+    render.print_table(Table(columns, [_process(one) for one in found], empty, shape=narrow))
+
+
+def _process(one: Process) -> tuple[Any, ...]:
+    here = {True: "it lives", False: "it is gone", None: "not to be seen from here"}
+    seen = one.stopped_at if one.silent_seconds is None else f"{show_age(one.silent_seconds)} ago"
+    what = [f"job {job.job} {job.title} ({job.state}) until {job.lease_expires}" for job in one.jobs]
+    what += [one.last_words] if one.last_words else []
+    what += [here[one.alive]] if one.state == "silent" else []
+    loads = f"{one.role}, {one.workers} load(s) at a time"
+    return f"{one.host} pid {one.pid}", loads, one.state, seen, one.started_at, one.version, "; ".join(what)

@@ -19,7 +19,7 @@ from bgdeploy.jobs.store import RESTORE, connect, disk_full, is_full, shut, tran
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0009"  # a test compares it with the newest file in migrations/versions
+HEAD = "0010"  # a test compares it with the newest file in migrations/versions
 
 
 def current(path: Path, patience: float = 30.0) -> str | None:

@@ -231,3 +231,23 @@ switches = Table(
     Index("ix_switches_customer", "customer", "id"),
     sqlite_autoincrement=True,
 )
+
+# A process that works, or did: it renews ``seen_at`` while it lives; a lease's holder is found by ``owner``.
+processes = Table(
+    "processes",
+    metadata,
+    _key("id"),
+    _must("owner", String),
+    _must("host", String),  # with the process namespace on it, since pids mean nothing in another
+    _must("pid", Integer),
+    _must("born", String),  # tick and boot at which it started: no later process has the same
+    _must("version", String),
+    _must("role", String),  # serve, work, run
+    _must("workers", Integer),
+    _must("started_at", Double),
+    _must("beat_seconds", Double),  # how often it means to give a sign of life
+    _must("seen_at", Double),
+    _may("stopped_at", Double),
+    _may("last_words", String),
+    UniqueConstraint("owner"),
+)

@@ -33,6 +33,7 @@ from bgdeploy.service.results import (
     Named,
     Offenders,
     Pinned,
+    Process,
     Queued,
     Refusal,
     Revision,
@@ -229,11 +230,22 @@ class Deployments:
         """Say, with the sum, when the databases that are to be kept can exceed ``max_databases``; else None."""
         return customers.capacity_warning(self._site())
 
-    def absence(self) -> str | None:
-        """Say so when nobody on this host scans and loads, so that nothing moves; else None."""
-        from bgdeploy.service.wait import find_absence
+    def processes(self) -> list[Process]:
+        """Return the processes that work, on any host, and those that did, newest first: what each does, and when it was last seen."""
+        from bgdeploy.service.processes import list_processes
 
-        return find_absence(self._site()) or None
+        return list_processes(self._site())
+
+    def absence(self) -> str | None:
+        """Say so when nobody works and somebody should, and who was last seen in the middle of a load; else None.
+
+        Where only ``run`` works, from cron, nobody is missed between two runs unless something waits.
+        """
+        from bgdeploy.service.processes import say_nobody, say_silent, who_works
+
+        works = who_works(self._site())
+        said = [say_nobody(works)] if works.missed else []
+        return "; ".join([*said, *say_silent(works)]) or None
 
     def revision(self) -> Revision:
         """Return the revision of the job table, and the newest one this version knows."""

@@ -5,15 +5,13 @@ The command starts a process that reads the files and may die of them; it gets a
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bgdeploy.errors import BgdeployError, Refused
 from bgdeploy.jobs.transitions import Row, get_job, title
@@ -25,18 +23,10 @@ from bgdeploy.snapshots.offenders import (
     Finding,
     Offender,
     count_more,
-    find_in_ends,
-    find_in_labels,
     headline,
     name,
 )
 from bgdeploy.worker import child as children
-
-if TYPE_CHECKING:
-    from bgdeploy.snapshots.source import Snapshot
-    from bgdeploy.targets.base import Target
-
-COLUMNS = ("kind", "table", "problem", "id", "file", "row")
 
 
 @dataclass(frozen=True)
@@ -135,43 +125,6 @@ def _aside(output: Path | None) -> Iterator[Path | None]:
         os.replace(aside, output)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def search(
-    ticket: Mapping[str, Any], target: Target, snapshot: Snapshot, send: Callable[[dict[str, Any]], None]
-) -> None:
-    """Do the process's part: send every finding, and write all its lines as CSV or JSON lines."""
-    from bgdeploy.snapshots.keys import opened_keys
-
-    def tell(folder: str, rows: int) -> None:
-        send({"folder": folder, "rows": rows})
-
-    with (
-        open(ticket["output"] or os.devnull, "w", encoding="utf-8", newline="") as file,
-        opened_keys(snapshot, Path(ticket["folder"])) as keys,
-    ):
-        writer = csv.writer(file)
-        if ticket["table"]:
-            writer.writerow(COLUMNS)
-        for find in (
-            find_in_labels(keys, across=target.keys_cross_folders, tell=tell),
-            find_in_ends(keys, snapshot.relationships, tell=tell),
-        ):
-            for finding in find:
-                first = [
-                    {"id": one.id, "places": [[*place] for place in one.places], "more": one.more}
-                    for one in finding.first
-                ]
-                names = ("kind", "table", "folder", "labels", "problem", "rows", "ids")
-                send({"found": {**{name: getattr(finding, name) for name in names}, "first": first}})
-                for id_, place in finding.lines() if ticket["output"] else ():
-                    line = (finding.kind, finding.table, finding.problem, id_, place.file, place.row)
-                    if ticket["table"]:
-                        writer.writerow(line)
-                    else:
-                        file.write(
-                            json.dumps(dict(zip(COLUMNS, line, strict=True)), ensure_ascii=False) + "\n"
-                        )
 
 
 def show_report(report: Report, output: Path | None) -> results.Offenders:

@@ -16,6 +16,7 @@ from bgdeploy.jobs.states import State
 from bgdeploy.plain import NOT_SHOWN, plain
 
 Mark = Literal["live", "standby", "bad", "pinned", "cancelled"]
+Doing = Literal["working", "idle", "silent", "stopped"]
 Counts = dict[str, dict[str, int]]  # {"labels": {name: rows}, "types": {name: rows}}
 
 
@@ -248,6 +249,48 @@ class Customer(_Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held(_Result):
+    """A job that a process holds; its lease ends at ``lease_expires`` unless it is renewed."""
+
+    job: int
+    customer: str
+    timestamp: int
+    build: int
+    state: State
+    lease_expires: str
+
+    @property
+    def title(self) -> str:
+        """How people call it: customer/timestamp, with the build where it is not the first."""
+        return f"{self.customer}/{self.timestamp}{f' build {self.build}' if self.build > 1 else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process(_Result):
+    """A process that works, or did: what runs there, what it does, and when it last gave a sign of life.
+
+    ``state``: working (it holds ``jobs``), idle, silent (three signs of life are missing: it hangs, is frozen, or ended
+    where nobody here can see; its jobs are its own until their leases end), stopped (``last_words`` say how).
+    ``alive`` is what this host sees of it, None where it cannot: another host or container, or hidden from this user.
+    """
+
+    id: int
+    host: str
+    pid: int
+    role: Literal["serve", "work", "run"]
+    version: str
+    workers: int
+    state: Doing
+    alive: bool | None
+    jobs: list[Held]
+    started_at: str
+    seen_at: str
+    silent_seconds: int | None
+    stopped_at: str | None
+    last_words: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Database(_Result):
     """A database that bgdeploy owns, or has dropped, as the job table has it: no target is asked.
 
@@ -402,7 +445,7 @@ class Offenders(_Result):
 class Waiting(_Result):
     """One look at a snapshot that is waited for. ``share`` of its rows is loaded, from 0 to 1, while it loads.
 
-    ``warning`` is said once: that there is no job table yet, or that nobody scans and loads.
+    ``warning`` is said once: that there is no job table yet, that nobody works, or who was last seen in the middle of a load.
     """
 
     waited_seconds: float

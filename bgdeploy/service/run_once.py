@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -29,6 +29,7 @@ from bgdeploy.service.serve import serve
 from bgdeploy.service.views import after_failure, pause_of, use_anyway
 from bgdeploy.site import Site
 from bgdeploy.snapshots.folders import list_customers, list_names
+from bgdeploy.worker.presence import beat, present
 from bgdeploy.worker.run import work_once
 from bgdeploy.worker.shutdown import Stop
 
@@ -80,7 +81,7 @@ def run(site: Site, stop: Stop, *, workers: int, timeout: float) -> bool:
 
 def _serve(site: Site, stop: Stop, workers: int) -> None:
     with suppress(StoreLost):  # it is the stop's failure, which is raised where people see it
-        serve(site, stop, workers=workers)
+        serve(site, stop, workers=workers, role="run")
 
 
 def _await_end(site: Site, stop: Stop, service: threading.Thread, deadline: float) -> bool:
@@ -238,15 +239,13 @@ def run_one(site: Site, stop: Stop, name: str, timestamp: int, *, switches: bool
     and resumes next time.
     """
     deadline = monotonic() + timeout
-    last = threading.Timer(timeout, _give_back, (stop,))
-    last.daemon = True
-    last.start()
     trouble = ""
     _, job = _newest_build(site, name, timestamp)
     if job["state"] in (State.QUEUED, State.LOADED):
         _ask_for(site, job, switches=switches)
-    try:
+    with present(site, "run", 1), _giving_back(stop, timeout):
         while (outcome := _outcome(site, name, timestamp, switches=switches)) is None:
+            beat(site.owner)
             if stop.asked.is_set() or monotonic() >= deadline:
                 return _unfinished(site, name, timestamp, trouble)
             try:
@@ -262,13 +261,23 @@ def run_one(site: Site, stop: Stop, name: str, timestamp: int, *, switches: bool
         with suppress(TargetError):  # dropped by whoever cleans next
             clean(site)
         return outcome
+
+
+@contextmanager
+def _giving_back(stop: Stop, timeout: float) -> Iterator[None]:
+    """A load that still runs after so many seconds is given back at once."""
+
+    def give_back() -> None:
+        stop.timeout = 0.0
+        stop.ask()
+
+    last = threading.Timer(timeout, give_back)
+    last.daemon = True
+    last.start()
+    try:
+        yield
     finally:
         last.cancel()
-
-
-def _give_back(stop: Stop) -> None:
-    stop.timeout = 0.0
-    stop.ask()
 
 
 def _newest_build(site: Site, name: str, timestamp: int) -> tuple[Row, Row]:

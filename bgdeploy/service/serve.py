@@ -28,6 +28,7 @@ from bgdeploy.worker.housekeeper import (
     keep_house,
     keep_scanning,
 )
+from bgdeploy.worker.presence import Role, present
 from bgdeploy.worker.run import work_once
 from bgdeploy.worker.shutdown import Stop
 
@@ -37,11 +38,18 @@ LAST_WAIT = 10.0  # seconds a thread gets after everything was told to end
 JUMP = 1.0  # seconds by which a clock that was set has moved
 
 
-def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True) -> None:
+def serve(site: Site, stop: Stop, *, workers: int, scans: bool = True, role: Role | None = None) -> None:
     """Run until the stop is asked for, and then end whatever runs; leaves no process behind.
+
+    It is on record as ``role``: by itself ``serve``, or ``work`` where it does not scan.
 
     Raises StoreLost when the job table was deleted, replaced or moved meanwhile.
     """
+    with present(site, role or ("serve" if scans else "work"), workers):
+        _serve(site, stop, workers, scans)
+
+
+def _serve(site: Site, stop: Stop, workers: int, scans: bool) -> None:
     orchestrator = site.settings.orchestrator
     house = House(site, stop, scans=scans)
     house.scan_due.set()

@@ -1,6 +1,7 @@
 """Wait until a snapshot or a newer one is live, and know when that can never be so by itself.
 
-All is told from the job table, and by the folder of what failed: no service is asked.
+All is told from the job table, and by the folder of what failed: no service is asked. What waits is told with the reason
+that keeps it, also where nobody is there to go on with it, or nobody has gone on though somebody could have.
 """
 
 from __future__ import annotations
@@ -21,67 +22,13 @@ from bgdeploy.jobs.states import State
 from bgdeploy.jobs.transitions import CODE, Row, age, get_customer, get_database, jobs, select_jobs, title
 from bgdeploy.pipeline.admit import is_as_it_was, judge_now, look_at
 from bgdeploy.pipeline.claim import peek
+from bgdeploy.service.processes import list_processes, name, say_nobody, say_silent, who_works
 from bgdeploy.service.results import Waited, Waiting
 from bgdeploy.service.views import after_failure, show_job, use_anyway
 from bgdeploy.site import Site
-from bgdeploy.worker.processes import nobody_works
 from bgdeploy.worker.run import claim_rules
 
-# Idleness: telling a job that nobody works on from one that waits for something.
-
 IDLE = 5.0  # seconds for which a worker that runs lets no claimable job lie untouched
-
-
-def find_idleness(site: Site, job: Row) -> str | None:
-    """Return in words that nobody has done what could have been done; None where the job rightly waits.
-
-    To be asked while no lease is held: whoever loads something else has no hand free.
-    """
-    state, now = State(job["state"]), site.clock()
-    untouched = now - job["updated_at"]
-    if now - max(job["updated_at"], job["not_before"]) < IDLE:
-        return None
-    if state == State.DISCOVERED:
-        return _find_late_scan(site, job)
-    if state == State.QUEUED and not _is_claimable(site):
-        return None  # it waits its turn, behind one that is put off or still settles
-    if state == State.LOADED and job["reason_code"] is not None:
-        return None  # the reason says why it does not go live
-    return f"no worker has touched it for {untouched:,.0f} s"
-
-
-def _is_claimable(site: Site) -> bool:
-    """True where the next worker to come by would take a job, and could have for a while."""
-    due = site.clock() - IDLE
-    found = peek(site.store, claim_rules(site), now=due)
-    return found is not None and found["updated_at"] <= due
-
-
-def _find_late_scan(site: Site, job: Row) -> str | None:
-    """A folder that is complete, and that nobody has looked at since it is."""
-    settle = site.settings.dataset.settle_seconds
-    late = site.clock() - max(job["updated_at"], (job["fingerprint_at"] or 0.0) + settle)
-    if late < max(IDLE, site.settings.orchestrator.scan_interval):
-        return None
-    if judge_now(site, job, look_at(site, job)).state != "ready":
-        return None
-    return f"it is complete by now, and nobody has scanned for {late:,.0f} s"
-
-
-def find_absence(site: Site) -> str:
-    """Say so when nobody is there who would scan and load; nothing where somebody is, or may be."""
-    with site.store.read() as connection:
-        held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None))).mappings().all()
-    if any(not is_free(row, site.clock()) for row in held) or not nobody_works(site.settings.database_path):
-        return ""
-    return (
-        "no bgdeploy that scans and loads is running here, and nothing moves until one does. "
-        "Start it with: bgdeploy serve, or once: bgdeploy run"
-    )
-
-
-# Wait until a snapshot or a newer one is live, and know when that can never be so by itself.
-
 LOOK_EVERY = 0.5  # seconds
 PATIENCE = 5.0  # seconds of silence before it is said that nobody works
 _START = "nobody has started bgdeploy here so far. Start it with: bgdeploy serve"
@@ -98,24 +45,6 @@ class Verdict:
     cure: str = ""
     job: Row | None = None
     live: str | None = None
-
-
-def await_live(
-    site: Site, customer: str, timestamp: int, *, timeout: float, tell: Callable[[Verdict], None]
-) -> Verdict:
-    """Return what became of a snapshot: at once when that is settled, else after ``timeout`` seconds.
-
-    ``tell`` hears of every look in between. A customer or a snapshot that nobody has found yet is
-    waited for.
-    """
-    deadline = monotonic() + timeout
-    while (verdict := look(site, customer, timestamp)).answer == "waits":
-        tell(verdict)
-        left = deadline - monotonic()
-        if left <= 0:
-            return replace(verdict, answer="timeout")
-        time.sleep(min(LOOK_EVERY, left))
-    return verdict
 
 
 def wait_for(
@@ -137,10 +66,16 @@ def wait_for(
 
     def pass_on(verdict: Verdict) -> None:
         nonlocal due
-        said = find_absence(site) if monotonic() >= due else ""
+        said = ""
         if monotonic() >= due:  # said once, and looked for again while there was nothing to say
+            works = who_works(site)
+            said = say_nobody(works) or "; ".join(say_silent(works))
             due = float("inf") if said else monotonic() + every
-        tell(_show_look(verdict, monotonic() - began, said or None))
+        job, share = verdict.job, None
+        if job is not None and job["state"] == State.LOADING and job["rows_expected"]:
+            share = rows_so_far(job) / job["rows_expected"]
+        waited = monotonic() - began
+        tell(Waiting(waited_seconds=waited, why=verdict.why, share=share, warning=said or None))
 
     left = max(0.0, timeout - (monotonic() - began))
     verdict = await_live(site, customer, timestamp, timeout=left, tell=pass_on)
@@ -167,11 +102,22 @@ def _await_table(settings: Settings, began: float, timeout: float, tell: Callabl
         time.sleep(min(LOOK_EVERY, timeout))
 
 
-def _show_look(verdict: Verdict, waited: float, warning: str | None) -> Waiting:
-    job, share = verdict.job, None
-    if job is not None and job["state"] == State.LOADING and job["rows_expected"]:
-        share = rows_so_far(job) / job["rows_expected"]
-    return Waiting(waited_seconds=waited, why=verdict.why, share=share, warning=warning)
+def await_live(
+    site: Site, customer: str, timestamp: int, *, timeout: float, tell: Callable[[Verdict], None]
+) -> Verdict:
+    """Return what became of a snapshot: at once when that is settled, else after ``timeout`` seconds.
+
+    ``tell`` hears of every look in between. A customer or a snapshot that nobody has found yet is
+    waited for.
+    """
+    deadline = monotonic() + timeout
+    while (verdict := look(site, customer, timestamp)).answer == "waits":
+        tell(verdict)
+        left = deadline - monotonic()
+        if left <= 0:
+            return replace(verdict, answer="timeout")
+        time.sleep(min(LOOK_EVERY, left))
+    return verdict
 
 
 def look(site: Site, name: str, timestamp: int) -> Verdict:
@@ -185,43 +131,25 @@ def look(site: Site, name: str, timestamp: int) -> Verdict:
         heirs = select_jobs(connection, jobs.c.customer == name, jobs.c.timestamp >= timestamp, order=newest)
         held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None))).mappings().all()
         verdict = judge(customer, heirs, timestamp)
-        if (
-            verdict is not None
-            and verdict.answer == "never"
-            and verdict.job is not None
-            and verdict.job["database"]
-        ):
-            verdict = _mind_mark(connection, verdict, verdict.job)
-    verdict = _mind_mending(site, verdict)
+        own = None if verdict is None else verdict.job
+        if verdict is not None and verdict.answer == "never" and own is not None and own["database"]:
+            there = get_database(connection, own["database"])
+            if own["state"] in (State.SWITCHED, State.LOADED) and there["dropped_at"] is None:
+                # What may be used by hand all the same is told as such only where nobody has called it bad.
+                verdict = replace(verdict, cure=use_anyway(connection, own))
     if verdict is None:
         return _unfound(site, name, timestamp, customer["live"])
-    works = any(not is_free(row, site.clock()) for row in held)
-    return verdict if works else _mind_idleness(site, verdict)
-
-
-def _mind_mark(connection: sa.Connection, verdict: Verdict, job: Row) -> Verdict:
-    """What may be used by hand all the same is told as such only where nobody has called it bad."""
-    there = get_database(connection, job["database"])
-    if job["state"] not in (State.SWITCHED, State.LOADED) or there["dropped_at"] is not None:
+    if verdict.answer == "failed":
+        verdict = _mind_mending(site, verdict)
+    if verdict.answer != "waits" or verdict.job is None:
         return verdict
-    return replace(verdict, cure=use_anyway(connection, job))
-
-
-def _mind_mending(site: Site, verdict: Verdict | None) -> Verdict | None:
-    """A snapshot that failed for its content is taken up again once its folder has changed, which is for a scan to see."""
-    if verdict is None or verdict.answer != "failed":
+    if any(not is_free(row, site.clock()) for row in held):  # whoever loads something else has no hand free
+        return _name_worker(site, verdict, verdict.job)
+    idle = _find_idleness(site, verdict.job)
+    if idle is None:
         return verdict
-    job = verdict.job
-    if job is None or job["error_code"] != BadInput.code:
-        return verdict
-    try:
-        look = look_at(site, job)
-    except OSError:  # nothing can be said of its disk now, and what failed stays failed
-        return verdict
-    if look is None or is_as_it_was(job, look):
-        return verdict
-    why = f"{title(job)} failed, and its folder has changed since; the next scan looks at it anew"
-    return replace(verdict, answer="waits", why=why, cure="To look at once: bgdeploy scan --once")
+    cure = "Is one running? See: bgdeploy processes. Start one with: bgdeploy serve"
+    return replace(verdict, why=f"{verdict.why}; {idle}", cure=cure)
 
 
 def judge(customer: Row, heirs: Sequence[Row], timestamp: int) -> Verdict | None:
@@ -329,12 +257,61 @@ def _unfound(site: Site, name: str, timestamp: int, live: str | None) -> Verdict
     return Verdict("waits", why, cure=cure, live=live)
 
 
-def _mind_idleness(site: Site, verdict: Verdict) -> Verdict:
-    """Say so when what it waits for could have been done, and nobody has."""
-    if verdict.answer != "waits" or verdict.job is None:
+def _mind_mending(site: Site, verdict: Verdict) -> Verdict:
+    """A snapshot that failed for its content is taken up again once its folder has changed, which is for a scan to see."""
+    job = verdict.job
+    if job is None or job["error_code"] != BadInput.code:
         return verdict
-    idle = find_idleness(site, verdict.job)
-    if idle is None:
+    try:
+        look = look_at(site, job)
+    except OSError:  # nothing can be said of its disk now, and what failed stays failed
         return verdict
-    cure = "Is one running? Start it with: bgdeploy serve"
-    return replace(verdict, why=f"{verdict.why}; {idle}", cure=cure)
+    if look is None or is_as_it_was(job, look):
+        return verdict
+    why = f"{title(job)} failed, and its folder has changed since; the next scan looks at it anew"
+    return replace(verdict, answer="waits", why=why, cure="To look at once: bgdeploy scan --once")
+
+
+def _name_worker(site: Site, verdict: Verdict, job: Row) -> Verdict:
+    """Who loads it; and since when nothing is heard of that one, which nobody can tell from a load that takes long."""
+    found = next(
+        (one for one in list_processes(site) if any(held.job == job["id"] for held in one.jobs)), None
+    )
+    if found is None:
+        return verdict
+    seen = f", last seen {found.silent_seconds} s ago" if found.state == "silent" else ""
+    return replace(verdict, why=f"{verdict.why}; {name(found)} loads it{seen}")
+
+
+def _find_idleness(site: Site, job: Row) -> str | None:
+    """Return in words that nobody has done what could have been done; None where the job rightly waits."""
+    state, now = State(job["state"]), site.clock()
+    untouched = now - job["updated_at"]
+    if now - max(job["updated_at"], job["not_before"]) < IDLE:
+        return None
+    if state == State.DISCOVERED:
+        return _find_late_scan(site, job)
+    if state == State.QUEUED:  # would the next worker to come by take any job, and could have for a while?
+        due = now - IDLE
+        found = peek(site.store, claim_rules(site), now=due)
+        if found is None or found["updated_at"] > due:
+            return None  # it waits its turn, behind one that is put off or still settles
+    if state == State.LOADED and job["reason_code"] is not None:
+        return None  # the reason says why it does not go live
+    return f"no worker has touched it for {untouched:,.0f} s"
+
+
+def _find_late_scan(site: Site, job: Row) -> str | None:
+    """A folder that is complete, and that nobody has looked at since it is."""
+    settle = site.settings.dataset.settle_seconds
+    late = site.clock() - max(job["updated_at"], (job["fingerprint_at"] or 0.0) + settle)
+    if late < max(IDLE, site.settings.orchestrator.scan_interval):
+        return None
+    if judge_now(site, job, look_at(site, job)).state != "ready":
+        return None
+    return f"it is complete by now, and nobody has scanned for {late:,.0f} s"
+
+
+def find_absence(site: Site) -> str:
+    """Say so, and since when, when nobody is there who would scan and load; nothing where somebody is, or may be."""
+    return say_nobody(who_works(site))

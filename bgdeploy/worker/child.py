@@ -1,4 +1,8 @@
-"""The parent's end of a process that reads files: start it, answer it, end it."""
+"""The parent's end of a process that reads files: start it, answer it, end it.
+
+It may hang, crash, or be killed for want of memory: then its parent says how it ended, with its last words. A load has
+two of them at once, one that loads and one that verifies; ``Early`` hears the second while the first is talked to.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +59,37 @@ _ERRORS: Mapping[str, type[BgdeployError]] = {
         VerifyFailed,
     )
 } | {"full": TargetFull, "not-readable": BadInput, "refused": TargetAway, "damaged": Damaged}
+# What the engine draws while it works is none of its last words.
 _DRAWN = re.compile(r"Pipelines Finished: \d+/|Pipeline Progress: \d+%|^\W*\d{1,3}%")
 GONE_WITHIN = 5.0  # seconds a killed process gets to disappear
+
+
+@contextmanager
+def started(module: str = "bgdeploy.worker.loader") -> Iterator[Child]:
+    """Start a process, by default one that loads, which waits for its ticket; it is gone when the block ends.
+
+    It dies with the thread that started it, which must last as long as it is needed.
+    """
+    with tempfile.TemporaryFile() as noise:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=noise,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl+C reaches the service only, which then decides
+        )
+        try:
+            yield Child(popen, find_process(popen.pid), noise)
+        finally:
+            popen.kill()
+            for pipe in (popen.stdin, popen.stdout):
+                with suppress(BrokenPipeError):
+                    if pipe is not None:
+                        pipe.close()
+            with suppress(subprocess.TimeoutExpired):  # one that hangs in the disk goes when the disk answers
+                popen.wait(GONE_WITHIN)
 
 
 @dataclass(frozen=True)
@@ -107,17 +140,13 @@ class Child:
         code = self.popen.wait()
         return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
 
-    def _last_words(self) -> str:
-        """What it said at the end, without what the engine draws while it works."""
-        self.noise.seek(max(0, self.noise.seek(0, os.SEEK_END) - (4 << 20)))
-        said = tidy(self.noise.read().decode("utf-8", "replace")).splitlines()
-        words = [line.strip() for line in said if line.strip() and not _DRAWN.search(line)]
-        return "\n".join(words)[-400:].strip()
-
     def died(self, target: str) -> Died:
         """Say how it ended without an answer, and what takes less memory at this kind of target."""
         how, code = self.how(), self.popen.wait()
-        last = self._last_words()
+        self.noise.seek(max(0, self.noise.seek(0, os.SEEK_END) - (4 << 20)))
+        said = tidy(self.noise.read().decode("utf-8", "replace")).splitlines()
+        words = [line.strip() for line in said if line.strip() and not _DRAWN.search(line)]
+        last = "\n".join(words)[-400:].strip()
         lower = "ladybug.buffer_pool_mb" if target == "ladybug" else "neo4j.batch_rows"
         memory = f" Probably memory: lower {lower}." if code == -9 else ""
         error = Died(
@@ -167,40 +196,6 @@ class Early:
         if self._word is not None:
             yield self._word
             yield from self._child.messages()
-
-
-@contextmanager
-def started(module: str = "bgdeploy.worker.loader") -> Iterator[Child]:
-    """Start a process, by default one that loads, which waits for its ticket; it is gone when the block ends.
-
-    It dies with the thread that started it, which must last as long as it is needed.
-    """
-    with tempfile.TemporaryFile() as noise:
-        popen = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=noise,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl+C reaches the service only, which then decides
-        )
-        try:
-            yield Child(popen, find_process(popen.pid), noise)
-        finally:
-            _end(popen)
-
-
-def _end(popen: subprocess.Popen[str]) -> None:
-    popen.kill()
-    for pipe in (popen.stdin, popen.stdout):
-        if pipe is not None:
-            try:
-                pipe.close()
-            except BrokenPipeError:
-                continue
-    with suppress(subprocess.TimeoutExpired):  # one that hangs in the disk goes when the disk answers
-        popen.wait(GONE_WITHIN)
 
 
 def as_error(told: Mapping[str, str]) -> BgdeployError:

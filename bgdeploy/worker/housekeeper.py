@@ -2,6 +2,7 @@
 
 They are apart because a hanging disk under the snapshots, or a database whose dropping takes long, must
 not keep an alias from being moved, and removing a large folder must not keep a new one from being found.
+What fails is tried again at the next round; it is told once, until it fails otherwise or was over in between.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from bgdeploy.errors import BgdeployError, StoreLost
 from bgdeploy.jobs.lease import rescue
 from bgdeploy.jobs.store import keep_ballast
 from bgdeploy.pipeline import clean, leave, scan, switch
-from bgdeploy.pipeline.admit import Pending, Report
+from bgdeploy.pipeline.admit import Pending
 from bgdeploy.pipeline.alias import find_unreadable, watch_aliases
 from bgdeploy.pipeline.forget import expire, prune
 from bgdeploy.pipeline.scan import SECOND_LOOK
 from bgdeploy.site import Site
+from bgdeploy.worker.presence import beat
 from bgdeploy.worker.shutdown import Stop
 
 Result = TypeVar("Result")
@@ -63,7 +65,7 @@ class House:
 
 
 def keep_scanning(house: House) -> None:
-    """Scan and look until the stop is asked for; what fails is tried again at the next poke."""
+    """Scan and look until the stop is asked for."""
     while not house.stop.asked.is_set():
         marked = _duty(house, "scan", lambda: _scan(house))
         house.wake.set()
@@ -72,20 +74,71 @@ def keep_scanning(house: House) -> None:
         house.look.clear()
 
 
-def keep_house(house: House) -> None:
-    """Rescue and switch until the stop is asked for; what fails is tried again at the next poke."""
+def _scan(house: House) -> bool:
+    """Look, or scan where that is due; True where a marker was seen once, which counts when it is seen again."""
     site = house.site
-    orchestrator = site.settings.orchestrator
+    if not house.scan_due.is_set():
+        return scan.look(site, house.watch).look_again
+    house.scan_due.clear()
+    report = scan.scan(site, house.pending)
+    if report.listed:  # one customer's folder that is gone is told of; the others were looked at
+        house.last_scan = monotonic()
+    _tell_new(
+        house,
+        "folder",
+        report.errors,
+        lambda folder, why: log.emit("scan.unreadable", folder=folder, reason=why),
+    )
+    skipped = [one for one in report.skipped if one[0] not in report.removed]
+    _tell_new(
+        house, "skipped", skipped, lambda folder, why: log.emit("scan.skipped", folder=folder, reason=why)
+    )
+    removed = [one for one in report.skipped if one[0] in report.removed]
+    _tell_new(
+        house, "removed", removed, lambda name, why: log.emit("scan.removed", customer=name, reason=why)
+    )
+    _duty(house, "looking at the target", lambda: _watch_target(house))
+    return report.look_again
+
+
+def _watch_target(house: House) -> None:
+    site = house.site
+    _tell_troubles(house, "keeping the alias", watch_aliases(site))
+    unreadable = find_unreadable(site)
+    _tell_new(
+        house,
+        "live database of",
+        unreadable,
+        lambda alias, why: log.emit("database.unreadable", alias=alias, reason=why),
+    )
+    orphans = [(name, "nobody owns it") for name in clean.orphans(site)]
+    _tell_new(house, "orphan", orphans, lambda database, _: log.emit("clean.orphan", database=database))
+
+
+def complain_when_late(house: House) -> None:
+    """Say it when no scan has succeeded for three intervals; called by the main thread."""
+    interval = house.site.settings.orchestrator.scan_interval
+    silent = monotonic() - house.last_scan
+    if house.scans and silent > 3 * interval and house.told.get("late") != "said":
+        house.told["late"] = "said"
+        log.emit("scan.late", seconds=silent, interval=interval)
+    elif silent <= 3 * interval:
+        house.told.pop("late", None)
+
+
+def keep_house(house: House) -> None:
+    """Rescue and switch until the stop is asked for."""
+    site, orchestrator = house.site, house.site.settings.orchestrator
     most, base = orchestrator.max_service_deaths, orchestrator.retry_backoff_base
+
+    def take_back() -> None:
+        rescue(site.store, now=site.clock(), owner=site.owner, most=most, base=base)
+
     while not house.stop.asked.is_set():
-        _duty(
-            house,
-            "rescue",
-            lambda: rescue(site.store, now=site.clock(), owner=site.owner, most=most, base=base),
-        )
+        _duty(house, "rescue", take_back)
         _duty(house, "switch", lambda: switch.switch_ready(site))
         house.sweep.set()
-        house.wake.wait(site.settings.orchestrator.watch_interval)
+        house.wake.wait(orchestrator.watch_interval)
         house.wake.clear()
     house.sweep.set()  # who cleans must see the stop
 
@@ -96,31 +149,48 @@ def keep_clean(house: House) -> None:
     Both take the same rows: a cleaner that came first would put a move off.
     """
     site = house.site
+
+    def finish_leaving() -> None:
+        _tell_troubles(house, "removing customer", leave.finish_leaving(site))
+
     while True:
         house.sweep.wait()
         house.sweep.clear()
         if house.stop.asked.is_set():
             return
-        _duty(house, "removing customers", lambda: _finish_leaving(house))
+        _duty(house, "removing customers", finish_leaving)
         _duty(house, "clean", lambda: clean.clean(site))
-        _tidy(house)
+        if monotonic() - house.tidied >= TIDY_EVERY:
+            _duty(house, "tidying the job table", lambda: _tidy(site))
+            house.tidied = monotonic()  # behind it, so that one that takes long is not due again at once
+
+
+def _tidy(site: Site) -> None:
+    """The reserve and the write-ahead log."""
+    keep_ballast(site.settings.database_path.parent)
+    held_back = site.store.truncate_log()
+    if held_back > LARGEST_LOG:
+        log.emit("store.log_grows", size=held_back >> 20)
 
 
 def keep_history(house: House) -> None:
     """Forget what is over and remove what has expired; at the stop a round ends early and loses nothing."""
     site, stop = house.site, house.stop.asked
+
+    def remove_expired() -> None:
+        left = expire(site, lambda: not stop.is_set()).left
+        _tell_new(
+            house, "expiring", left, lambda folder, why: log.emit("expire.left", folder=folder, reason=why)
+        )
+
     while not stop.is_set():
         _duty(house, "forgetting what is over", lambda: prune(site, lambda: not stop.is_set()))
-        _duty(house, "removing expired snapshots", lambda: _expire(house))
+        _duty(house, "removing expired snapshots", remove_expired)
         stop.wait(HISTORY_EVERY)
 
 
-def _expire(house: House) -> None:
-    left = expire(house.site, lambda: not house.stop.asked.is_set()).left
-    _tell_new(house, "expiring", left, _tell_left)
-
-
 def _duty(house: House, name: str, act: Callable[[], Result]) -> Result | None:
+    beat(house.site.owner)
     try:
         done = act()
         house.told.pop(name, None)
@@ -138,52 +208,6 @@ def _say_once(house: House, name: str, text: str) -> None:
     if house.told.get(name) != text:
         house.told[name] = text
         log.emit("service.trouble", what=name, error=text)
-
-
-def _scan(house: House) -> bool:
-    """Look, or scan where that is due; True where a marker was seen once, which counts when it is seen again."""
-    if not house.scan_due.is_set():
-        return scan.look(house.site, house.watch).look_again
-    house.scan_due.clear()
-    report = scan.scan(house.site, house.pending)
-    if report.listed:  # one customer's folder that is gone is told of; the others were looked at
-        house.last_scan = monotonic()
-    _tell(house, report)
-    _duty(house, "looking at the target", lambda: _watch_target(house))
-    return report.look_again
-
-
-def _tell(house: House, report: Report) -> None:
-    """Log what a scan could not use."""
-    _tell_new(house, "folder", report.errors, _tell_unreadable)
-    _tell_new(
-        house, "skipped", [one for one in report.skipped if one[0] not in report.removed], _tell_skipped
-    )
-    _tell_new(house, "removed", [one for one in report.skipped if one[0] in report.removed], _tell_removed)
-
-
-def _tell_unreadable(folder: str, reason: str) -> None:
-    log.emit("scan.unreadable", folder=folder, reason=reason)
-
-
-def _tell_skipped(folder: str, reason: str) -> None:
-    log.emit("scan.skipped", folder=folder, reason=reason)
-
-
-def _tell_removed(customer: str, reason: str) -> None:
-    log.emit("scan.removed", customer=customer, reason=reason)
-
-
-def _tell_left(folder: str, reason: str) -> None:
-    log.emit("expire.left", folder=folder, reason=reason)
-
-
-def _tell_damaged(alias: str, reason: str) -> None:
-    log.emit("database.unreadable", alias=alias, reason=reason)
-
-
-def _tell_orphan(database: str, _: str) -> None:
-    log.emit("clean.orphan", database=database)
 
 
 def _tell_new(
@@ -208,40 +232,3 @@ def _tell_troubles(house: House, doing: str, troubles: Iterable[tuple[str, str]]
         troubles,
         lambda name, why: log.emit("service.trouble", what=f"{doing} {name}", error=why),
     )
-
-
-def _finish_leaving(house: House) -> None:
-    _tell_troubles(house, "removing customer", leave.finish_leaving(house.site))
-
-
-def _tidy(house: House) -> None:
-    """Now and then: the reserve and the write-ahead log."""
-    if monotonic() - house.tidied < TIDY_EVERY:
-        return
-    _duty(house, "tidying the job table", lambda: _fold(house.site))
-    house.tidied = monotonic()  # behind it, so that one that takes long is not due again at once
-
-
-def _fold(site: Site) -> None:
-    keep_ballast(site.settings.database_path.parent)
-    held_back = site.store.truncate_log()
-    if held_back > LARGEST_LOG:
-        log.emit("store.log_grows", size=held_back >> 20)
-
-
-def _watch_target(house: House) -> None:
-    _tell_troubles(house, "keeping the alias", watch_aliases(house.site))
-    _tell_new(house, "live database of", find_unreadable(house.site), _tell_damaged)
-    orphans = [(name, "nobody owns it") for name in clean.orphans(house.site)]
-    _tell_new(house, "orphan", orphans, _tell_orphan)
-
-
-def complain_when_late(house: House) -> None:
-    """Say it when no scan has succeeded for three intervals; called by the main thread."""
-    interval = house.site.settings.orchestrator.scan_interval
-    silent = monotonic() - house.last_scan
-    if house.scans and silent > 3 * interval and house.told.get("late") != "said":
-        house.told["late"] = "said"
-        log.emit("scan.late", seconds=silent, interval=interval)
-    elif silent <= 3 * interval:
-        house.told.pop("late", None)

@@ -20,9 +20,7 @@ from bgdeploy.failpoints import reach
 from bgdeploy.memory import put_off
 from bgdeploy.worker.loader import Line, open_line, told
 
-MOST_MEMORY = (
-    4 << 30
-)  # bytes of address space: 0.2 GiB when it starts; no footer that is right needs the rest
+MOST_MEMORY = 4 << 30  # bytes of address space: 0.2 GiB at the start; no footer that is right needs the rest
 _ROWS = 65_536  # rows decoded at a time
 _PIECE = 1 << 20  # bytes of a file in memory at a time
 _SIGN = 0.5  # seconds between two signs of life
@@ -79,12 +77,8 @@ def _answer(request: dict[str, Any], line: Line) -> dict[str, Any]:
         what = f"{error.filename or now[0]}: {error.strerror or error}"
         return {"error": {"code": "folder-away", "what": what}}
     except MemoryError:
-        most = f"{MOST_MEMORY >> 30} GiB"
-        return {
-            "error": told(
-                NotReadable(f"{now[0]} takes over {most} of memory to be read.", kept=_KEPT, cure=_CURE)
-            )
-        }
+        what = f"{now[0]} takes over {MOST_MEMORY >> 30} GiB of memory to be read."
+        return {"error": told(NotReadable(what, kept=_KEPT, cure=_CURE))}
     except Exception as error:  # the edge of a request: what nobody foresaw in a file is that file's
         return _unforeseen(now[0], error)
 

@@ -35,6 +35,8 @@ _REMEMBERED = 10_000  # answers
 _STARTS = 3  # tries in a row
 _AWAY = 30.0  # seconds until a disk, or a process that could not be started, is tried again
 
+_HANGS = "waits for the disk, which does not answer"
+_KILLED = "was killed by signal 9"  # by a person, or by the system for want of memory: no fault of the file
 _CURE = "Write it anew; the snapshot is looked at again by itself when it has changed."
 
 Answer = Mapping[str, Any]
@@ -55,18 +57,13 @@ class Inquiry:
     def result(self) -> Answer:
         """What was found, or the error that was met; ``{"changed": True}`` where it is not as it was any more."""
         assert self.answer is not None
-        if "error" in self.answer:
-            raise as_error(self.answer["error"])
+        if "error" in self.answer:  # bad input, or a file or disk that may yet become readable
+            told = self.answer["error"]
+            kinds: dict[str, type[BgdeployError]] = {kind.code: kind for kind in (BadInput, FolderAway)}
+            kind = kinds.get(told["code"], NotReadable)
+            raise kind(told["what"], kept=told.get("kept", ""), cure=told.get("cure", ""))
         ok: Answer = self.answer["ok"]
         return ok
-
-
-def as_error(told: Mapping[str, str]) -> BgdeployError:
-    """The error an inspector told of: bad input, or a file or disk that may yet become readable."""
-    kinds: dict[str, type[BgdeployError]] = {kind.code: kind for kind in (BadInput, FolderAway)}
-    return kinds.get(told["code"], NotReadable)(
-        told["what"], kept=told.get("kept", ""), cure=told.get("cure", "")
-    )
 
 
 @cache
@@ -270,7 +267,9 @@ class _Keeper:
                 if "alive" in message:
                     file = message["alive"]
                     continue
-                self._pool.settle(left.popleft(), message, seconds=_worth(message))
+                # A manifest that was compared is not compared again while nothing changed.
+                lasts = message.get("ok", {}).get("again") is False
+                self._pool.settle(left.popleft(), message, seconds=float("inf") if lasts else 0.0)
                 if not left:
                     return True
             how = child.how()
@@ -301,24 +300,12 @@ class _Keeper:
             self._pool.settle(inquiry, _told(NotReadable.code, what), seconds=float("inf"))
 
 
-_HANGS = "waits for the disk, which does not answer"
-_KILLED = (
-    "was killed by signal 9"  # by a person, or by the system for want of memory: it is no fault of the file
-)
-
-
 def _find_hang(child: Child) -> str:
     """Why a process is silent: it waits for the disk, or a file keeps it busy for ever."""
     with suppress(psutil.Error):
         if psutil.Process(child.process.pid).status() == psutil.STATUS_DISK_SLEEP:
             return _HANGS
     return f"gave no sign of life for {LIMIT:g} s"
-
-
-def _worth(answer: Answer) -> float:
-    """How long an answer holds: a manifest that was compared is not compared again while nothing changed."""
-    ok = answer.get("ok")
-    return float("inf") if ok is not None and ok.get("again") is False else 0.0
 
 
 def _told(code: str, what: str) -> Answer:

@@ -1,34 +1,32 @@
-"""Processes of this host: who has the job table open, and which of them do bgdeploy's work."""
+"""Processes of this host that have the job table open, as the system tells it: for the doctor, who looks for strangers.
+
+Who works is on record in the job table itself (``worker/presence``), for every host.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import psutil
 
 WORKS = ("serve", "work", "run")  # load, switch and clean
-SCANS = ("serve", "run", "scan")  # find what is new
 _TAKE_A_VALUE = ("--config", "-c", "--set")  # options before the command
 
 
 def find_open(table: Path) -> list[psutil.Process]:
     """Return the other processes of this host that have the job table open, as far as this user may see."""
     path = os.path.realpath(table)
-    return [one for one in psutil.process_iter() if one.pid != os.getpid() and _has_open(one, path)]
-
-
-def _has_open(process: psutil.Process, path: str, *, unseen: bool = False) -> bool:
-    """``unseen`` is the answer for what another user runs, which is not ours to look into."""
-    try:
-        return any(file.path == path for file in process.open_files())
-    except psutil.AccessDenied:
-        return unseen
-    except (psutil.Error, OSError):
-        return False  # it ended meanwhile
+    found = []
+    for one in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it ended meanwhile, or is another user's
+            if one.pid != os.getpid() and any(file.path == path for file in one.open_files()):
+                found.append(one)
+    return found
 
 
 def has_lost(process: psutil.Process, table: Path) -> bool:
@@ -41,21 +39,6 @@ def has_lost(process: psutil.Process, table: Path) -> bool:
     except (psutil.Error, OSError):
         return False  # it ended meanwhile, or this is no Linux
     return bool(held) and not any(os.path.samestat(one, here) for one in held)
-
-
-def nobody_works(table: Path) -> bool:
-    """True when no process that scans or loads for this job table is to be seen on this host.
-
-    What another user runs may be for this table too, and is given the benefit of the doubt, as is everybody
-    where the processes of others are hidden.
-    """
-    if 1 not in psutil.pids():
-        return False
-    path = os.path.realpath(table)
-    others = (one for one in psutil.process_iter() if one.pid != os.getpid())
-    return not any(
-        find_command(_words(one)) in (*WORKS, *SCANS) and _has_open(one, path, unseen=True) for one in others
-    )
 
 
 def _words(process: psutil.Process) -> list[str]:
@@ -80,16 +63,14 @@ def find_command(words: list[str]) -> str | None:
     if not is_bgdeploy(words):
         return None
     at = next((place for place, word in enumerate(words) if Path(word).name == "bgdeploy"), len(words))
-    return next(_plain(words[at + 1 :]), None)
-
-
-def _plain(words: list[str]) -> Iterator[str]:
-    """The words that are no option and no option's value."""
-    before = ["", *words]
-    return (
-        word
-        for last, word in zip(before, words, strict=False)
-        if not word.startswith("-") and last not in _TAKE_A_VALUE
+    after = words[at + 1 :]  # the first word that is no option and no option's value
+    return next(
+        (
+            word
+            for last, word in zip(["", *after], after, strict=False)
+            if not word.startswith("-") and last not in _TAKE_A_VALUE
+        ),
+        None,
     )
 
 
@@ -99,9 +80,5 @@ def count_workers(processes: Iterable[psutil.Process], configured: int) -> tuple
     What a command line does not say, the configuration says.
     """
     lines = [words for words in map(_words, processes) if find_command(words) in WORKS]
-    return len(lines), sum(_workers(" ".join(words), configured) for words in lines)
-
-
-def _workers(line: str, configured: int) -> int:
-    asked = re.search(r" (?:--workers[= ]|-w ?)(\d+)", line)
-    return int(asked[1]) if asked else configured
+    asked = [re.search(r" (?:--workers[= ]|-w ?)(\d+)", " ".join(words)) for words in lines]
+    return len(lines), sum(int(found[1]) if found else configured for found in asked)

@@ -46,12 +46,12 @@ def listen(stop: Stop) -> None:
     event it waits for: so it only puts a word into a queue that is made for that, and a thread asks.
     """
     heard: queue.SimpleQueue[None] = queue.SimpleQueue()
-    threading.Thread(target=_relay, args=(heard, stop), name="signals", daemon=True).start()
+
+    def relay() -> None:
+        while True:
+            heard.get()
+            stop.ask()
+
+    threading.Thread(target=relay, name="signals", daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: heard.put(None))
-
-
-def _relay(heard: queue.SimpleQueue[None], stop: Stop) -> None:
-    while True:
-        heard.get()
-        stop.ask()

@@ -1,4 +1,8 @@
-"""The supervisor of one load: renews its lease and ends its child when it has to."""
+"""The supervisor of one load: renews its lease, and ends its children when it has to.
+
+``jobs/lease`` draws when that is: a lease that was not renewed for four fifths of its time is given up by its holder
+before anybody else may take it. Also at a cancel, and at a stop whose time is over.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from bgdeploy.errors import LeaseLost, StoreError
 from bgdeploy.jobs.lease import KILL_CHILD, RENEW_EVERY, STOP_CLAIMING, Lease
 from bgdeploy.jobs.transitions import jobs
 from bgdeploy.worker.child import Child
+from bgdeploy.worker.presence import beat
 from bgdeploy.worker.shutdown import Stop
 
 LOOK_EVERY = 1.0  # seconds between two looks at cancel and stop
@@ -79,16 +84,22 @@ class Heartbeat:
         while not self._done.wait(pause):
             if not self.ended:
                 self._look()
-                self._tell_silence()
+                # Said once: it is ended by nobody but a person, since a huge file may take that long.
+                if not self._told and monotonic() - self._heard >= SILENT_AFTER:
+                    self._told = True
+                    log.emit("load.silent", job=self.job, id=self.lease.job_id, minutes=SILENT_AFTER / 60)
             if self.ended:
                 for child in tuple(self.children):
                     child.kill()
+            beat(self.lease.owner)
 
     def _look(self) -> None:
         try:
             if self.lease.share_used() >= RENEW_EVERY:
                 self.lease.renew()
-            self.cancelled = self._cancel_asked()
+            with self.lease.store.read() as connection:
+                asked = sa.select(jobs.c.cancel_at).where(jobs.c.id == self.lease.job_id)
+                self.cancelled = connection.execute(asked).scalar_one() is not None
         except LeaseLost:
             self.lost = True
         except StoreError:
@@ -101,14 +112,3 @@ class Heartbeat:
             self.lost = True
         if not self.lost and not self.cancelled:
             self.stopped = self.stop.must_end()
-
-    def _tell_silence(self) -> None:
-        """Say once that nothing is heard; it is ended by nobody but a person, since a huge file may take that long."""
-        if not self._told and monotonic() - self._heard >= SILENT_AFTER:
-            self._told = True
-            log.emit("load.silent", job=self.job, id=self.lease.job_id, minutes=SILENT_AFTER / 60)
-
-    def _cancel_asked(self) -> bool:
-        with self.lease.store.read() as connection:
-            asked = sa.select(jobs.c.cancel_at).where(jobs.c.id == self.lease.job_id)
-            return connection.execute(asked).scalar_one() is not None

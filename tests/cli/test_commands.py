@@ -27,10 +27,6 @@ from bgdeploy.snapshots import folders
 from tests.house import House, make_house, make_removable, stop
 
 FIRST, SECOND = 1700000001, 1700000002
-NOBODY = (
-    "warning: no bgdeploy that scans and loads is running here, and nothing moves until one does. "
-    "Start it with: bgdeploy serve, or once: bgdeploy run\n"
-)
 JOB = {
     "id", "customer", "timestamp", "build", "state", "database", "attempt", "interruptions", "rows_expected",
     "rows_confirmed", "reason", "error", "lease_owner", "created_at", "updated_at",
@@ -195,14 +191,14 @@ def test_a_closed_pipe_is_no_error(lived_in: House) -> None:
         ["bash", "-o", "pipefail", "-c", '"$@" | head -c 1 > /dev/null', "-", *command],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, NOBODY)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_error(lived_in: House, redirection: str) -> None:
     command = ["bash", "-c", f'"$@" {redirection}', "-", *lived_in.command("customers")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "" if "2>" in redirection else NOBODY)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_names_are_printed_whatever_the_character_set(house: House) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
+from bgdeploy.service.results import Held
 from tests.house import House, make_house, make_removable
 
 FIRST, SECOND = 1700000001, 1700000002
@@ -36,6 +38,11 @@ MOVE = [
 ]  # fmt: skip
 SCAN = ["customers", "discovered", "again", "queued", "waiting", "skipped", "failed", "errors"]
 WAIT = ["customer", "timestamp", "waited_seconds", "verdict", "live", "why", "next", "job"]
+PROCESS = [
+    "id", "host", "pid", "role", "version", "workers", "state", "alive", "jobs", "started_at", "seen_at", "silent_seconds",
+    "stopped_at", "last_words",
+]  # fmt: skip
+HELD = ["job", "customer", "timestamp", "build", "state", "lease_expires"]
 OFFENDERS = ["job", "customer", "timestamp", "folder", "rows", "findings", "output"]
 
 
@@ -82,6 +89,15 @@ def test_the_keys_of_customers_and_moves(lived_in: House) -> None:
     assert list(borealis["failed"]) == FAILURE
     assert list(acme["counts"]) == ["labels", "types"]
     assert [list(move) for move in ask(lived_in, "switches")] == [MOVE] * 2
+
+
+def test_the_keys_of_processes(lived_in: House) -> None:
+    found = ask(lived_in, "processes")
+    assert [list(one) for one in found] == [PROCESS] * 2
+    assert {(one["role"], one["state"], one["last_words"]) for one in found} == {
+        ("run", "stopped", "stopped")
+    }
+    assert [one.name for one in fields(Held)] == HELD
 
 
 def test_the_keys_of_a_scan(lived_in: House) -> None:

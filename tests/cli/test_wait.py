@@ -98,6 +98,7 @@ def test_it_says_once_that_nobody_works_and_nothing_where_somebody_does(house: H
     alone = house.run("wait", "acme", str(FIRST), "--timeout", "11", ok=False).stderr
     assert alone.count(said) == 1 and "bgdeploy serve" in alone
     service = house.start("serve")
+    house.await_("it is on record", lambda: bool(house.json("processes")))
     assert said not in house.run("wait", "acme", str(FIRST), "--timeout", "6", ok=False).stderr
     assert stop(service) == 0
 

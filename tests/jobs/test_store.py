@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from bgdeploy.errors import StoreError, StoreFull, StoreLost
 from bgdeploy.jobs import migrate
 from bgdeploy.jobs import store as store_module
-from bgdeploy.jobs.models import metadata
+from bgdeploy.jobs.models import metadata, processes
 from bgdeploy.jobs.states import State
 from bgdeploy.jobs.store import Store, open_store
 from bgdeploy.jobs.transitions import customers, jobs
@@ -226,6 +226,29 @@ def test_an_older_file_that_stays_locked_is_an_error_with_its_cure_and_stays_as_
         migrate.ensure(path)
     rival.close()
     assert migrate.current(path) == "0005"
+
+
+def test_a_table_of_before_processes_were_on_record_keeps_all_it_has(path: Path) -> None:
+    from alembic import command
+
+    command.upgrade(migrate._alembic(path), "0009")
+    with sqlite3.connect(path) as raw:
+        raw.execute(
+            "INSERT INTO customers (name, alias, created_at, floor_timestamp, floor_build, generation, served_at)"
+            " VALUES ('acme', 'acme', 0, 0, 0, 0, 0)"
+        )
+        raw.execute(
+            "INSERT INTO jobs (customer, timestamp, build, state, fence, lease_owner, lease_expires, attempt, interruptions,"
+            " not_before, blocked, requested, furthest, changed, rows_confirmed, created_at, updated_at)"
+            " VALUES ('acme', 1, 1, 'loading', 1, 'host~1/7/1-boot/0', 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)"
+        )
+    raw.close()
+    migrate.ensure(path)
+    opened = open_store(path)
+    with opened.read() as connection:
+        assert connection.execute(sa.select(jobs.c.lease_owner)).scalars().all() == ["host~1/7/1-boot/0"]
+        assert connection.execute(sa.select(processes)).all() == []
+    opened.close()
 
 
 @pytest.mark.parametrize("copies", [0.5, 1.0])

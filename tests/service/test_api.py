@@ -27,7 +27,7 @@ KINDS = [
 ]
 LOOKING = {
     "jobs", "job", "events", "customers", "check_customer", "databases", "switches", "query", "wait", "offenders", "doctor",
-    "capacity_warning", "absence", "revision",
+    "capacity_warning", "processes", "absence", "revision",
 }  # fmt: skip
 ACTING = {
     "retry",
