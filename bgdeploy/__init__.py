@@ -40,10 +40,11 @@ def connect(customer: str, *, config: str | Path | None = None) -> Reader:
     from bgdeploy.config import find_file, load_settings
     from bgdeploy.errors import NotFound, Refused
     from bgdeploy.naming import alias_name, known_alias
-    from bgdeploy.targets.ladybug import open_reader
+    from bgdeploy.targets import describe_target
 
     settings = load_settings(Path(config) if config is not None else None)
-    if settings.target != "ladybug":
+    open_reader = describe_target(settings.target).open_reader
+    if open_reader is None:
         raise Refused(
             f"bgdeploy.connect opens the embedded target; this configuration uses {settings.target}.",
             cure=f"Use Neo4j's own driver with database={alias_name(customer, settings.target)!r}.",
@@ -56,4 +57,5 @@ def connect(customer: str, *, config: str | Path | None = None) -> Reader:
             f"Nothing is live under the alias {alias!r} in {aliases}, and there is no configuration in {Path.cwd()}.",
             cure=f"Name yours: bgdeploy.connect({customer!r}, config='/path/to/config.yaml'), or by BGDEPLOY_CONFIG.",
         )
-    return open_reader(settings.target_settings(), alias)
+    reader: Reader = open_reader(settings.target_settings(), alias)
+    return reader

@@ -25,6 +25,7 @@ from pydantic import (
 
 from bgdeploy.config_file import Entry, Fault, Schema, explain, leaves, read_environment, read_options, show
 from bgdeploy.errors import ConfigError
+from bgdeploy.targets import describe_target
 
 # The sections of the configuration: every key with its type, its default, and its bounds.
 
@@ -336,7 +337,10 @@ class Settings(Section):
         """Return what is stored with a job for the target: plain values that JSON can hold."""
         columns = self.dataset.columns.model_dump(mode="json")
         state = {"target": self.target, "state_dir": str(self.state_dir), "columns": columns}
-        return {**state, **(self.ladybug.model_dump() if self.target == "ladybug" else self._for_neo4j())}
+        return {
+            **state,
+            **(self.ladybug.model_dump() if describe_target(self.target).embedded else self._for_neo4j()),
+        }
 
     def _for_neo4j(self) -> dict[str, Any]:
         neo4j, orchestrator = self.neo4j, self.orchestrator
@@ -358,7 +362,7 @@ class Settings(Section):
 
     def target_access(self) -> dict[str, Any]:
         """Return how the target is reached, secrets among it: never stored, logged or shown."""
-        if self.target == "ladybug":
+        if describe_target(self.target).embedded:
             return {}
         neo4j = self.neo4j
         given = neo4j.password.get_secret_value() if neo4j.password else os.environ.get("NEO4J_PASSWORD", "")
@@ -378,7 +382,7 @@ class Settings(Section):
     def max_databases(self) -> int | None:
         """The limit of databases in all: none is needed for files, 50 where a server holds them."""
         given = self.orchestrator.max_databases
-        return 50 if given is None and self.target == "neo4j" else given
+        return describe_target(self.target).max_databases if given is None else given
 
     def shown(self) -> list[tuple[str, str, str]]:
         """Return (key, value, origin) of every setting, without secrets.

@@ -6,6 +6,8 @@ import hashlib
 import re
 from collections.abc import Iterable
 
+from bgdeploy.targets import describe_target
+
 LONGEST_FOLDED = 40  # leaves room for "-<timestamp>-r<build>-f<fence>" in Neo4j's 63 characters
 LONGEST_FILE = (
     230  # bytes of 255; beside an alias lies .<alias>.generation, written as .<alias>.generation.new
@@ -25,7 +27,7 @@ def alias_name(customer: str, target: str) -> str:
     case, and keeps lower; it has reserved ``system...`` and ``_...``, and takes dots for a path. Decided by
     nothing but the name, so that a job table that was lost gives every customer its alias again.
     """
-    if target != "neo4j":
+    if not describe_target(target).folds_case:
         short = len(customer.encode("utf-8", "surrogateescape")) <= LONGEST_FILE
         return customer if short else fold(customer)
     name = customer.lower()

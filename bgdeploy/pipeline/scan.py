@@ -37,6 +37,7 @@ from bgdeploy.pipeline.alias import ask_aliases, inherited, mind_aliases
 from bgdeploy.site import Site
 from bgdeploy.snapshots import folders
 from bgdeploy.snapshots.readiness import Fingerprint, Readiness
+from bgdeploy.targets import describe_target
 
 # Known: what the job table knows at the start of a scan, read at once and no more than a scan needs.
 
@@ -247,7 +248,7 @@ def _born(tx: Tx, new: Newcomer) -> tuple[dict[str, object], dict[str, object]]:
 def _find_twins(site: Site, newcomers: Set[str]) -> Mapping[str, str]:
     """New customers whose alias would be another folder's too, where the target knows no upper case; that folder by name."""
     kind = site.target.kind
-    if not newcomers or kind != "neo4j":
+    if not newcomers or not describe_target(kind).folds_case:
         return {}
     folders_of: dict[str, list[str]] = {}
     for folder in folders.list_customers(site.settings.dataset.base_path):

@@ -39,6 +39,7 @@ from bgdeploy.pipeline.alias import (
 from bgdeploy.pipeline.claim import SKEW
 from bgdeploy.pipeline.clean import find_there
 from bgdeploy.site import Site
+from bgdeploy.targets import describe_target
 
 _NAMED = (Code.NOT_NEWER, Code.SHRUNK)  # a person has to name the database: ``switch --to``
 _DECIDED = (*_NAMED, Code.HELD_FOR_SWITCH)  # a person has to decide
@@ -212,7 +213,7 @@ def roll_back(
 
 def _tell_written(site: Site, name: str, goal: str) -> None:
     """Count again what readers could write to while it was live, and say so; it keeps nobody from going back."""
-    if site.target.kind != "neo4j":
+    if describe_target(site.target.kind).embedded:
         return  # an embedded database is a file that nobody may write to
     with site.store.read() as connection:
         verified = get_database(connection, goal)["counts"] or {"labels": {}, "types": {}}

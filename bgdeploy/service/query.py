@@ -15,7 +15,7 @@ from bgdeploy.errors import BgdeployError, NeedsReload, NotFound, TargetError
 from bgdeploy.jobs.transitions import customers, databases
 from bgdeploy.naming import known_alias
 from bgdeploy.site import Site
-from bgdeploy.targets import open_target
+from bgdeploy.targets import describe_target, open_target
 from bgdeploy.targets.base import Rows
 
 _MOST = 12  # names of labels or types that are listed
@@ -56,7 +56,7 @@ def ask(site: Site, customer: str, cypher: str) -> Rows:
 
 def ask_without_table(settings: Settings, customer: str, cypher: str) -> Rows | None:
     """Return the rows where files alone are needed and something is live; None where the job table is."""
-    if settings.target != "ladybug":
+    if not describe_target(settings.target).embedded:
         return None
     target = open_target(settings)
     alias = known_alias(customer, settings.target, target.aliases())

@@ -20,6 +20,7 @@ from bgdeploy.jobs.lease import FREED
 from bgdeploy.jobs.transitions import jobs
 from bgdeploy.service.doctor import disks
 from bgdeploy.site import Site
+from bgdeploy.targets import describe_target
 from bgdeploy.worker.housekeeper import (
     House,
     complain_when_late,
@@ -55,7 +56,8 @@ def _serve(site: Site, stop: Stop, workers: int, scans: bool) -> None:
     house.scan_due.set()
     if scans:
         site.inspectors.warm()
-    where = site.settings.state_dir if site.target.kind == "ladybug" else site.settings.neo4j.address()
+    embedded = describe_target(site.target.kind).embedded
+    where = site.settings.state_dir if embedded else site.settings.neo4j.address()
     place = f"{site.settings.dataset.base_path} -> {site.target.kind} in {where}"
     started = {"version": version("bgdeploy"), "workers": workers, "interval": orchestrator.scan_interval}
     log.emit("service.started", place=place, **started)

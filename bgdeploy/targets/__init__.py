@@ -1,4 +1,4 @@
-"""Where databases live: a target is found by its kind, through the entry points of the group ``bgdeploy.targets``."""
+"""Where databases live: a target is found by its kind, among those built in, else by an entry point of ``bgdeploy.targets``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from bgdeploy.targets.base import Description, Target
 if TYPE_CHECKING:
     from bgdeploy.config import Settings
 
-_BUILT_IN = (
-    "ladybug",
-    "neo4j",
-)  # found without metadata too: in a checkout that was installed before the group was
+_BUILT_IN = ("ladybug", "neo4j")
 
 
 def open_target(settings: Settings) -> Target:
@@ -40,14 +37,14 @@ def refusals_of(kind: str) -> Callable[..., str | None]:
 @cache
 def describe_target(kind: str) -> Description:
     """Return the description of a kind of target. Raises ConfigError where none of that kind is installed."""
+    if kind in _BUILT_IN:
+        built_in: Description = import_module(f"bgdeploy.targets.{kind}").TARGET
+        return built_in
     from importlib.metadata import entry_points  # late: it takes as long as some commands
 
     for entry in entry_points(group="bgdeploy.targets", name=kind):
         found: Description = entry.load()
         return found
-    if kind in _BUILT_IN:
-        built_in: Description = import_module(f"bgdeploy.targets.{kind}").TARGET
-        return built_in
     raise ConfigError(
         f"There is no target of the kind {kind!r}.",
         cure=f"Set target to one of {', '.join(_BUILT_IN)}, or install the package that brings {kind}.",

@@ -34,6 +34,7 @@ from bgdeploy.errors import (
 )
 from bgdeploy.jobs.lease import Process, find_process
 from bgdeploy.plain import tidy
+from bgdeploy.targets import describe_target
 
 
 class Died(TargetError):
@@ -147,8 +148,7 @@ class Child:
         said = tidy(self.noise.read().decode("utf-8", "replace")).splitlines()
         words = [line.strip() for line in said if line.strip() and not _DRAWN.search(line)]
         last = "\n".join(words)[-400:].strip()
-        lower = "ladybug.buffer_pool_mb" if target == "ladybug" else "neo4j.batch_rows"
-        memory = f" Probably memory: lower {lower}." if code == -9 else ""
+        memory = f" Probably memory: lower {describe_target(target).less_memory}." if code == -9 else ""
         error = Died(
             f"The loading process {how}.{memory}",
             kept="Committed groups stay and are not loaded again.",

@@ -12,7 +12,7 @@ from bgdeploy.snapshots.generate import write_snapshot
 from bgdeploy.snapshots.schema import open_snapshot
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Group, Target, Ticket
-from bgdeploy.targets.neo4j import open_target
+from bgdeploy.targets.neo4j.target import open_target
 from tests.neo4j.servers import PASSWORD
 from tests.snapshots.folders import write
 

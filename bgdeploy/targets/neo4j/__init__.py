@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from bgdeploy.targets.base import Description
-from bgdeploy.targets.neo4j.target import Neo4j, open_target
+from bgdeploy.targets.base import Description, Target
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pydantic import BaseModel
 
-__all__ = ["TARGET", "Neo4j", "open_target"]
+# What each function imports is imported late: to be described takes no driver.
 
 
 def _settings_model() -> type[BaseModel]:
-    from bgdeploy import config  # late: it imports pydantic, which a loading child does without
+    from bgdeploy import config
 
     return config.Neo4j
 
 
+def _open(settings: Mapping[str, Any], access: Mapping[str, Any]) -> Target:
+    from bgdeploy.targets.neo4j.target import open_target
+
+    return open_target(settings, access)
+
+
+def _refuses(kind: pa.DataType, written_by: str) -> str | None:
+    from bgdeploy.targets.neo4j.bolt.values import find_fault
+
+    return find_fault(kind)
+
+
 TARGET = Description(
     kind="neo4j",
-    open=open_target,
+    open=_open,
     settings_model=_settings_model,
-    refuses=Neo4j({}, None).refuses,  # type: ignore[arg-type]  # a type is judged without a server
+    refuses=_refuses,
     open_reader=None,
     embedded=False,
     folds_case=True,
