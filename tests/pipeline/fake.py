@@ -16,7 +16,7 @@ from bgdeploy.targets.base import DatabaseInfo, Health, Inspector, Ledger, Need,
 class FakeTarget:
     """``whole`` holds verified databases, ``builds`` unfinished ones."""
 
-    kind: str = "fake"
+    kind: str = "ladybug"
     keys_cross_folders: bool = False
     whole: set[str] = field(default_factory=set)
     builds: set[str] = field(default_factory=set)
