@@ -48,7 +48,7 @@ def test_commands_that_are_shown_exist(page: Path) -> None:
 
 
 def test_every_alarm_has_a_row_that_says_what_to_do() -> None:
-    page = (ROOT / "docs/operations.md").read_text()
+    page = (ROOT / "docs/alarms.md").read_text()
     rows = re.findall(r"^\| `([a-z]+\.[a-z_]+)` \| (warning|error) \| (.{10,}) \|$", page, re.MULTILINE)
     alarms = [
         (event, logging.getLevelName(level).lower())

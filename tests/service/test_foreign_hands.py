@@ -228,7 +228,7 @@ def test_a_generation_that_is_no_number_is_told_with_its_cure(lived_in: House) -
 
 
 def put_back(house: House, copy: Path) -> None:
-    """Restore a copy of the job table as docs/operations.md says."""
+    """Restore a copy of the job table as docs/backups.md says."""
     for path in (house.folder / "state").glob("jobs.db*"):
         path.unlink()
     shutil.copy(copy, house.folder / "state/jobs.db")
