@@ -196,6 +196,15 @@ def _clear(house: House) -> None:
 
 
 _SERVERS = {"real", "lts_server", "newest_server", "small_server", "tool_version"}
+# Files on the stand-in, which takes one of them after the other; the longest first, so that both workers end together.
+_LONGEST = (
+    "test_enterprise.py",
+    "test_import.py",
+    "test_read_only.py",
+    "test_arrow.py",
+    "test_kills.py",
+    "test_shapes.py",
+)
 _STANDIN = {"standin_process"}
 _ON_A_STANDIN, _ON_A_SERVER = ("[neo4j", "-neo4j"), ("[community", "[own server")
 
@@ -203,16 +212,18 @@ _ON_A_STANDIN, _ON_A_SERVER = ("[neo4j", "-neo4j"), ("[community", "[own server"
 # First, since xdist reads the marks in a hook of the same name.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each kind of server belongs to one worker, so that it is started once; else files stay together.
-    What needs one is marked, so that it can be left to ``make test-neo4j``.
+    """The real servers belong to one worker, so that each is started once; else files stay together.
+    What needs one is marked, so that it can be left to ``make test-neo4j``. The worker with the real servers is done
+    first and then takes files on a stand-in of its own: three processes to start, and no idle core for minutes.
     """
     spared = {item for item in items if _is_spared(item)}
     items[:] = [item for item in items if item not in spared]
     config.hook.pytest_deselected(items=list(spared))
-    for item in items:
-        group = _group_of(item)
+    groups = {item: _group_of(item) for item in items}
+    items.sort(key=lambda item: _turn(groups[item]))
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
-        if group in ("stand-in", "servers"):
+        if group.startswith(("stand-in", "servers")):
             item.add_marker(pytest.mark.neo4j)
 
 
@@ -233,10 +244,20 @@ def _group_of(item: pytest.Item) -> str:
     if item.get_closest_marker("neo4j"):
         return "servers"
     if _STANDIN & needed or any(mark in item.name for mark in _ON_A_STANDIN):
-        return "stand-in"
+        return f"stand-in {item.path.name}"
     if _SERVERS & needed or any(mark in item.name for mark in _ON_A_SERVER):
         return "servers"
     return str(item.path)
+
+
+def _turn(group: str) -> int:
+    """The real servers' tests come first, then files on a stand-in, then the rest in its order."""
+    if group == "servers":
+        return 0
+    kind, _, file = group.partition(" ")
+    if kind != "stand-in":
+        return len(_LONGEST) + 2
+    return 1 + (_LONGEST.index(file) if file in _LONGEST else len(_LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
