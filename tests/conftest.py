@@ -195,6 +195,9 @@ def _clear(house: House) -> None:
                 session.run(databases.DROP, name=job["database"]).consume()
 
 
+_PAIRS = {"real": (LTS, NEWEST)}
+if not os.environ.get("BGDEPLOY_TEST_COMMUNITY"):
+    _PAIRS["any_loader"] = ("neo4j", "community")
 _SERVERS = {"real", "lts_server", "newest_server", "small_server", "tool_version"}
 # Files on the stand-in, which takes one of them after the other; the longest first, so that both workers end together.
 _LONGEST = (
@@ -228,15 +231,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_spared(item: pytest.Item) -> bool:
-    """Of two versions of a server one does, in turn, where a test is about bgdeploy's own doing; BGDEPLOY_KILLS tries both."""
-    version = (
-        item.callspec.params.get("real")
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-        else None
-    )
-    if version is None or item.get_closest_marker("each_version") or "BGDEPLOY_KILLS" in os.environ:
+    """Of two that a test is tried on one does, in turn, where it is about bgdeploy's own doing; BGDEPLOY_KILLS tries both.
+
+    These are the versions of a server, and what a load runs into: behind the stand-in stands a Community server too.
+    """
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    if item.get_closest_marker("each_version") or "BGDEPLOY_KILLS" in os.environ:
         return False
-    return (LTS, NEWEST)[crc32(item.nodeid.replace(str(version), "").encode()) % 2] != version
+    for fixture, pair in _PAIRS.items():
+        if (one := params.get(fixture)) in pair:
+            name, _, ids = item.nodeid.partition("[")
+            return pair[crc32((name + ids.replace(str(one), "")).encode()) % 2] != one
+    return False
 
 
 def _group_of(item: pytest.Item) -> str:
