@@ -31,6 +31,7 @@ test: $(VENV)/dev       ## style, types and all tests but those that need a Neo4
 
 test-neo4j: $(VENV)/dev  ## the tests on Neo4j servers and a stand-in for Enterprise; needs Java and Maven
 	$(BIN)/python -m compileall -q bgdeploy tests
+	$(BIN)/python -m tests.neo4j.servers  # fetched, and made quick to start, once
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m neo4j
 
 check: $(VENV)/dev      ## style and types only

@@ -90,6 +90,19 @@ def newest_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Communit
     yield from _held(community(tmp_path_factory.mktemp("newest") / "home", NEWEST))
 
 
+@pytest.fixture(scope="session")
+def _tight_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
+    limit = {"db.memory.transaction.max": "2m"}
+    yield from _held(community(tmp_path_factory.mktemp("small") / "home", LTS, **limit))
+
+
+@pytest.fixture
+def small_server(_tight_server: Community) -> Community:
+    """A server whose transactions may take 2 MiB, empty."""
+    _tight_server.empty()
+    return _tight_server
+
+
 @pytest.fixture(params=[LTS, NEWEST])
 def real(request: pytest.FixtureRequest, record_property: Any) -> Community:
     """A real Community server of each version, empty."""
@@ -182,7 +195,19 @@ def _clear(house: House) -> None:
                 session.run(databases.DROP, name=job["database"]).consume()
 
 
+_PAIRS = {"real": (LTS, NEWEST)}
+if not os.environ.get("BGDEPLOY_TEST_COMMUNITY"):
+    _PAIRS["any_loader"] = ("neo4j", "community")
 _SERVERS = {"real", "lts_server", "newest_server", "small_server", "tool_version"}
+# Files on the stand-in, which takes one of them after the other; the longest first, so that both workers end together.
+_LONGEST = (
+    "test_enterprise.py",
+    "test_import.py",
+    "test_read_only.py",
+    "test_arrow.py",
+    "test_kills.py",
+    "test_shapes.py",
+)
 _STANDIN = {"standin_process"}
 _ON_A_STANDIN, _ON_A_SERVER = ("[neo4j", "-neo4j"), ("[community", "[own server")
 
@@ -190,29 +215,34 @@ _ON_A_STANDIN, _ON_A_SERVER = ("[neo4j", "-neo4j"), ("[community", "[own server"
 # First, since xdist reads the marks in a hook of the same name.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each kind of server belongs to one worker, so that it is started once; else files stay together.
-    What needs one is marked, so that it can be left to ``make test-neo4j``.
+    """The real servers belong to one worker, so that each is started once; else files stay together.
+    What needs one is marked, so that it can be left to ``make test-neo4j``. The worker with the real servers is done
+    first and then takes files on a stand-in of its own: three processes to start, and no idle core for minutes.
     """
     spared = {item for item in items if _is_spared(item)}
     items[:] = [item for item in items if item not in spared]
     config.hook.pytest_deselected(items=list(spared))
-    for item in items:
-        group = _group_of(item)
+    groups = {item: _group_of(item) for item in items}
+    items.sort(key=lambda item: _turn(groups[item]))
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
-        if group in ("stand-in", "servers"):
+        if group.startswith(("stand-in", "servers")):
             item.add_marker(pytest.mark.neo4j)
 
 
 def _is_spared(item: pytest.Item) -> bool:
-    """Of two versions of a server one does, in turn, where a test is about bgdeploy's own doing; BGDEPLOY_KILLS tries both."""
-    version = (
-        item.callspec.params.get("real")
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-        else None
-    )
-    if version is None or item.get_closest_marker("each_version") or "BGDEPLOY_KILLS" in os.environ:
+    """Of two that a test is tried on one does, in turn, where it is about bgdeploy's own doing; BGDEPLOY_KILLS tries both.
+
+    These are the versions of a server, and what a load runs into: behind the stand-in stands a Community server too.
+    """
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    if item.get_closest_marker("each_version") or "BGDEPLOY_KILLS" in os.environ:
         return False
-    return (LTS, NEWEST)[crc32(item.nodeid.replace(str(version), "").encode()) % 2] != version
+    for fixture, pair in _PAIRS.items():
+        if (one := params.get(fixture)) in pair:
+            name, _, ids = item.nodeid.partition("[")
+            return pair[crc32((name + ids.replace(str(one), "")).encode()) % 2] != one
+    return False
 
 
 def _group_of(item: pytest.Item) -> str:
@@ -220,10 +250,20 @@ def _group_of(item: pytest.Item) -> str:
     if item.get_closest_marker("neo4j"):
         return "servers"
     if _STANDIN & needed or any(mark in item.name for mark in _ON_A_STANDIN):
-        return "stand-in"
+        return f"stand-in {item.path.name}"
     if _SERVERS & needed or any(mark in item.name for mark in _ON_A_SERVER):
         return "servers"
     return str(item.path)
+
+
+def _turn(group: str) -> int:
+    """The real servers' tests come first, then files on a stand-in, then the rest in its order."""
+    if group == "servers":
+        return 0
+    kind, _, file = group.partition(" ")
+    if kind != "stand-in":
+        return len(_LONGEST) + 2
+    return 1 + (_LONGEST.index(file) if file in _LONGEST else len(_LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -110,12 +110,7 @@ class Dbms:
         with self.lock:
             self.homes += 1
             server = Community(self.root / f"db-{self.homes}", self.version, heap=self.memory)
-        first = self.root / "template"
-        if not first.exists():
-            made = Community(self.root / "template.new", self.version)
-            made.prepare()
-            (self.root / "template.new").rename(first)
-        shutil.copytree(first, server.home)
+        server.prepare()
         return server
 
     def adopt(self, name: str, server: Community) -> None:

@@ -102,7 +102,7 @@ def test_readers_see_neither_error_nor_mixture_through_a_whole_life(
     enterprise: StandIn, house: House
 ) -> None:
     deploy(house, 0)
-    with Readers(enterprise) as readers:
+    with Readers(enterprise, count=2) as readers:
         deploy(house, 1, 2)
         house.run("rollback", "acme", "--reason", "a test")
         house.run("switch", "acme", "--to", name(2))
