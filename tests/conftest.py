@@ -90,19 +90,6 @@ def newest_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Communit
     yield from _held(community(tmp_path_factory.mktemp("newest") / "home", NEWEST))
 
 
-@pytest.fixture(scope="session")
-def _tight_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
-    limit = {"db.memory.transaction.max": "2m"}
-    yield from _held(community(tmp_path_factory.mktemp("small") / "home", LTS, **limit))
-
-
-@pytest.fixture
-def small_server(_tight_server: Community) -> Community:
-    """A server whose transactions may take 2 MiB, empty."""
-    _tight_server.empty()
-    return _tight_server
-
-
 @pytest.fixture(params=[LTS, NEWEST])
 def real(request: pytest.FixtureRequest, record_property: Any) -> Community:
     """A real Community server of each version, empty."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from bgdeploy.errors import BadInput
 from bgdeploy.targets.neo4j.bolt import batches
 from bgdeploy.targets.neo4j.bolt.batches import Pace
 from tests.neo4j.loading import loading_of
-from tests.neo4j.servers import Community
+from tests.neo4j.servers import LTS, Community, NoServer, community, do_without
 from tests.neo4j.test_loader import ask
 from tests.neo4j.test_reader import damage
 
@@ -57,6 +58,18 @@ def test_a_batch_grows_again_after_some_went_well_and_ever_later() -> None:
     assert sizes == [500] * 7 + [1000] + [500] * 15 + [1000]
     pace.shrink(60)
     assert pace.rows == 50
+
+
+@pytest.fixture(scope="module")
+def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
+    """A server whose transactions may take 2 MiB."""
+    try:
+        with community(
+            tmp_path_factory.mktemp("small") / "home", LTS, **{"db.memory.transaction.max": "2m"}
+        ) as one:
+            yield one
+    except NoServer as error:
+        do_without(error)
 
 
 def test_after_wide_rows_batches_grow_back(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from bgdeploy.targets.neo4j.schema import CYPHER
 from tests.house import make_house, stop
 from tests.neo4j.loading import TIMESTAMP, Loading, loading, loading_of
 from tests.neo4j.proxy import proxy
-from tests.neo4j.servers import PASSWORD, Community
+from tests.neo4j.servers import LTS, PASSWORD, Community, NoServer, community, do_without
 
 COUNTS = {"labels": {"Entity": 800, "Address": 400}, "types": {"HAS_ADDRESS": 800}}
 
@@ -257,6 +258,17 @@ def test_a_database_emptied_by_someone_else_is_not_continued(
         one.load()
 
 
+@pytest.fixture(scope="module")
+def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
+    """A server whose transactions may take 2 MiB."""
+    home = tmp_path_factory.mktemp("small") / "home"
+    try:
+        with community(home, LTS, **{"db.memory.transaction.max": "2m"}) as server:
+            yield server
+    except NoServer as error:
+        do_without(error)
+
+
 def test_a_transaction_that_never_fits_is_said(small_server: Community, tmp_path: Path) -> None:
     wide = {"id": list(range(50)), "text": ["x" * 60_000] * 50}
     one = loading_of(tmp_path, small_server.uri, {"nodes/Wide/a.parquet": wide})
@@ -265,6 +277,7 @@ def test_a_transaction_that_never_fits_is_said(small_server: Community, tmp_path
 
 
 def test_batches_shrink_until_the_server_has_memory_for_them(small_server: Community, tmp_path: Path) -> None:
+    small_server.empty()
     one = loading(tmp_path, small_server.uri, rows=60_000, batch_rows=20_000, proof_rows=0)
     one.load()
     assert one.verify()["types"] == {"HAS_ADDRESS": 24_000}
