@@ -22,6 +22,7 @@ from bgdeploy.site import Site
 from bgdeploy.worker.presence import GONE
 
 SILENT = 3  # signs of life that are missed
+AHEAD = 60.0  # seconds by which another host's clock may be ahead
 _SHOWN = 3  # processes that a warning names
 
 
@@ -113,7 +114,7 @@ _WAITING = (
         customers.c.removed_at.is_(None),
         jobs.c.state.in_((State.DISCOVERED, State.QUEUED, State.LOADING, State.LOADED)),
         jobs.c.blocked.is_(False),
-        sa.func.coalesce(jobs.c.reason_code, "") != Code.FOLDER_GONE,
+        sa.func.coalesce(jobs.c.reason_code, "").not_in((Code.FOLDER_GONE, Code.NO_FILES, Code.NOT_FINISHED)),
     )
 )
 
@@ -125,7 +126,7 @@ def _show(row: Row, held: Sequence[Row], now: float) -> Process:
     state: Doing = "working" if mine else "idle"
     if alive is False:
         state = "stopped"
-    elif silent > SILENT * row["beat_seconds"]:
+    elif silent > SILENT * row["beat_seconds"] or row["seen_at"] > now + AHEAD:
         state = "silent"
     return Process(
         id=row["id"],
@@ -154,6 +155,8 @@ def _may_work(row: Row, one: Process, held: Sequence[Row], now: float, lasts: fl
     """A silent one is given the benefit of the doubt for as long as a lease lasts: its own, or one it could have taken."""
     if one.state != "silent":
         return one.state != "stopped"
+    if row["seen_at"] > now + AHEAD:  # its clock was ahead, and when it was seen nobody knows
+        return one.alive is True
     holds = any(job["lease_owner"] == row["owner"] and not is_free(job, now) for job in held)
     return holds or since(row["seen_at"], now) <= lasts
 
@@ -165,5 +168,6 @@ def name(one: Process) -> str:
 
 def _end(one: Process) -> str:
     if one.state == "silent":
-        return f"last seen {one.silent_seconds} s ago"
+        lives = "lives, and hangs or waits for the job table: " if one.alive else ""
+        return f"{lives}last seen {one.silent_seconds} s ago"
     return one.last_words or "stopped"

@@ -29,7 +29,7 @@ from bgdeploy.service.serve import serve
 from bgdeploy.service.views import after_failure, pause_of, use_anyway
 from bgdeploy.site import Site
 from bgdeploy.snapshots.folders import list_customers, list_names
-from bgdeploy.worker.presence import beat, present
+from bgdeploy.worker.presence import present
 from bgdeploy.worker.run import work_once
 from bgdeploy.worker.shutdown import Stop
 
@@ -245,7 +245,6 @@ def run_one(site: Site, stop: Stop, name: str, timestamp: int, *, switches: bool
         _ask_for(site, job, switches=switches)
     with present(site, "run", 1), _giving_back(stop, timeout):
         while (outcome := _outcome(site, name, timestamp, switches=switches)) is None:
-            beat(site.owner)
             if stop.asked.is_set() or monotonic() >= deadline:
                 return _unfinished(site, name, timestamp, trouble)
             try:

@@ -23,7 +23,6 @@ from bgdeploy.pipeline.alias import find_unreadable, watch_aliases
 from bgdeploy.pipeline.forget import expire, prune
 from bgdeploy.pipeline.scan import SECOND_LOOK
 from bgdeploy.site import Site
-from bgdeploy.worker.presence import beat
 from bgdeploy.worker.shutdown import Stop
 
 Result = TypeVar("Result")
@@ -190,7 +189,6 @@ def keep_history(house: House) -> None:
 
 
 def _duty(house: House, name: str, act: Callable[[], Result]) -> Result | None:
-    beat(house.site.owner)
     try:
         done = act()
         house.told.pop(name, None)

@@ -18,7 +18,6 @@ from bgdeploy.errors import LeaseLost, StoreError
 from bgdeploy.jobs.lease import KILL_CHILD, RENEW_EVERY, STOP_CLAIMING, Lease
 from bgdeploy.jobs.transitions import jobs
 from bgdeploy.worker.child import Child
-from bgdeploy.worker.presence import beat
 from bgdeploy.worker.shutdown import Stop
 
 LOOK_EVERY = 1.0  # seconds between two looks at cancel and stop
@@ -91,7 +90,6 @@ class Heartbeat:
             if self.ended:
                 for child in tuple(self.children):
                     child.kill()
-            beat(self.lease.owner)
 
     def _look(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from bgdeploy.service.processes import list_processes, say_nobody, say_silent, w
 from bgdeploy.service.wait import look
 from bgdeploy.site import Site, open_site
 from bgdeploy.worker import presence
-from bgdeploy.worker.presence import GONE, LONG, MOST, beat, find_past, present
+from bgdeploy.worker.presence import GONE, LONG, MOST, find_past, present
 from tests.house import House, environ, make_house, make_removable, stop
 from tests.jobs.tables import add_customer, add_job, read_job
 
@@ -218,44 +219,66 @@ def test_the_last_words_of_one_that_meets_an_error_are_kept(site: Site) -> None:
 
 
 def test_a_sign_that_cannot_be_written_is_left_out_and_comes_later(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing of it reaches the load that gives it: not a full disk, not a lock, not a file that is no more."""
+    """Nothing of it reaches the load beside it: not a full disk, not a lock, not a file that is no more."""
 
     def full(self: Store, **_: Any) -> Any:
         raise StoreFull("no room")
 
-    with present(site, "serve", 1):
-        mine = presence._HERE[site.owner]
-        with monkeypatch.context() as broken:
+    monkeypatch.setattr(presence, "PATIENCE", 0.2)
+    with present(site, "serve", 1) as mine:
+        with monkeypatch.context() as broken, caplog.at_level(logging.WARNING, logger="bgdeploy"):
             broken.setattr(Store, "write", full)
-            mine.beaten = float("-inf")
-            beat(site.owner)
+            mine.beat()
+            mine.beat()
+        assert [text.count("saying who works") for text in caplog.messages] == [1], "it is said, once"
         with site.store.write() as connection:
             connection.execute(processes.update().values(seen_at=1.0))
-            mine.beaten = float("-inf")
             began = time.monotonic()
-            beat(site.owner)
+            mine.beat()
             assert time.monotonic() - began < 20, "it waits for a lock but a moment"
         assert list_processes(site)[0].state == "silent"
-        mine.beaten = float("-inf")
-        beat(site.owner)
+        mine.beat()
         assert list_processes(site)[0].state == "idle"
-    beat(site.owner)
+    mine.beat()
     assert list_processes(site)[0].state == "stopped", "no sign follows the goodbye"
 
 
-def test_signs_are_given_no_more_often_than_they_are_due(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(presence, "monotonic", lambda: now[0])
-    written: list[dict[str, Any]] = []
+def test_one_whose_row_is_gone_is_on_record_again_and_waits_no_longer_for_that(site: Site) -> None:
+    with present(site, "serve", 1) as mine:
+        with site.store.write() as connection:
+            connection.execute(processes.delete())
+        mine.beat()
+        assert list_processes(site)[0].state == "idle"
+
+
+def test_signs_come_as_often_as_leases_need_however_seldom_folders_are_looked_at(house: House) -> None:
+    settings = load_settings(house.folder / "config.yaml", {"orchestrator.watch_interval": "3600"})
+    site = open_site(settings)
+    with present(site, "serve", 1) as mine:
+        assert mine.about["beat_seconds"] <= max(1.0, settings.orchestrator.lease_seconds / 6)
+        assert mine.thread.is_alive()
+    mine.thread.join(10)
+    assert not mine.thread.is_alive()
+    site.store.close()
+
+
+def test_last_words_that_come_while_somebody_looks_are_not_written_over(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = f"{site.owner.split('/')[0]}/999999/1-boot/1"
+    add_process(site, other, seen_at=NOW)
+
+    def says_goodbye_meanwhile(owner: str) -> bool:
+        with site.store.write() as connection:
+            goodbye = processes.update().where(processes.c.owner == other)
+            connection.execute(goodbye.values(stopped_at=NOW, last_words="stopped"))
+        return True
+
+    monkeypatch.setattr(presence, "known_dead", says_goodbye_meanwhile)
     with present(site, "serve", 1):
-        mine = presence._HERE[site.owner]
-        monkeypatch.setattr(mine, "_write", lambda _, **changes: written.append(changes))
-        for _ in range(40):
-            beat(site.owner)
-            now[0] += mine.about["beat_seconds"] / 4
-    assert len(written) == 10, "nine that were due, and the goodbye"
+        assert {one.last_words for one in list_processes(site)} == {"stopped", None}
 
 
 def test_rows_of_what_is_over_are_bounded_and_the_last_one_stays(site: Site) -> None:
