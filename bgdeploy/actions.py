@@ -7,7 +7,7 @@ beside the text, so nobody has to read commands out of a sentence.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "unpin": ("unpin", ("customer",)),
     "wait": ("wait", ("customer", "timestamp")),
     "doctor": ("doctor", ()),
+    "processes": ("processes", ()),
     "upgrade": ("db upgrade", ()),
     "serve": ("serve", ()),
     "run": ("run", ()),
@@ -108,6 +109,12 @@ class Hint(str):
     def shown(self) -> dict[str, Any] | None:
         """Return it as JSON holds it: the text and the actions in it; None where nothing is said."""
         return {"text": str(self), "actions": [action.shown() for action in self.actions]} if self else None
+
+
+def join(between: str, hints: Iterable[str]) -> Hint:
+    """Return hints as one, with this text between them; no hint is an empty one."""
+    parts = [part for hint in hints for part in (between, hint)]
+    return Hint(*parts[1:])
 
 
 def page(name: str) -> str:

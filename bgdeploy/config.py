@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
 )
 
+from bgdeploy.actions import page
 from bgdeploy.config_file import Entry, Fault, Schema, explain, leaves, read_environment, read_options, show
 from bgdeploy.errors import ConfigError
 from bgdeploy.targets import describe_target
@@ -552,5 +553,5 @@ def _fault_of(error: Any, entries: dict[str, Entry]) -> Fault:
 def _refuse(faults: list[Fault]) -> ConfigError:
     lines = "\n".join(fault.text for fault in sorted(set(faults)))
     return ConfigError(
-        lines, kept="Nothing was started.", cure="Every key is explained in docs/configuration.md."
+        lines, kept="Nothing was started.", cure=f"Every key is explained in {page('configuration.md')}."
     )

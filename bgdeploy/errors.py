@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from enum import IntEnum
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.plain import tidy
 
 
@@ -41,15 +41,15 @@ class BgdeployError(Exception):
     """A failure with a cure.
 
     ``what`` says what failed and on which job, database or file; ``kept`` what was left as it is;
-    ``cure`` the command or change that helps. ``code`` is stable and meant for scripts and logs.
+    ``cure`` the command or change that helps, with its actions beside the text. ``code`` is stable and meant for scripts and logs.
     """
 
     code = "error"
     exit_code = ExitCode.FAILED
 
-    def __init__(self, what: str, *, kept: str = "", cure: str = "") -> None:
+    def __init__(self, what: str, *, kept: str = "", cure: str | Hint = "") -> None:
         super().__init__(what)
-        self.what, self.kept, self.cure = map(tidy, (what, kept, cure))
+        self.what, self.kept, self.cure = tidy(what), tidy(kept), Hint(cure)
 
     def __str__(self) -> str:
         parts = [part for part in (self.what, self.kept, self.cure) if part]
@@ -90,7 +90,7 @@ def other_place(there: str, here: str) -> Refused:
     return Refused(
         f"The job table belongs to another set-up (place: {there!r} there, {here!r} here).",
         kept="Nothing was changed.",
-        cure="Use another state_dir, or move it on purpose with: bgdeploy init --rebind",
+        cure=Hint("Use another state_dir, or move it on purpose with: ", do("init", rebind=True)),
     )
 
 
@@ -136,8 +136,8 @@ class NeedsReload(TargetError):
     ``alias``: readers are led there, so going back helps first.
     """
 
-    def __init__(self, what: str, *, kept: str = "", cure: str = "", alias: str = "") -> None:
-        super().__init__(what, kept=kept, cure=cure or _reload(alias, "<id>"))
+    def __init__(self, what: str, *, kept: str = "", cure: str | Hint = "", alias: str = "") -> None:
+        super().__init__(what, kept=kept, cure=cure or _reload(alias, None))
         self.alias = alias
 
     def of_job(self, job: object, *, kept: str = "", customer: str = "") -> NeedsReload:
@@ -146,9 +146,9 @@ class NeedsReload(TargetError):
         return NeedsReload(self.what, kept=kept or self.kept, cure=cure, alias=self.alias)
 
 
-def _reload(back: str, job: object) -> str:
-    first = f'Go back: bgdeploy rollback {shlex.quote(back)} --reason "...", or l' if back else "L"
-    return f"{first}oad its snapshot again: bgdeploy retry {job} --reload"
+def _reload(back: str, job: object) -> Hint:
+    first = ("Go back: ", do("rollback", customer=back, why=None), ", or l") if back else ("L",)
+    return Hint(*first, "oad its snapshot again: ", do("reload", job_id=job))
 
 
 class VerifyFailed(TargetError):

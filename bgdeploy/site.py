@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 
 from bgdeploy import log
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import Clock, wall
 from bgdeploy.config import Settings
 from bgdeploy.errors import ConfigError, Refused, TargetError
@@ -99,9 +100,10 @@ def _check_identity(site: Site, *, rebind: bool) -> None:
         return
     differing = find_differences(site, row)
     if differing:
-        cure = "Use another state_dir, or move it on purpose with: bgdeploy init --rebind"
+        cure = Hint("Use another state_dir, or move it on purpose with: ", do("init", rebind=True))
         if row["target"] != site.target.kind and (setting := site.settings.target_follows):
-            cure = f"To go on as before write down target: {row['target']}; {setting} made it {site.target.kind}. {cure}"
+            before = f"To go on as before write down target: {row['target']}; {setting} made it {site.target.kind}. "
+            cure = Hint(before, cure)
         raise Refused(
             f"The job table {site.store.path} belongs to another set-up ({'; '.join(differing)}).",
             kept="Nothing was changed.",

@@ -62,7 +62,9 @@ def render_api(page: str) -> str:
         "## Results\n",
         *(f"- **{one.__name__}**: {_text(one)} {_fields(one)}".replace("\n\n", " ") for one in kinds),
     ]
-    errors_ = ["\n## Errors\n\nEach has `code`, `what` failed, what was `kept`, and the `cure`.\n"]
+    errors_ = [
+        "\n## Errors\n\nEach has `code`, `what` failed, what was `kept`, and the `cure`, a text with its `actions`.\n"
+    ]
     errors_ += ["| error | code | it means |", "|---|---|---|"]
     errors_ += [f"| {one.__name__} | {one.code} | {_text(one).partition(chr(10))[0]} |" for one in raised]
     return _between_marks(page, "\n".join([*head, *_verbs(), *results_, *errors_]) + "\n")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +82,78 @@ def test_a_page_that_a_message_names_can_be_opened() -> None:
     }
     assert len(named) > 0
     assert [name for name in named if not Path(page(name)).is_file()] == []
+
+
+TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+# Hints that still hold commands as text: of what is not reworked yet, and the terminal's own feet of tables.
+AS_TEXT = (
+    "cli/",  # the terminal's own
+    "pipeline/",
+    "jobs/",
+    "service/doctor/",
+    "finding.py",
+    "log.py",  # lines of the log: text
+    "actions.py",  # its own examples
+)
+# A command that stands in a sentence as the name of what runs, or that no action can quote as people type it.
+IN_SENTENCES = {
+    "service/views.py": "a running bgdeploy serve or the next bgdeploy scan",
+    "targets/ladybug/checks.py": "A running bgdeploy serve removes it.",
+    "service/query.py": "bgdeploy query ",  # a statement is quoted so that it can be read
+    "service/api.py": "bgdeploy --config FILE",
+}
+
+
+def calls_of_do() -> list[tuple[str, ast.Call]]:
+    return [
+        (name, node)
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "do"
+    ]
+
+
+@cache
+def parameters(verb: str) -> set[str]:
+    """What a verb takes: in the API, or as a command."""
+    words = COMMANDS[verb][0].split(" --")[0].split()
+    found: Any = typer.main.get_command(app)
+    for word in words:
+        found = found.commands[word]
+    taken = {one.name for one in found.params} | {
+        one.removeprefix("--") for p in found.params for one in p.opts
+    }
+    if verb not in ONLY_A_SHELL:
+        taken |= set(inspect.signature(getattr(Deployments, verb)).parameters)
+    return taken
+
+
+def test_every_action_that_the_source_makes_is_a_verb_with_arguments_that_it_takes() -> None:
+    made = calls_of_do()
+    assert len(made) > 50
+    wrong = []
+    for name, call in made:
+        if not isinstance(call.args[0], ast.Constant):
+            continue  # one of two verbs, each of which is made elsewhere too
+        verb = call.args[0].value
+        if verb not in COMMANDS:
+            wrong.append(f"{name}:{call.lineno}: there is no verb {verb}")
+        elif strange := {str(one.arg) for one in call.keywords} - parameters(verb):
+            wrong.append(f"{name}:{call.lineno}: {verb} takes no {', '.join(sorted(strange))}")
+    assert wrong == []
+
+
+def test_no_hint_holds_a_command_as_text() -> None:
+    command = re.compile(
+        rf"bgdeploy (?:--|(?:{'|'.join({words.split()[0] for words, _ in COMMANDS.values()})}|query)\b)"
+    )
+    found = []
+    for name, tree in TREES.items():
+        if name.startswith(AS_TEXT):
+            continue
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+            if is_text and command.search(node.value) and IN_SENTENCES.get(name, "\0") not in node.value:
+                found.append(f"{name}:{node.lineno}: {node.value}")
+    assert found == []

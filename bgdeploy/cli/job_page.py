@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from bgdeploy.service.results import Group, Span, Story
 from bgdeploy.snapshots.source import tell_positions
 
 WIDTH = 40  # characters of the drawing
-_APART = ("tables", "events", "timeline", "progress", "proof", "by_position")
+_APART = ("tables", "events", "timeline", "progress", "proof", "by_position", "hint")
 
 
 def print_job(job: Story) -> None:
@@ -53,7 +52,8 @@ def print_job(job: Story) -> None:
         said = event.message
         # A long reason is read once.
         print(f"{event.at}  {said.replace(job.error, 'see error') if job.error else said}")
-    print(f"\n{_next_command(job)}")
+    if job.hint is not None:
+        print(f"\n{job.hint.text}")
 
 
 def tell_proof(proof: dict[str, Any]) -> str:
@@ -102,21 +102,3 @@ def _group_row(group: Group) -> tuple[Any, ...]:
     run = f"{group.confirmed_fence}{' found' if group.found else ''}" if group.confirmed_at else ""
     what = (group.number, group.name, joins, len(group.files))
     return *what, f"{group.rows_expected:,}", confirmed, group.starts, run
-
-
-def _next_command(job: Story) -> str:
-    """What a person may do about a job in this state."""
-    name, number, database = job.customer, job.id, job.database
-    match job.state:
-        case State.DISCOVERED | State.QUEUED | State.LOADING:
-            return f"to stop it: bgdeploy jobs cancel {number}"
-        case State.LOADED:
-            return f"to use it: bgdeploy switch {shlex.quote(name)} --to {database}; to give it up: bgdeploy jobs cancel {number}"
-        case State.SWITCHED:
-            return f"what is live: bgdeploy customers; to keep it for good: bgdeploy pin {shlex.quote(name)} --database {database}"
-        case State.FAILED:
-            from bgdeploy.service.api import after_failure
-
-            return after_failure({"id": number, "error_code": job.error_code})
-        case State.CLEANED:
-            return f"to load it once more: bgdeploy retry {number} --reload"

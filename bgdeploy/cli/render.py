@@ -20,6 +20,7 @@ from unicodedata import combining, east_asian_width
 
 import typer
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.errors import BgdeployError, ExitCode, TargetError
 from bgdeploy.plain import plain
 
@@ -59,9 +60,10 @@ def guarded(act: Callable[[], Result]) -> Result:
         raise SystemExit(ExitCode.INTERRUPTED) from None
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        cure = "Check that the disk is there, has room, and may be written to."
+        cure: str | Hint = "Check that the disk is there, has room, and may be written to."
         if isinstance(error, FileExistsError | NotADirectoryError):
-            cure = "A folder is needed there: move the file away, or name another place; all there are: bgdeploy config"
+            other = "A folder is needed there: move the file away, or name another place; all there are: "
+            cure = Hint(other, do("config"))
         failed = TargetError(f"{place}{error.strerror or error}.", cure=cure)
     tell(failed)
     raise SystemExit(int(failed.exit_code))

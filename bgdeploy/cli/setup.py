@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bgdeploy.actions import page
 from bgdeploy.cli import render
 from bgdeploy.cli.context import AsJson, app, examples
 from bgdeploy.cli.render import Table
@@ -137,7 +138,7 @@ def config(context: typer.Context, as_json: AsJson = False) -> None:
     render.print_table(Table(("key", "value", "from"), rows, foot=hint))
     if became:
         print()
-        foot = "whatever is not listed here is new: docs/configuration.md, docs/migrating.md"
+        foot = f"whatever is not listed here is new: {page('configuration.md')}, {page('migrating.md')}"
         render.print_table(Table(("key of the service before", "here"), list(became.items()), foot=foot))
 
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bgdeploy.actions import Hint, do, join
 from bgdeploy.config import Settings, find_file, load_settings
 from bgdeploy.errors import BadWords, BgdeployError, Refused, StoreError
 from bgdeploy.jobs.states import State
@@ -43,6 +44,7 @@ from bgdeploy.service.results import (
     Switched,
     Waited,
     Waiting,
+    advice,
 )
 from bgdeploy.service.views import (
     CUSTOMER_ORDERS,
@@ -52,7 +54,6 @@ from bgdeploy.service.views import (
     Page,
     pick_customers,
 )
-from bgdeploy.service.views import after_failure as after_failure
 from bgdeploy.site import Site, open_site
 
 if TYPE_CHECKING:
@@ -67,7 +68,6 @@ __all__ = [
     "SWITCH_ORDERS",
     "Deployments",
     "Page",
-    "after_failure",
 ]
 
 
@@ -169,12 +169,12 @@ class Deployments:
         Refused with what to write instead.
         """
         try:
-            return Answer(rows=asking.ask(self._site(), customer, cypher), warning=None)
+            return Answer(rows=asking.ask(self._site(), customer, cypher), warning=None, hint=None)
         except StoreError as error:
             rows = asking.ask_without_table(self.settings, customer, cypher)
             if rows is None:
                 raise
-            return Answer(rows=rows, warning=str(error))
+            return Answer(rows=rows, warning=str(error), hint=advice(error.cure))
 
     def wait(
         self,
@@ -226,7 +226,7 @@ class Deployments:
 
         return examine(self._config, self._overrides, try_rights=try_rights)
 
-    def capacity_warning(self) -> str | None:
+    def capacity_warning(self) -> Hint | None:
         """Say, with the sum, when the databases that are to be kept can exceed ``max_databases``; else None."""
         return customers.capacity_warning(self._site())
 
@@ -236,7 +236,7 @@ class Deployments:
 
         return list_processes(self._site())
 
-    def absence(self) -> str | None:
+    def absence(self) -> Hint | None:
         """Say so when nobody works and somebody should, and who was last seen in the middle of a load; else None.
 
         Where only ``run`` works, from cron, nobody is missed between two runs unless something waits.
@@ -245,7 +245,7 @@ class Deployments:
 
         works = who_works(self._site())
         said = [say_nobody(works)] if works.missed else []
-        return "; ".join([*said, *say_silent(works)]) or None
+        return join("; ", [*said, *say_silent(works)]) or None
 
     def revision(self) -> Revision:
         """Return the revision of the job table, and the newest one this version knows."""
@@ -328,7 +328,7 @@ class Deployments:
             raise Refused(
                 f"Job {job_id} ({title(job)}) is {job['state']}; only a loaded one can go live.",
                 kept="Nothing was changed.",
-                cure=f"See: bgdeploy jobs show {job_id}",
+                cure=Hint("See: ", do("job", job_id=job_id)),
             )
         return self.switch(job["customer"], to=job["database"], who=who, why=why)
 
@@ -430,10 +430,12 @@ class Deployments:
 
     def _no_table(self) -> StoreError:
         what = f"There is no job table {self.settings.database_path}."
-        cure = "It is made by the first: bgdeploy serve, or bgdeploy run. If there was one before: bgdeploy doctor"
+        first = Hint("It is made by the first: ", do("serve"), ", or ", do("run"))
+        cure = Hint(first, ". If there was one before: ", do("doctor"))
         if not self._is_configured():
             what += f" Nor is there a configuration in {Path.cwd()}."
-            cure = "Go to the folder of yours, or name it: bgdeploy --config FILE ... To begin here: bgdeploy init"
+            there = "Go to the folder of yours, or name it: bgdeploy --config FILE ... To begin here: "
+            cure = Hint(there, do("init"))
         return StoreError(what, kept="Nothing was made.", cure=cure)
 
     def _job(self, job_id: int) -> Any:
@@ -443,7 +445,8 @@ class Deployments:
     def _queued(self, job_id: int) -> Queued:
         row = self._job(job_id)
         about = {key: row[key] for key in ("customer", "timestamp", "build")}
-        return Queued(job=job_id, **about, held_back=views.find_pause(self._site(), job_id))
+        pause = views.find_pause(self._site(), job_id)
+        return Queued(job=job_id, **about, held_back=pause, hint=advice(pause or ""))
 
 
 def _ordered(page: Page | None, orders: Collection[str], usual: str) -> Page:
@@ -463,8 +466,15 @@ def _one_of(value: str, known: Collection[str], what: str) -> None:
 
 
 def _refusal(job_id: int, error: BgdeployError) -> Refusal:
-    said = {"what": error.what, "kept": error.kept, "cure": error.cure}
-    return Refusal(job=job_id, code=error.code, exit_code=int(error.exit_code), **said)
+    return Refusal(
+        job=job_id,
+        code=error.code,
+        exit_code=int(error.exit_code),
+        what=error.what,
+        kept=error.kept,
+        cure=error.cure,
+        hint=advice(error.cure),
+    )
 
 
 def _show_report(report: Report) -> ScanReport:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,17 +9,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import iso, since
 from bgdeploy.errors import ConfigError, NotFound, Refused, TargetError
 from bgdeploy.jobs import lineage
 from bgdeploy.jobs.states import State
 from bgdeploy.jobs.transitions import CODE, Row, customers, databases, get_customer, jobs
 from bgdeploy.pipeline.alias import find_way_back, settle
-from bgdeploy.service.results import Customer, Database, Failure
+from bgdeploy.service.results import Customer, Database, Failure, advice
+from bgdeploy.service.views import after_failure
 from bgdeploy.site import Site
 
 CHOICES = 5  # databases that a refusal names
-LOOK = "See: bgdeploy customers"  # the cure of a refusal that knows no better one
+LOOK = Hint("See: ", do("customers"))  # the cure of a refusal that knows no better one
 _NEWER = jobs.alias("newer")
 # What failed, was not cancelled, and is the newest of its customer: its latest delivery is not served.
 _FAILED = sa.select(jobs.c.customer, jobs.c.id, jobs.c.timestamp, jobs.c.error, jobs.c.error_code).where(
@@ -156,7 +157,11 @@ def _show_customer(site: Site, owner: Row, kept: Sequence[Row], look: _Look, fai
         counts=None if live is None else live["counts"],
         failed=None
         if failed is None
-        else Failure(job=failed["id"], **{key: failed[key] for key in about_failed}),
+        else Failure(
+            job=failed["id"],
+            hint=advice(after_failure(failed)),
+            **{key: failed[key] for key in about_failed},
+        ),
         trouble=trouble,
         trouble_code=code,
     )
@@ -208,9 +213,11 @@ def naming_choices(site: Site, name: str, to: str | None) -> Iterator[None]:
         found = [(database, what) for database, what in choices(site, name) if database != to]
         if not found or error.cure != LOOK:
             raise
-        whose = shlex.quote(name)
-        lines = [f"bgdeploy switch {whose} --to {database}  ({what})" for database, what in found[:CHOICES]]
-        cure = "\n    ".join(["By hand it can be moved to:", *lines])
+        lines = [
+            Hint("\n    ", do("switch", customer=name, to=database), f"  ({what})")
+            for database, what in found[:CHOICES]
+        ]
+        cure = Hint("By hand it can be moved to:", *lines)
         raise type(error)(error.what, kept=error.kept, cure=cure) from error
 
 
@@ -222,7 +229,7 @@ def _role(row: Row, standby: str | None) -> str:
     return "waits to go live" if row["state"] == State.LOADED else "was live before"
 
 
-def capacity_warning(site: Site, *, loads: int | None = None) -> str | None:
+def capacity_warning(site: Site, *, loads: int | None = None) -> Hint | None:
     """Say, with the sum, when the databases that are to be kept can exceed ``max_databases``.
 
     ``loads`` is how many there may be at once, over all processes; as many as are configured where it is not given.
@@ -243,5 +250,9 @@ def capacity_warning(site: Site, *, loads: int | None = None) -> str | None:
     if needed <= limit:
         return None
     sums = f"{count} customers x {each} kept + {extra} pinned, bad or waiting + {slots} loading = {needed}"
-    cure = "raise orchestrator.max_databases, or lower keep_databases (bgdeploy config shows both)"
-    return f"max_databases is {limit}, but {sums}; loads that still fit go on. Cure: {cure}"
+    return Hint(
+        f"max_databases is {limit}, but {sums}; loads that still fit go on. Cure: "
+        "raise orchestrator.max_databases, or lower keep_databases (",
+        do("config"),
+        " shows both)",
+    )

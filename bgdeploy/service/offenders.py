@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.errors import BgdeployError, Refused
 from bgdeploy.jobs.transitions import Row, get_job, title
 from bgdeploy.pipeline.admit import folder_of, is_as_it_was, look_at
@@ -69,8 +70,8 @@ def _check(site: Site, job: Row) -> str:
         return found.text
     happened = f"changed since job {job['id']} saw it" if found else "is gone"
     what = f"The folder of {title(job)} {happened}: {folder_of(site, job)}"
-    cure = "Look at it anew with: bgdeploy scan --once" if found else "Put it back to look into it."
-    raise Refused(what, kept="Nothing was written.", cure=cure)
+    again = Hint("Look at it anew with: ", do("scan"))
+    raise Refused(what, kept="Nothing was written.", cure=again if found else "Put it back to look into it.")
 
 
 def _ticket(site: Site, job: Row, found: str, folder: Path, aside: Path | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import iso, since
 from bgdeploy.jobs.lease import is_free, known_alive, known_dead, short
 from bgdeploy.jobs.models import processes
@@ -75,28 +76,29 @@ def who_works(site: Site) -> Works:
     )
 
 
-def say_nobody(works: Works) -> str:
+def say_nobody(works: Works) -> Hint:
     """That nobody works, since when, and what helps; empty where somebody does."""
     if not works.nobody:
-        return ""
+        return Hint()
     last = works.last
     when = "" if last is None else f" since {iso(works.since)} ({name(last)}: {_end(last)})"
-    return (
-        f"no bgdeploy that scans and loads is running here{when}, and nothing moves until one does. "
-        "Start it with: bgdeploy serve, or once: bgdeploy run"
-    )
+    what = f"no bgdeploy that scans and loads is running here{when}, and nothing moves until one does. "
+    return Hint(what, "Start it with: ", do("serve"), ", or once: ", do("run"))
 
 
-def say_silent(works: Works) -> list[str]:
+def say_silent(works: Works) -> list[Hint]:
     """A sentence for each process that was last seen while it held a job, since nobody else may go on with it yet."""
     cut_off = [one for one in works.silent if one.jobs]
     said = [
-        f"{name(one)} was last seen {one.silent_seconds} s ago, and holds {', '.join(f'job {job.job} ({job.title})' for job in one.jobs)} "
-        f"until {max(job.lease_expires for job in one.jobs)}. See: bgdeploy processes"
+        Hint(
+            f"{name(one)} was last seen {one.silent_seconds} s ago, and holds {', '.join(f'job {job.job} ({job.title})' for job in one.jobs)} "
+            f"until {max(job.lease_expires for job in one.jobs)}. See: ",
+            do("processes"),
+        )
         for one in cut_off[:_SHOWN]
     ]
     left = len(cut_off) - len(said)
-    return [*said, f"{left} more give no sign of life. See: bgdeploy processes"] if left else said
+    return [*said, Hint(f"{left} more give no sign of life. See: ", do("processes"))] if left else said
 
 
 def _read(connection: sa.Connection) -> tuple[Sequence[Row], Sequence[Row]]:

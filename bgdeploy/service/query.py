@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.config import Settings
 from bgdeploy.errors import BgdeployError, NeedsReload, NotFound, TargetError
 from bgdeploy.jobs.transitions import customers, databases
@@ -86,7 +87,7 @@ def _no_customer(connection: sa.Connection, customer: str) -> NotFound:
     known = connection.execute(sa.select(customers.c.name).limit(10)).scalars().all()
     return NotFound(
         f"There is no customer {customer!r}.",
-        cure=f"There are: {', '.join(known) or 'none yet'}. See: bgdeploy customers",
+        cure=Hint(f"There are: {', '.join(known) or 'none yet'}. See: ", do("customers")),
     )
 
 
@@ -97,7 +98,7 @@ def _mended(site: Site, customer: str, alias: str, error: BgdeployError, cypher:
     kept = error.kept or "Nothing was changed."
     what = error.what.partition("\n")[0]  # a server draws the statement and a mark below it
     if cure is None and isinstance(error, NeedsReload):
-        error = error.of_job(live.get("job_id", "<id>"), customer=customer)
+        error = error.of_job(live.get("job_id"), customer=customer)
     return type(error)(what, kept=kept, cure=cure or error.cure)
 
 

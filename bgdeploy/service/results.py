@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from bgdeploy.actions import Hint
 from bgdeploy.finding import Finding as Finding
 from bgdeploy.jobs.states import State
 from bgdeploy.plain import NOT_SHOWN, plain
@@ -47,8 +48,36 @@ class _Result:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step(_Result):
+    """Something a person may do next: a verb of the API or of the command line, its arguments, and the command that does it.
+
+    An argument that is null is for the person to choose; in ``command`` it stands in angle brackets, a reason as ``"..."``.
+    """
+
+    verb: str
+    arguments: dict[str, Any]
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice(_Result):
+    """What helps: the text, as errors and the terminal have it, and the actions that it names, in their order."""
+
+    text: str
+    actions: list[Step]
+
+
+def advice(hint: str) -> Advice | None:
+    """Return a hint as results hold it; None where nothing is said."""
+    shown = Hint(hint).shown()
+    if shown is None:
+        return None
+    return Advice(text=shown["text"], actions=[Step(**one) for one in shown["actions"]])
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobRow(_Result):
-    """One build of one snapshot, as its row in the job table has it."""
+    """One build of one snapshot, as its row in the job table has it; ``hint`` is what may be done about it in this state."""
 
     id: int
     customer: str
@@ -80,6 +109,7 @@ class JobRow(_Result):
     loaded_at: str | None
     switched_at: str | None
     ended_at: str | None
+    hint: Advice | None
 
     @property
     def title(self) -> str:
@@ -168,13 +198,14 @@ class Story(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class Queued(_Result):
-    """A job that waits for a worker because a person asked; ``held_back`` says what keeps it, where something does."""
+    """A job that waits for a worker because a person asked; ``held_back`` says what keeps it, and ``hint`` what helps, where something does."""
 
     job: int
     customer: str
     timestamp: int
     build: int
     held_back: str | None
+    hint: Advice | None
 
     @property
     def title(self) -> str:
@@ -184,7 +215,10 @@ class Queued(_Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal(_Result):
-    """Why nothing was done about one of many jobs; ``exit_code`` is what the command for it alone would end with."""
+    """Why nothing was done about one of many jobs; ``exit_code`` is what the command for it alone would end with.
+
+    ``hint`` is ``cure`` with its actions.
+    """
 
     job: int
     code: str
@@ -192,6 +226,7 @@ class Refusal(_Result):
     what: str
     kept: str
     cure: str
+    hint: Advice | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,12 +248,13 @@ class Move(_Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Failure(_Result):
-    """Why a customer's newest snapshot is not served."""
+    """Why a customer's newest snapshot is not served, and what helps."""
 
     job: int
     timestamp: int
     error_code: str | None
     error: str | None
+    hint: Advice | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -446,17 +482,19 @@ class Waiting(_Result):
     """One look at a snapshot that is waited for. ``share`` of its rows is loaded, from 0 to 1, while it loads.
 
     ``warning`` is said once: that there is no job table yet, that nobody works, or who was last seen in the middle of a load.
+    ``hint`` is what decides or starts it, or shows more; what helps against the warning comes first.
     """
 
     waited_seconds: float
     why: str
     share: float | None
     warning: str | None
+    hint: Advice | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Waited(_Result):
-    """What became of a snapshot that was waited for; ``next`` is the command that decides, starts or shows more."""
+    """What became of a snapshot that was waited for; ``next`` is the command that decides, starts or shows more, ``hint`` the same with its actions."""
 
     customer: str
     timestamp: int
@@ -465,15 +503,17 @@ class Waited(_Result):
     live: str | None
     why: str
     next: str
+    hint: Advice | None
     job: JobRow | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(_Result):
-    """The rows of a query, keyed by column; ``warning`` says what was wrong while it could be answered all the same."""
+    """The rows of a query, keyed by column; ``warning`` says what was wrong while it could be answered all the same, ``hint`` what helps."""
 
     rows: list[dict[str, Any]]
     warning: str | None
+    hint: Advice | None
 
 
 @dataclass(frozen=True, kw_only=True)

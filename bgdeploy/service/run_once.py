@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy import log
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ConfigError, LeaseLost, NotFound, Refused, StoreLost, TargetError
 from bgdeploy.jobs import lineage
@@ -183,7 +183,7 @@ class Outcome:
     well: bool
     said: str
     kept: str = ""
-    cure: str = ""
+    cure: str | Hint = ""
 
 
 def find_snapshot(site: Site, name: str, timestamp: int | None) -> int:
@@ -300,15 +300,15 @@ def _outcome(site: Site, name: str, timestamp: int, *, switches: bool) -> Outcom
         case State.LOADED if not switches and job["blocked"]:
             return Outcome(
                 True,
-                f"{job['database']} is loaded and not live; to use it: bgdeploy switch {shlex.quote(name)} --to {job['database']}",
+                f"{job['database']} is loaded and not live; to use it: {do('switch', customer=name, to=job['database'])}",
             )
         case State.LOADED if job["blocked"]:
             said = f"{title(job)} is loaded and does not go live: {job['reason']}"
-            return Outcome(False, said, kept, f"Its whole story: bgdeploy jobs show {job['id']}")
+            return Outcome(False, said, kept, Hint("Its whole story: ", do("job", job_id=job["id"])))
         case State.FAILED:
             return Outcome(False, f"{title(job)} failed: {job['error']}", kept, after_failure(job))
         case State.CLEANED:
-            again = f"To load it all the same: bgdeploy retry {job['id']} --reload"
+            again = Hint("To load it all the same: ", do("reload", job_id=job["id"]))
             return Outcome(False, f"{title(job)} is over: {job['reason']}", kept, again)
     if customer["paused_at"] is not None:
         return Outcome(False, f"Nothing was done: {pause_of(customer)}", kept)
@@ -320,9 +320,8 @@ def _unfinished(site: Site, name: str, timestamp: int, trouble: str) -> Outcome:
     why = trouble or job["reason"] or job["error"] or ""
     said = f"{title(job)} is {job['state']}, and the time is over{f': {why}' if why else '.'}"
     kept = f"{customer['live']} stays live." if customer["live"] else "Nothing is live yet."
-    return Outcome(
-        False, said, kept, f"The same command goes on from here. See: bgdeploy jobs show {job['id']}"
-    )
+    see = Hint("The same command goes on from here. See: ", do("job", job_id=job["id"]))
+    return Outcome(False, said, kept, see)
 
 
 def _advance(site: Site, stop: Stop, name: str, timestamp: int, *, switches: bool) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.errors import Refused
 from bgdeploy.jobs.lease import is_free, this_host
 from bgdeploy.jobs.reasons import Code, because
@@ -66,7 +67,7 @@ def retry(site: Site, job_id: int, *, by: str) -> str:
     """
     job = _read(site, job_id)
     if job["state"] != State.FAILED:
-        again = f"To load it once more: bgdeploy retry {job['id']} --reload"
+        again = Hint("To load it once more: ", do("reload", job_id=job["id"]))
         raise Refused(
             f"Job {job['id']} ({title(job)}) is {job['state']}, not failed.",
             kept=_UNCHANGED,
@@ -90,12 +91,13 @@ def _read(site: Site, job_id: int) -> Row:
         return get_job(connection, job_id)
 
 
-def _just_wait(site: Site, job: Row) -> str:
+def _just_wait(site: Site, job: Row) -> Hint:
     with site.store.read() as connection:
         customer = get_customer(connection, job["customer"])
     if customer["paused_at"] is not None and job["state"] == State.QUEUED:
-        return f"It waits, since {pause_of(customer)}"
-    return f"It goes on by itself; see: bgdeploy jobs show {job['id']}, or stop it: bgdeploy jobs cancel {job['id']}"
+        return Hint("It waits, since ", pause_of(customer))
+    see, stop = do("job", job_id=job["id"]), do("cancel", job_id=job["id"])
+    return Hint("It goes on by itself; see: ", see, ", or stop it: ", stop)
 
 
 def failed_jobs(site: Site) -> list[int]:
@@ -116,7 +118,7 @@ def reload(site: Site, job_id: int, *, by: str) -> Row:
     """
     job = _read(site, job_id)
     if job["state"] not in _RELOADABLE:
-        again = f"To load it from zero: bgdeploy retry {job['id']}"
+        again = Hint("To load it from zero: ", do("retry", job_id=job["id"]))
         raise Refused(
             f"Job {job['id']} ({title(job)}) is {job['state']}; only a loaded, switched or cleaned one is reloaded.",
             kept=_UNCHANGED,
@@ -169,10 +171,11 @@ def cancel(site: Site, job_id: int, *, by: str) -> Row:
 
 
 def _check_cancellable(tx: Tx, job: Row) -> None:
+    back = do("rollback", customer=job["customer"], why=None)
     over = {
-        State.SWITCHED: f'To leave it: bgdeploy rollback {job["customer"]} --reason "..."',
-        State.FAILED: f"To load it after all: bgdeploy retry {job['id']}",
-        State.CLEANED: f"Its history: bgdeploy jobs log {job['id']}",
+        State.SWITCHED: Hint("To leave it: ", back),
+        State.FAILED: Hint("To load it after all: ", do("retry", job_id=job["id"])),
+        State.CLEANED: Hint("Its history: ", do("events", job_id=job["id"])),
     }
     if (cure := over.get(State(job["state"]))) is not None:
         what = f"Job {job['id']} ({title(job)}) is {job['state']}: there is nothing left to cancel."
@@ -184,7 +187,7 @@ def _check_cancellable(tx: Tx, job: Row) -> None:
         raise Refused(
             f"Job {job['id']} ({title(job)}) is being switched or dropped at this moment.",
             kept="It goes on.",
-            cure=f'If it went live: bgdeploy rollback {job["customer"]} --reason "..."',
+            cure=Hint("If it went live: ", back),
         )
     pinned = sa.select(databases.c.name).where(
         databases.c.name == job["database"], databases.c.pinned_at.is_not(None)
@@ -193,7 +196,7 @@ def _check_cancellable(tx: Tx, job: Row) -> None:
         raise Refused(
             f"{job['database']} is pinned, and job {job['id']} ({title(job)}) stands for it.",
             kept=_UNCHANGED,
-            cure=f"First: bgdeploy unpin {job['customer']} --database {job['database']}",
+            cure=Hint("First: ", do("unpin", customer=job["customer"], database=job["database"])),
         )
 
 
@@ -234,10 +237,10 @@ def pin(site: Site, customer: str, database: str | None, *, by: str) -> str:
         pinned = databases.update().where(databases.c.name == found["name"], *whole)
         first = sa.func.coalesce(databases.c.pinned_at, tx.now)
         if tx.connection.execute(pinned.values(pinned_at=first)).rowcount != 1:
-            again = f"To have it again: bgdeploy retry {found['job_id']} --reload"
+            again = Hint("To have it again: ", do("reload", job_id=found["job_id"]))
             if found["drop_at"] is None:
                 what = "is not verified yet"
-                again = f"When it is loaded, pin it then: bgdeploy jobs show {found['job_id']}"
+                again = Hint("When it is loaded, pin it then: ", do("job", job_id=found["job_id"]))
             elif found["dropped_at"] is None:
                 what = f"is being dropped ({found['drop_why']})"
             else:
@@ -260,13 +263,13 @@ def unpin(site: Site, customer: str, database: str | None, *, by: str) -> str:
                 databases.c.dropped_at.is_(None),
             )
             pinned = tx.connection.execute(mine.order_by(databases.c.name)).scalars().all()
-            each = "".join(f" bgdeploy unpin {customer} --database {name}" for name in pinned)
+            each = [Hint(" ", do("unpin", customer=customer, database=name)) for name in pinned]
             raise Refused(
                 f"{found['name']} is not pinned.",
                 kept=_UNCHANGED,
-                cure=f"Pinned:{each}"
+                cure=Hint("Pinned:", *each)
                 if pinned
-                else f"No database of {customer} is pinned. See: bgdeploy customers",
+                else Hint(f"No database of {customer} is pinned. See: ", do("customers")),
             )
         freed = databases.update().where(databases.c.name == found["name"])
         tx.connection.execute(freed.values(pinned_at=None))
@@ -280,20 +283,26 @@ def _find_database(tx: Tx, customer: str, database: str | None, verb: str) -> Ro
         raise Refused(
             f"Customer {customer} was removed, and its databases go.",
             kept=_UNCHANGED,
-            cure=f"To take it back: bgdeploy resume {customer}",
+            cure=Hint("To take it back: ", do("resume", customer=customer)),
         )
     name = database or owner["live"]
     if name is None:
         raise Refused(
             f"{customer} has nothing live to {verb}.",
             kept=_UNCHANGED,
-            cure=f"Name one: bgdeploy {verb} {customer} --database <name>, as bgdeploy customers shows it",
+            cure=Hint(
+                "Name one: ",
+                do(verb, customer=customer),
+                " --database <name>, as ",
+                do("customers"),
+                " shows it",
+            ),
         )
     found = get_database(tx.connection, name)
     if found["customer"] != customer:
         raise Refused(
             f"{name} belongs to customer {found['customer']}.",
             kept=_UNCHANGED,
-            cure=f"bgdeploy {verb} {found['customer']} --database {name}",
+            cure=Hint(do(verb, customer=found["customer"], database=name)),
         )
     return found

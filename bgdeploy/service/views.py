@@ -6,13 +6,13 @@ that is added or removed meanwhile moves no other, and the thousandth page costs
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import iso, since
 from bgdeploy.errors import BadInput, NotFound
 from bgdeploy.jobs import ledger, lineage, reasons
@@ -22,9 +22,20 @@ from bgdeploy.jobs.reasons import Code, Reason, because
 from bgdeploy.jobs.states import State
 from bgdeploy.jobs.transitions import CODE, Row, customers, databases, events, get_job, jobs, sentence
 from bgdeploy.pipeline.alias import switches
-from bgdeploy.plain import tidy
+from bgdeploy.plain import LONGEST, tidy
 from bgdeploy.service import timeline
-from bgdeploy.service.results import Customer, Event, Group, Job, JobRow, Move, Progress, Span, Story
+from bgdeploy.service.results import (
+    Customer,
+    Event,
+    Group,
+    Job,
+    JobRow,
+    Move,
+    Progress,
+    Span,
+    Story,
+    advice,
+)
 from bgdeploy.service.timeline import spans
 from bgdeploy.site import Site
 
@@ -131,36 +142,59 @@ def pick_customers(
 # Hints: what a person may do next, worded once for every command
 
 
-def after_failure(job: Mapping[Any, Any]) -> str:
+def next_step(job: Mapping[Any, Any]) -> Hint:
+    """Return what a person may do about a job in this state."""
+    number, database = job["id"], job["database"]
+    match State(job["state"]):
+        case State.LOADED:
+            use = do("switch", customer=job["customer"], to=database)
+            return Hint("to use it: ", use, "; to give it up: ", do("cancel", job_id=number))
+        case State.SWITCHED:
+            keep = do("pin", customer=job["customer"], database=database)
+            return Hint("what is live: ", do("customers"), "; to keep it for good: ", keep)
+        case State.FAILED:
+            return after_failure(job)
+        case State.CLEANED:
+            return Hint("to load it once more: ", do("reload", job_id=number))
+    return Hint("to stop it: ", do("cancel", job_id=number))
+
+
+def after_failure(job: Mapping[Any, Any]) -> Hint:
     """Return what helps after this failed job, be it a row or what is shown of one.
 
     A snapshot that was found to be bad is looked at again when its folder changes; nothing else comes
     back by itself.
     """
-    retry = f"bgdeploy retry {job['id']}"
+    retry = do("retry", job_id=job["id"])
     if job["error_code"] == CODE:
-        return f"To load it after all: {retry}"
+        return Hint("To load it after all: ", retry)
     if job["error_code"] == BadInput.code:
-        return (
+        return Hint(
             "Mend its folder, and a running bgdeploy serve or the next bgdeploy scan takes it up by itself; "
-            f"or drop a newer snapshot. To try the folder as it is: {retry}"
+            "or drop a newer snapshot. To try the folder as it is: ",
+            retry,
         )
-    return f"It is not tried again by itself. When the reason is gone: {retry}"
+    return Hint("It is not tried again by itself. When the reason is gone: ", retry)
 
 
-def use_anyway(connection: sa.Connection, job: Mapping[Any, Any]) -> str:
+def use_anyway(connection: sa.Connection, job: Mapping[Any, Any]) -> Hint:
     """Return how a database that is not live is made so by hand; where a person marked it bad, that first."""
     query = sa.select(databases.c.bad_at, databases.c.bad_why).where(databases.c.name == job["database"])
     mark = connection.execute(query).one_or_none()
-    command = f"bgdeploy switch {shlex.quote(job['customer'])} --to {job['database']}"
+    use = do("switch", customer=job["customer"], to=job["database"])
     if mark is None or mark.bad_at is None:
-        return f"To use it: {command}"
-    return f"It is marked bad ({mark.bad_why}): drop a newer snapshot. If that was wrong: {command}"
+        return Hint("To use it: ", use)
+    return Hint(f"It is marked bad ({mark.bad_why}): drop a newer snapshot. If that was wrong: ", use)
 
 
-def pause_of(customer: Mapping[Any, Any]) -> str:
+def pause_of(customer: Mapping[Any, Any]) -> Hint:
     """Return why nothing of a paused customer goes on, and the command that lets it."""
-    return str(_pause_reason(customer))
+    return _say_pause(_pause_reason(customer))
+
+
+def _say_pause(reason: Reason) -> Hint:
+    said, resume = tidy(str(reason), LONGEST), do("resume", customer=reason.fields["customer"])
+    return Hint(said.removesuffix(str(resume)), resume) if said.endswith(str(resume)) else Hint(said)
 
 
 def _pause_reason(customer: Mapping[Any, Any]) -> Reason:
@@ -213,7 +247,7 @@ def _of_row(row: Row) -> dict[str, Any]:
     owner = short(row["lease_owner"]) if row["lease_owner"] else None
     times = {key: iso(row[key]) for key in _TIMES}
     more = {"reason_fields": row["reason_fields"], "lease_owner": owner}
-    return {**named, **times, **more, "state": State(row["state"])}
+    return {**named, **times, **more, "state": State(row["state"]), "hint": advice(next_step(row))}
 
 
 def list_jobs(
@@ -275,10 +309,11 @@ def _find_marks(connection: sa.Connection, rows: Sequence[Row]) -> dict[int, dic
     return found
 
 
-def find_pause(site: Site, job_id: int) -> str | None:
+def find_pause(site: Site, job_id: int) -> Hint | None:
     """Return why a queued job is held back by its customer's pause, and the command that ends it, or None."""
     with site.store.read() as connection:
-        return _held_back(get_job(connection, job_id), _pauses(connection)).get("reason")
+        row, paused = get_job(connection, job_id), _pauses(connection)
+    return _say_pause(paused[row["customer"]]) if _held_back(row, paused) else None
 
 
 def _pauses(connection: sa.Connection) -> dict[str, Reason]:

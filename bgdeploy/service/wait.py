@@ -6,14 +6,14 @@ that keeps it, also where nobody is there to go on with it, or nobody has gone o
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import sqlalchemy as sa
 
+from bgdeploy.actions import Hint, do, join
 from bgdeploy.clock import monotonic
 from bgdeploy.config import Settings
 from bgdeploy.errors import BadInput, NotFound
@@ -23,7 +23,7 @@ from bgdeploy.jobs.transitions import CODE, Row, age, get_customer, get_database
 from bgdeploy.pipeline.admit import is_as_it_was, judge_now, look_at
 from bgdeploy.pipeline.claim import peek
 from bgdeploy.service.processes import list_processes, name, say_nobody, say_silent, who_works
-from bgdeploy.service.results import Waited, Waiting
+from bgdeploy.service.results import Waited, Waiting, advice
 from bgdeploy.service.views import after_failure, show_job, use_anyway
 from bgdeploy.site import Site
 from bgdeploy.worker.run import claim_rules
@@ -31,7 +31,7 @@ from bgdeploy.worker.run import claim_rules
 IDLE = 5.0  # seconds for which a worker that runs lets no claimable job lie untouched
 LOOK_EVERY = 0.5  # seconds
 PATIENCE = 5.0  # seconds of silence before it is said that nobody works
-_START = "nobody has started bgdeploy here so far. Start it with: bgdeploy serve"
+_START = Hint("nobody has started bgdeploy here so far. Start it with: ", do("serve"))
 Answer = Literal["live", "waits", "failed", "cancelled", "blocked", "never", "timeout"]
 _MOVING = (State.LOADED, State.LOADING, State.QUEUED, State.DISCOVERED)  # the furthest first
 
@@ -42,7 +42,7 @@ class Verdict:
 
     answer: Answer
     why: str
-    cure: str = ""
+    cure: Hint = field(default_factory=Hint)
     job: Row | None = None
     live: str | None = None
 
@@ -66,16 +66,17 @@ def wait_for(
 
     def pass_on(verdict: Verdict) -> None:
         nonlocal due
-        said = ""
+        said = Hint()
         if monotonic() >= due:  # said once, and looked for again while there was nothing to say
             works = who_works(site)
-            said = say_nobody(works) or "; ".join(say_silent(works))
+            said = say_nobody(works) or join("; ", say_silent(works))
             due = float("inf") if said else monotonic() + every
         job, share = verdict.job, None
         if job is not None and job["state"] == State.LOADING and job["rows_expected"]:
             share = rows_so_far(job) / job["rows_expected"]
         waited = monotonic() - began
-        tell(Waiting(waited_seconds=waited, why=verdict.why, share=share, warning=said or None))
+        hint = advice(said if said.actions else verdict.cure)
+        tell(Waiting(waited_seconds=waited, why=verdict.why, share=share, warning=said or None, hint=hint))
 
     left = max(0.0, timeout - (monotonic() - began))
     verdict = await_live(site, customer, timestamp, timeout=left, tell=pass_on)
@@ -87,6 +88,7 @@ def wait_for(
         live=verdict.live,
         why=verdict.why,
         next=verdict.cure,
+        hint=advice(verdict.cure),
         job=None if verdict.job is None else show_job(verdict.job),
     )
 
@@ -97,8 +99,8 @@ def _await_table(settings: Settings, began: float, timeout: float, tell: Callabl
     while not table.exists() and (waited := monotonic() - began) < timeout:
         warns = waited > PATIENCE and not said
         said = said or warns
-        warning = f"{why}: {_START}" if warns else None
-        tell(Waiting(waited_seconds=waited, why=why, share=None, warning=warning))
+        warning = Hint(f"{why}: ", _START) if warns else None
+        tell(Waiting(waited_seconds=waited, why=why, share=None, warning=warning, hint=advice(_START)))
         time.sleep(min(LOOK_EVERY, timeout))
 
 
@@ -148,7 +150,7 @@ def look(site: Site, name: str, timestamp: int) -> Verdict:
     idle = _find_idleness(site, verdict.job)
     if idle is None:
         return verdict
-    cure = "Is one running? See: bgdeploy processes. Start one with: bgdeploy serve"
+    cure = Hint("Is one running? See: ", do("processes"), ". Start one with: ", do("serve"))
     return replace(verdict, why=f"{verdict.why}; {idle}", cure=cure)
 
 
@@ -165,9 +167,8 @@ def judge(customer: Row, heirs: Sequence[Row], timestamp: int) -> Verdict | None
     if found is None and own is not None:
         found = _left_behind(customer, own)
     if found is None and timestamp <= customer["floor_timestamp"]:
-        found = Verdict(
-            "never", _overtaken(customer), cure=f"See: bgdeploy switches {shlex.quote(customer['name'])}"
-        )
+        moves = Hint("See: ", do("switches", customer=customer["name"]))
+        found = Verdict("never", _overtaken(customer), cure=moves)
     return found and replace(found, job=found.job or own, live=live)
 
 
@@ -184,17 +185,21 @@ def _held(customer: Row, heirs: Sequence[Row]) -> Verdict | None:
     name = customer["name"]
     if customer["removed_at"] is not None:
         why = f"{name} was removed ({customer['removed_why']}): nothing of it is loaded any more."
-        return Verdict("never", why, cure=f"To take it back: bgdeploy resume {shlex.quote(name)}")
+        return Verdict("never", why, cure=Hint("To take it back: ", do("resume", customer=name)))
     if customer["intent"] is not None and customer["intent"] in [row["database"] for row in heirs]:
         return None
     if customer["paused_at"] is not None:
         why = f"{name} is paused ({customer['paused_why']})."
-        return Verdict("blocked", why, cure=f"Go on with: bgdeploy resume {shlex.quote(name)}")
+        return Verdict("blocked", why, cure=Hint("Go on with: ", do("resume", customer=name)))
     waiting = next((row for row in heirs if row["state"] == State.LOADED), None)
     if waiting is None or not waiting["blocked"]:
         return None
     why = f"{title(waiting)} is loaded, and a person has to decide: {waiting['reason']}"
-    return Verdict("blocked", why, cure=f"See: bgdeploy jobs show {waiting['id']}", job=waiting)
+    return Verdict("blocked", why, cure=_see(waiting), job=waiting)
+
+
+def _see(job: Row) -> Hint:
+    return Hint("See: ", do("job", job_id=job["id"]))
 
 
 def _on_its_way(customer: Row, heirs: Sequence[Row], own: Row | None) -> Verdict | None:
@@ -204,8 +209,10 @@ def _on_its_way(customer: Row, heirs: Sequence[Row], own: Row | None) -> Verdict
     if not moving:
         return None
     job = own if own in moving else min(moving, key=lambda row: _MOVING.index(row["state"]))
-    by = "It is loaded by: bgdeploy serve, or bgdeploy run. " if job["state"] == State.QUEUED else ""
-    return Verdict("waits", _standing(job), cure=f"{by}See: bgdeploy jobs show {job['id']}", job=job)
+    cure = _see(job)
+    if job["state"] == State.QUEUED:
+        cure = Hint("It is loaded by: ", do("serve"), ", or ", do("run"), ". ", cure)
+    return Verdict("waits", _standing(job), cure=cure, job=job)
 
 
 def _standing(job: Row) -> str:
@@ -221,16 +228,17 @@ def rows_so_far(job: Row) -> int:
 
 def _left_behind(customer: Row, own: Row) -> Verdict:
     """It cannot go live by itself any more: it was live, or something newer was."""
-    name, database = customer["name"], own["database"]
+    name = customer["name"]
+    use = Hint("To use it: ", do("switch", customer=name, to=own["database"]))
     if own["state"] == State.SWITCHED:
         why = f"{title(own)} was live, and {name} was moved away from it."
-        return Verdict("never", why, cure=f"To use it: bgdeploy switch {shlex.quote(name)} --to {database}")
+        return Verdict("never", why, cure=use)
     if own["state"] == State.LOADED:
-        cure = f"To use it: bgdeploy switch {shlex.quote(name)} --to {database}"
+        cure = use
     elif own["state"] == State.CLEANED:
-        cure = f"To load it all the same: bgdeploy retry {own['id']} --reload"
+        cure = Hint("To load it all the same: ", do("reload", job_id=own["id"]))
     else:
-        cure = f"See: bgdeploy jobs show {own['id']}"
+        cure = _see(own)
     return Verdict("never", f"{title(own)} is {own['state']}. {_overtaken(customer)}", cure=cure)
 
 
@@ -245,15 +253,14 @@ def _unfound(site: Site, name: str, timestamp: int, live: str | None) -> Verdict
     folder = base / name / str(timestamp)
     if folder.is_dir():
         why = f"{folder} is there, and nobody has scanned since."
-        cure = "Scan and load it with: bgdeploy run, or let bgdeploy serve run."
+        cure = Hint("Scan and load it with: ", do("run"), ", or let ", do("serve"), " run.")
     elif not (base / name).is_dir() and live is None:
         why = f"There is no snapshot {folder} yet, and no customer {name} so far."
-        cure = (
-            f"Is the name right? Customers there are: bgdeploy customers. Snapshots are looked for in {base}"
-        )
+        known = Hint("Is the name right? Customers there are: ", do("customers"))
+        cure = Hint(known, f". Snapshots are looked for in {base}")
     else:
         why = f"There is no snapshot {folder} yet."
-        cure = f"It is looked for in {base / name}. What was found there: bgdeploy jobs list --customer {shlex.quote(name)}"
+        cure = Hint(f"It is looked for in {base / name}. What was found there: ", do("jobs", customer=name))
     return Verdict("waits", why, cure=cure, live=live)
 
 
@@ -269,7 +276,7 @@ def _mind_mending(site: Site, verdict: Verdict) -> Verdict:
     if look is None or is_as_it_was(job, look):
         return verdict
     why = f"{title(job)} failed, and its folder has changed since; the next scan looks at it anew"
-    return replace(verdict, answer="waits", why=why, cure="To look at once: bgdeploy scan --once")
+    return replace(verdict, answer="waits", why=why, cure=Hint("To look at once: ", do("scan")))
 
 
 def _name_worker(site: Site, verdict: Verdict, job: Row) -> Verdict:
@@ -312,6 +319,6 @@ def _find_late_scan(site: Site, job: Row) -> str | None:
     return f"it is complete by now, and nobody has scanned for {late:,.0f} s"
 
 
-def find_absence(site: Site) -> str:
+def find_absence(site: Site) -> Hint:
     """Say so, and since when, when nobody is there who would scan and load; nothing where somebody is, or may be."""
     return say_nobody(who_works(site))

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.snapshots.folders import Entry, is_in_table, is_packed, is_parquet, starts_as_parquet, walk
 from bgdeploy.snapshots.parquet import family, is_text, is_text_list
@@ -271,7 +272,7 @@ def find_roles(
     if not roles and len(schema) >= place:
         if kind == "node" and not (named or number == place or names.get("by_position")):
             what = f"{file} has no column for the id by its name (it has {', '.join(schema.names)}), and its second column is no labels column, so that the first might be anything."
-            raise refused(what, f"{_declare(['id'], names)} {_ALLOW}")
+            raise refused(what, Hint(_declare(["id"], names), " ", _ALLOW))
         roles, by_position = dict(enumerate(keys)), keys
     _check_ids(file, schema, keys, Found(roles, by_position), names)
     if number is not None and number not in roles:
@@ -306,10 +307,10 @@ def _check_ids(
         field = schema.field(number)
         if family(field.type) is None:
             what = f"{file}: column {field.name!r} is the {_spoken(role)} but holds {field.type}."
-            cure = "Ids are strings or integers."
+            cure = Hint("Ids are strings or integers.")
             if found.by_position:
                 what = f"{what} It was taken by its position, since no name matches (the file has {there})."
-                cure = f"{cure} {_declare(keys, names)}"
+                cure = Hint(cure, " ", _declare(keys, names))
             raise refused(what, cure)
 
 
@@ -324,7 +325,7 @@ def _is_text_for(role: Role, kind: pa.DataType) -> bool:
     return is_text(kind) or (role == "labels" and is_text_list(kind))
 
 
-def _declare(roles: Sequence[Role], names: Mapping[str, Any]) -> str:
+def _declare(roles: Sequence[Role], names: Mapping[str, Any]) -> Hint:
     """The line of the configuration that declares columns."""
     lines = []
     for role in roles:
@@ -332,7 +333,8 @@ def _declare(roles: Sequence[Role], names: Mapping[str, Any]) -> str:
         lines.append(f"{role}: [{', '.join([*known, '<its column>'])}]")
     what = " and the ".join(map(_spoken, roles))
     line = f"dataset: {{columns: {{{', '.join(lines)}}}}}"
-    return f"Declare the {what} in config.yaml, {line}, restart bgdeploy serve, and: bgdeploy retry --all-failed."
+    restart = Hint(f"Declare the {what} in config.yaml, {line}, restart ", do("serve"))
+    return Hint(restart, ", and: ", do("retry_all_failed"), ".")
 
 
 def _spoken(role: Role) -> str:
@@ -347,7 +349,7 @@ def tell_ends(table: Table) -> tuple[str, str] | None:
     taken = " and ".join(f"{one.name!r} as the {one.role} id" for one in file.columns if one.role in ENDS)
     there = ", ".join(one.name for one in file.columns if one.constant is None)
     what = f"{file.path} has no columns for the ends by their names (it has {there}), so their position counted: {taken}."
-    return what, f"If these are no ends: {_declare(ENDS, {})}"
+    return what, Hint("If these are no ends: ", _declare(ENDS, {}))
 
 
 # Columns that folders are

@@ -13,6 +13,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Literal
 
+from bgdeploy.actions import Action, Hint
 from bgdeploy.errors import BadInput
 from bgdeploy.snapshots.keys import Keys, Place, Source, candidates, ids_of, is_whole
 from bgdeploy.snapshots.source import ENDS, Kind, Role, Snapshot, Table
@@ -35,9 +36,9 @@ _ID, _PATH, _FOLDER, _LABELS = 60, 120, 80, 60  # letters for one of each
 class BadKeys(BadInput):
     """Ids or ends that do not fit: the first are named, all of them can be listed."""
 
-    def listed_by(self, command: str) -> BadKeys:
+    def listed_by(self, command: Action) -> BadKeys:
         """The same with the command that lists them all."""
-        return BadKeys(self.what, kept=self.kept, cure=f"All of them: {command}")
+        return BadKeys(self.what, kept=self.kept, cure=Hint("All of them: ", command))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as is_
 
+from bgdeploy.actions import Hint
 from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.snapshots.layout import (
     Pair,
@@ -324,9 +325,8 @@ def _check_family(table: Table, role: Role, nodes: Sequence[Table]) -> None:
         f"but the nodes it could join have {have} ids ({next(iter(families.values())).files[0].path})."
     )
     said, cure = tell_ends(table) or ("", "")
-    raise refused(
-        f"{what} {said}".rstrip(), f"Write ids with one type in nodes and relationships. {cure}".rstrip()
-    )
+    write = "Write ids with one type in nodes and relationships."
+    raise refused(f"{what} {said}".rstrip(), Hint(write, " ", cure) if cure else write)
 
 
 def _family(column: Column) -> str:

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from bgdeploy.actions import do
 from bgdeploy.errors import BadInput, BgdeployError, TargetError
 from bgdeploy.failpoints import reach
 from bgdeploy.memory import put_off
@@ -117,7 +118,8 @@ def _load(target: Target, right: Ticket, ledger: PipeLedger, snapshot: Snapshot)
     try:
         target.load(right, snapshot, ledger)
     except BadKeys as error:
-        raise error.listed_by(f"bgdeploy jobs offenders {right.job_id} --output offenders.csv") from error
+        listing = do("offenders", job_id=right.job_id, output="offenders.csv")
+        raise error.listed_by(listing) from error
     return {}
 
 

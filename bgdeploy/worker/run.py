@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from bgdeploy import log
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import (
     BadInput,
@@ -322,7 +323,7 @@ def _raise_if_ended(run: Run) -> None:
     if run.heart.lost:
         raise LeaseLost(f"The lease on {title(run.job)} is lost.", kept="Nothing more was written.")
     if run.heart.cancelled:
-        raise Cancelled(f"{title(run.job)} was cancelled.", cure=f"bgdeploy retry {run.job['id']}")
+        raise Cancelled(f"{title(run.job)} was cancelled.", cure=Hint(do("retry", job_id=run.job["id"])))
     if run.heart.stopped:
         raise Stopped("the service was stopped")
 

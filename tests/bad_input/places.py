@@ -10,8 +10,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from bgdeploy.actions import page
+
 Damage = Callable[[Path], object]
-_NONE_STARTED = "  Nothing was started.\n  Every key is explained in docs/configuration.md.\n"
+_NONE_STARTED = f"  Nothing was started.\n  Every key is explained in {page('configuration.md')}.\n"
 # What stands in config.yaml, and what every command says of it.
 CONFIGS: dict[str, tuple[str, str]] = {
     "several faults": (

@@ -12,9 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from bgdeploy.actions import page
 from tests.bad_input.snapshots import GOOD, Make, files, half, parquet
 from tests.snapshots.folders import write
 
+NONE_STARTED = f"  Nothing was started.\n  Every key is explained in {page('configuration.md')}.\n"
 BASE = 1_700_000_000  # the timestamp of what is live
 
 # Names of customers that are odd and allowed; with the alias that each of them gets on Neo4j; embedded it is the name itself.
@@ -283,6 +285,6 @@ COMMANDS: list[tuple[list[str], int, str]] = [
     (["--set", "a=[unclosed", "customers"], 2, usage("", "Invalid value for --set: the value of a, '[unclosed', is no YAML; quote it: --set 'KEY=\"...\"'", "[OPTIONS] COMMAND [ARGS]...").replace("bgdeploy  ", "bgdeploy ")),
     (["serve", "--workers", "0"], 2, usage("serve", "Invalid value for '--workers' / '-w': Input should be greater than or equal to 1")),
     # the configuration: all faults at once, each with its place
-    (["--set", "nonsense=1", "customers"], 3, "bgdeploy: option nonsense: unknown key\n  Nothing was started.\n  Every key is explained in docs/configuration.md.\n"),
-    (["--set", "ladybug.buffer_pool_mb=1", "--set", "orchestrator.num_worker=2", "customers"], 3, "bgdeploy: option ladybug.buffer_pool_mb: '1' is too small, it must be at least 16\noption orchestrator.num_worker: unknown key, did you mean orchestrator.num_workers?\n  Nothing was started.\n  Every key is explained in docs/configuration.md.\n"),
+    (["--set", "nonsense=1", "customers"], 3, "bgdeploy: option nonsense: unknown key\n" + NONE_STARTED),
+    (["--set", "ladybug.buffer_pool_mb=1", "--set", "orchestrator.num_worker=2", "customers"], 3, "bgdeploy: option ladybug.buffer_pool_mb: '1' is too small, it must be at least 16\noption orchestrator.num_worker: unknown key, did you mean orchestrator.num_workers?\n" + NONE_STARTED),
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from bgdeploy.actions import page
 from bgdeploy.config import load_settings
 from bgdeploy.jobs import store
 from bgdeploy.log import word
@@ -157,7 +158,7 @@ def test_a_configuration_that_is_not_there_is_told(tmp_path: Path) -> None:
     code, said = say(House(tmp_path), "customers")
     wanted = (
         "bgdeploy: {here}/config.yaml: cannot be read: No such file or directory\n"
-        "  Nothing was started.\n  Every key is explained in docs/configuration.md.\n"
+        f"  Nothing was started.\n  Every key is explained in {page('configuration.md')}.\n"
     )
     agree(said, wanted, tmp_path)
     assert code == 3

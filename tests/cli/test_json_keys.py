@@ -17,7 +17,7 @@ FIRST, SECOND = 1700000001, 1700000002
 FACTS = [
     "id", "customer", "timestamp", "build", "state", "database", "attempt", "interruptions", "rows_expected",
     "rows_confirmed", "bytes_expected", "blocked", "requested", "changed", "step", "reason", "reason_code", "reason_fields", "error", "error_code", "fence",
-    "lease_owner", "lease_expires", "created_at", "updated_at", "queued_at", "loading_at", "loaded_at", "switched_at", "ended_at",
+    "lease_owner", "lease_expires", "created_at", "updated_at", "queued_at", "loading_at", "loaded_at", "switched_at", "ended_at", "hint",
 ]  # fmt: skip
 JOB = [*FACTS, "snapshot_at", "marks"]
 STORY = [*JOB, "by_position", "progress", "tables", "proof", "timeline", "events"]
@@ -32,12 +32,14 @@ CUSTOMER = [
     "customer", "alias", "live", "standby", "candidate", "undecided", "rolled_back", "paused", "removed", "pinned", "live_since",
     "snapshot_timestamp", "snapshot_age_seconds", "counts", "failed", "trouble", "trouble_code",
 ]  # fmt: skip
-FAILURE = ["job", "timestamp", "error_code", "error"]
+FAILURE = ["job", "timestamp", "error_code", "error", "hint"]
 MOVE = [
     "id", "customer", "at", "source", "target", "kind", "by", "why", "generation", "took_ms", "job_id"
 ]  # fmt: skip
 SCAN = ["customers", "discovered", "again", "queued", "waiting", "skipped", "failed", "errors"]
-WAIT = ["customer", "timestamp", "waited_seconds", "verdict", "live", "why", "next", "job"]
+WAIT = ["customer", "timestamp", "waited_seconds", "verdict", "live", "why", "next", "hint", "job"]
+HINT = ["text", "actions"]
+ACTION = ["verb", "arguments", "command"]
 PROCESS = [
     "id", "host", "pid", "role", "version", "workers", "state", "alive", "jobs", "started_at", "seen_at", "silent_seconds",
     "stopped_at", "last_words",
@@ -77,6 +79,7 @@ def test_the_keys_of_jobs(lived_in: House) -> None:
     assert {key: story[key] for key in JOB} == next(job for job in listed if job["id"] == 1)
     assert story["events"] == ask(lived_in, "jobs", "log", "1")
     assert story["marks"] == ["standby"]
+    assert [action["verb"] for action in story["hint"]["actions"]] == ["customers", "pin"]
 
 
 def test_the_keys_of_a_log(lived_in: House) -> None:
@@ -87,6 +90,7 @@ def test_the_keys_of_customers_and_moves(lived_in: House) -> None:
     acme, borealis = ask(lived_in, "customers")
     assert list(acme) == list(borealis) == CUSTOMER
     assert list(borealis["failed"]) == FAILURE
+    assert [action["verb"] for action in borealis["failed"]["hint"]["actions"]] == ["retry"]
     assert list(acme["counts"]) == ["labels", "types"]
     assert [list(move) for move in ask(lived_in, "switches")] == [MOVE] * 2
 
@@ -119,6 +123,10 @@ def test_the_keys_of_a_wait(lived_in: House, customer: str, verdict: str) -> Non
     assert list(found) == WAIT
     assert found["verdict"] == verdict
     assert found["job"] is None if customer == "nobody" else list(found["job"]) == FACTS
+    assert (found["hint"] or {"text": ""})["text"] == found["next"]
+    if found["hint"] is not None:
+        assert list(found["hint"]) == HINT
+        assert {tuple(action) for action in found["hint"]["actions"]} == {tuple(ACTION)}
 
 
 def test_the_keys_of_offenders(lived_in: House) -> None:

@@ -133,7 +133,7 @@ PEOPLE = [
     customer("acme", live="acme-1", live_since="2026-01-02", snapshot_timestamp=5, counts={"labels": {"P": 9}}),
     customer("acme-eu", live="acme-eu-1", standby="acme-eu-0", live_since="2026-01-01", snapshot_timestamp=7,
              counts={"labels": {"P": 1}, "types": {"R": 1}}, paused=True),
-    customer("borealis", trouble="the alias points at nothing", failed=Failure(job=4, timestamp=1, error_code="", error="")),
+    customer("borealis", trouble="the alias points at nothing", failed=Failure(job=4, timestamp=1, error_code="", error="", hint=None)),
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.errors import BgdeployError, StoreError
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, warning
 from bgdeploy.targets.base import Owned
@@ -53,7 +54,7 @@ def find_writers(paths: Paths, owned: Owned) -> Iterator[Finding]:
         facts = read_facts(folder)
         if (facts.get("engine"), facts.get("storage")) != (here["engine"], here["storage"]):
             found.append(_judge_writer(folder.name, facts, here, ids, live))
-    yield from shorten(found, "bgdeploy customers")
+    yield from shorten(found, Hint(do("customers")))
     if not found:
         yield ok(f"{many(len(published), 'published database')}, all written by this engine")
 
@@ -78,8 +79,8 @@ def _read_jobs(owned: Owned) -> Mapping[str, int]:
         return {}
 
 
-def _reload(name: str, ids: Mapping[str, int]) -> str:
-    return f"Load its snapshot again: bgdeploy retry {ids.get(name, '<id>')} --reload"
+def _reload(name: str, ids: Mapping[str, int]) -> Hint:
+    return Hint("Load its snapshot again: ", do("reload", job_id=ids.get(name)))
 
 
 def find_damage(paths: Paths, owned: Owned) -> Iterator[Finding]:
@@ -104,8 +105,10 @@ def _judge_size(folder: Path, ids: Mapping[str, int], live: set[str]) -> Finding
     now = f"{size:,} now" if size >= 0 else f"no {GRAPH} any more"
     was = f"{written:,} bytes" if isinstance(written, int) else "nobody knows how many bytes"
     what = f"{folder.name}{', which is live,' if is_live else ''} was published with {was} and has {now}"
-    back = "Go back first: bgdeploy rollback. " if is_live else ""
-    return (error if is_live else warning)(what, f"{back}{_reload(folder.name, ids)}")
+    again = _reload(folder.name, ids)
+    if is_live:
+        return error(what, Hint("Go back first: ", do("rollback"), ". ", again))
+    return warning(what, again)
 
 
 def find_open_doors(paths: Paths) -> Iterator[Finding]:

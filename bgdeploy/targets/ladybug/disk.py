@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.durable import PRIVATE, keep_private, sync, write_durably
 from bgdeploy.errors import BuildLocked, NeedsReload, Refused, StaleGeneration, TargetError
 from bgdeploy.targets.ladybug.engine import version
@@ -315,7 +316,8 @@ def read_generation(paths: Paths, alias: str) -> int:
     except ValueError:
         found = -1
     if not 0 <= found <= _LARGEST:
-        cure = f"Write a number into it, the one of the last move: bgdeploy switches {alias} --json"
+        moves = do("switches", customer=alias)
+        cure = Hint("Write a number into it, the one of the last move: ", moves, " --json")
         raise TargetError(f"{memory} does not hold a number.", kept=kept, cure=cure)
     return found
 
@@ -328,7 +330,7 @@ def put_away(paths: Paths, folder: Path, place: Path) -> None:
             raise Refused(
                 f"{folder.name} is what the alias {', '.join(pointing)} points at.",
                 kept="It was not dropped.",
-                cure="See: bgdeploy customers",
+                cure=Hint("See: ", do("customers")),
             )
         if folder.parent == paths.databases:
             folder.chmod(0o755)  # a folder must be writable to be moved

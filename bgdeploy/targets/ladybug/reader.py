@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.errors import NeedsReload, NotFound, TargetError
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.ladybug.disk import GRAPH, Paths, read_link, tell_outdated
@@ -159,7 +160,9 @@ def open_reader(settings: Mapping[str, Any], alias: str) -> Reader:
 def _live(paths: Paths, alias: str) -> str:
     database = read_link(paths, alias)
     if database is None:
-        raise NotFound(f"Nothing is live under the alias {alias!r}.", cure="See what is: bgdeploy customers")
+        raise NotFound(
+            f"Nothing is live under the alias {alias!r}.", cure=Hint("See what is: ", do("customers"))
+        )
     return database
 
 

@@ -28,7 +28,7 @@ from neo4j.exceptions import (
     SessionExpired,
 )
 
-from bgdeploy.actions import page
+from bgdeploy.actions import Hint, do, page
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ConfigError, TargetAway, TargetError, TargetFull, other_place
 from bgdeploy.targets.base import Rows
@@ -40,7 +40,7 @@ COMMUNITY = (
     "loaded and verified there, and nothing be switched. Use Neo4j Enterprise, or target: ladybug, which needs no server"
 )
 _KEPT = "What is live stays live."
-_LOOK = "See: bgdeploy doctor"
+_LOOK = Hint("See: ", do("doctor"))
 _LOGIN = "Set neo4j.user and neo4j.password (or neo4j.password_file, or the variable NEO4J_PASSWORD)."
 
 
@@ -142,7 +142,7 @@ def _refused(error: Neo4jError, doing: str) -> BgdeployError:
         return _with_code(NoSuchName, error, doing)
     if error.is_retryable():
         busy = f"{doing}: the server is busy or starting. {_line(error)}"
-        return TargetAway(busy, kept=_KEPT, cure="Try again in a moment; see: bgdeploy doctor")
+        return TargetAway(busy, kept=_KEPT, cure=Hint("Try again in a moment; see: ", do("doctor")))
     return _with_code(ServerRefused, error, doing)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import wall
 from bgdeploy.errors import BgdeployError, Refused, StaleGeneration, TargetAway, TargetError
 from bgdeploy.targets.neo4j import databases
@@ -85,7 +86,7 @@ def move_alias(server: Server, name: str, database: str, generation: int) -> Non
         raise TargetError(
             f"The alias {name} points at {after.database if after else 'nothing'} after it was moved "
             f"to {database}.",
-            cure="See: bgdeploy customers",
+            cure=Hint("See: ", do("customers")),
         )
 
 

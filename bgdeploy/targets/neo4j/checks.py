@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from bgdeploy.actions import page
 from bgdeploy.clock import iso, monotonic, wall
 from bgdeploy.errors import ConfigError, TargetError
 from bgdeploy.finding import Check, Finding, error, many, ok, shorten, unknown, warning
@@ -156,7 +157,7 @@ def find_figures(server: Server, settings: Mapping[str, Any]) -> Iterator[Findin
     """The figures that decide whether loads and switches may start, as the service judges them."""
     for figure in health.figures(server, settings):
         if figure.value is None and figure.most is not None:
-            cure = "See docs/neo4j.md; neo4j.health_unknown decides whether it is waited for."
+            cure = f"See {page('neo4j.md')}; neo4j.health_unknown decides whether it is waited for."
             yield unknown(figure.text, cure)
         elif figure.verdict == "ok":
             yield ok(figure.text)
@@ -177,7 +178,7 @@ def find_unwell(server: Server, owned: Owned) -> Iterator[Finding]:
 
 def find_unprotected(settings: Mapping[str, Any]) -> Iterator[Finding]:
     """Databases that an alias left and that can still be written."""
-    cure = "It is tried again at each scan; the rights it takes are in docs/neo4j.md."
+    cure = f"It is tried again at each scan; the rights it takes are in {page('neo4j.md')}."
     owed = aliases.owed(Path(settings["state_dir"]) / "builds")
     found = [
         warning(f"{name} is no longer live and still not read-only: {said}", cure)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import (
     BuildLocked,
@@ -401,7 +402,7 @@ def drop(server: Server, name: str, pointing: Sequence[str]) -> None:
         raise Refused(
             f"{name} is what the alias {', '.join(pointing)} points at.",
             kept="It was not dropped.",
-            cure="See: bgdeploy customers",
+            cure=Hint("See: ", do("customers")),
         )
     if look(server, name).verdict == "absent":
         return

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.errors import BgdeployError, TargetAway, TargetFull
 from bgdeploy.failpoints import reach
 from bgdeploy.finding import TRIAL, Check, Finding, error, many, ok, unknown
@@ -70,7 +71,8 @@ def checks(server: Server, settings: Mapping[str, Any], *, tries: bool) -> list[
     if not tries:
         untried = ", ".join(step.what for step in steps)
         text = f"not tried: {untried}"
-        return [*found, Check(SUBJECT, "use", lambda: [unknown(text, "bgdeploy doctor --try-rights")])]
+        try_them = Hint(do("doctor", try_rights=True))
+        return [*found, Check(SUBJECT, "use", lambda: [unknown(text, try_them)])]
     left = f"{name} may be left at the server: DROP DATABASE `{name}`"
     trial = Check(
         SUBJECT,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgdeploy import log
+from bgdeploy.actions import Hint, do
 from bgdeploy.errors import (
     BadInput,
     BgdeployError,
@@ -375,7 +376,9 @@ class Neo4j:
         from bgdeploy.targets.neo4j.inspection import to_native
 
         if self.alias(alias) is None:
-            raise NotFound(f"There is no alias {alias}: nothing is live yet.", cure="See: bgdeploy customers")
+            raise NotFound(
+                f"There is no alias {alias}: nothing is live yet.", cure=Hint("See: ", do("customers"))
+            )
         try:
             rows = self._server.query(alias, cypher, f"Asking {alias}", params or {})
         except ServerRefused as error:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import psutil
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.durable import sync
 from bgdeploy.errors import BuildLocked, ConfigError, NameTaken, TargetAway, TargetError, TargetFull
 from bgdeploy.failpoints import reach
@@ -147,7 +148,7 @@ def address_of(note: store.Note) -> str:
         raise TargetAway(
             f"The dump {place} is not there; its folder may not be mounted.",
             kept=_KEPT,
-            cure="Mount it. Where it is lost for good: bgdeploy jobs cancel, then bgdeploy retry --reload.",
+            cure=Hint("Mount it. Where it is lost for good: ", do("cancel"), ", then ", do("reload"), "."),
         )
     return place.as_uri()
 
