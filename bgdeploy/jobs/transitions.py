@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from bgdeploy import log
+from bgdeploy.actions import Hint, do
 from bgdeploy.errors import LeaseLost, NotFound
 from bgdeploy.jobs import reasons
 from bgdeploy.jobs.models import customers as customers
@@ -191,7 +192,7 @@ def _lost(job: Row) -> LeaseLost:
     return LeaseLost(
         f"Job {job['id']} ({title(job)}) has another owner by now.",
         kept="Nothing was written.",
-        cure=f"See where it is: bgdeploy jobs show {job['id']}",
+        cure=Hint("See where it is: ", do("job", job_id=job["id"])),
     )
 
 
@@ -248,7 +249,7 @@ def get_job(connection: sa.Connection, job_id: int) -> Row:
     found = connection.execute(select_where(jobs, "id"), {"id": job_id}) if known else None
     row = found.mappings().one_or_none() if found is not None else None
     if row is None:
-        raise NotFound(f"There is no job {job_id}.", cure="See: bgdeploy jobs list")
+        raise NotFound(f"There is no job {job_id}.", cure=Hint("See: ", do("jobs")))
     return row
 
 
@@ -256,7 +257,7 @@ def get_customer(connection: sa.Connection, name: str) -> Row:
     """Return a customer, or raise NotFound."""
     row = connection.execute(select_where(customers, "name"), {"name": name}).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"There is no customer {name!r}.", cure="See: bgdeploy customers")
+        raise NotFound(f"There is no customer {name!r}.", cure=Hint("See: ", do("customers")))
     return row
 
 
@@ -264,7 +265,7 @@ def get_database(connection: sa.Connection, name: str) -> Row:
     """Return a database that bgdeploy owns or owned, or raise NotFound."""
     row = connection.execute(select_where(databases, "name"), {"name": name}).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"There is no database {name!r} of bgdeploy's.", cure="See: bgdeploy customers")
+        raise NotFound(f"There is no database {name!r} of bgdeploy's.", cure=Hint("See: ", do("customers")))
     return row
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BadInput, BgdeployError, FolderAway, LeaseLost, NotReadable
 from bgdeploy.jobs import reasons
@@ -273,7 +274,9 @@ def _away(job: Row, why: str) -> FolderAway:
     return FolderAway(
         f"Nothing can be said of the snapshot {title(job)}: {why}",
         kept="Its job stays as it is, and so does what it built.",
-        cure=f"Bring its disk back, and it goes on by itself; if it shall not: bgdeploy jobs cancel {job['id']}",
+        cure=Hint(
+            "Bring its disk back, and it goes on by itself; if it shall not: ", do("cancel", job_id=job["id"])
+        ),
     )
 
 

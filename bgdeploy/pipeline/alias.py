@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy import log
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import (
     BgdeployError,
@@ -169,41 +170,45 @@ def check(tx: Tx, customer: Row, wish: Move) -> None:
         raise Refused(
             f"Customer {wish.customer} was removed.",
             kept="Nothing was changed.",
-            cure=f"To take it back: bgdeploy resume {wish.customer}",
+            cure=Hint("To take it back: ", do("resume", customer=wish.customer)),
         )
     database = get_database(tx.connection, wish.database)
     if database["customer"] != wish.customer:
         raise Refused(
             f"{wish.database} belongs to customer {database['customer']}.",
             kept="Nothing was changed.",
-            cure=f"What belongs to whom: bgdeploy customers --customer {wish.customer}",
+            cure=Hint("What belongs to whom: ", do("customers", customer=wish.customer)),
         )
     if database["verified_at"] is None:
         raise Refused(
             f"{wish.database} is not verified.",
             kept=f"{customer['alias']} stays where it is.",
-            cure=f"How far it is: bgdeploy jobs show {database['job_id']}",
+            cure=Hint("How far it is: ", do("job", job_id=database["job_id"])),
         )
     if database["drop_at"] is not None:
         raise Refused(
             f"{wish.database} is being dropped ({database['drop_why']}).",
             kept=f"{customer['alias']} stays where it is.",
-            cure=f"Load its snapshot again: bgdeploy retry {database['job_id']} --reload",
+            cure=Hint("Load its snapshot again: ", do("reload", job_id=database["job_id"])),
         )
     if wish.kind == "rollback" and customer["intent"] is None and customer["live"] == wish.database:
         raise Refused(
-            f"{wish.database} is live already.", kept="Nothing was changed.", cure="See: bgdeploy customers"
+            f"{wish.database} is live already.",
+            kept="Nothing was changed.",
+            cure=Hint("See: ", do("customers")),
         )
     if wish.leaves is not None and (customer["live"] or "") != wish.leaves:
         raise Refused(
             f"{customer['live']} went live in place of {wish.leaves or 'nothing'} at this very moment.",
             kept="Nothing was changed, and nothing is marked bad.",
-            cure=f"Look at it, then ask again if it is wrong too: bgdeploy {wish.kind} {wish.customer}",
+            cure=Hint(
+                "Look at it, then ask again if it is wrong too: ", do(wish.kind, customer=wish.customer)
+            ),
         )
     if wish.kind != "deploy":
         return
     if customer["paused_at"] is not None:
-        raise Refused(f"{wish.customer} is paused.", cure=f"bgdeploy resume {wish.customer}")
+        raise Refused(f"{wish.customer} is paused.", cure=Hint(do("resume", customer=wish.customer)))
     if age(database) <= (customer["floor_timestamp"], customer["floor_build"]):
         raise Refused(f"{wish.database} is not newer than what was live already.")
 
@@ -314,7 +319,7 @@ def _check_engine(site: Site, wish: Move) -> None:
     raise Refused(
         f"{outdated}.",
         kept=f"{customer['alias']} stays at {customer['live'] or 'nothing'}.",
-        cure=f"Load its snapshot again: bgdeploy retry {job} --reload",
+        cure=Hint("Load its snapshot again: ", do("reload", job_id=job)),
     )
 
 
@@ -466,7 +471,7 @@ def _act(site: Site, alias: str, wish: Move, generation: int) -> float:
     if found != wish.database:
         raise TargetError(
             f"The alias {alias} points at {found} right after it was moved to {wish.database}.",
-            cure="See: bgdeploy customers",
+            cure=Hint("See: ", do("customers")),
         )
     return took
 
@@ -482,7 +487,7 @@ def _record(site: Site, wish: Move, generation: int, took: float | None) -> None
             raise LeaseLost(
                 f"A newer move of {customer['alias']} replaced this one.",
                 kept="Nothing was written.",
-                cure=f"See: bgdeploy switches {wish.customer}",
+                cure=Hint("See: ", do("switches", customer=wish.customer)),
             )
         if took is None:
             tx.say("switch.finished", customer=wish.customer, alias=customer["alias"], database=wish.database)
@@ -578,7 +583,10 @@ def led_ahead(customer: Row, found: str | None) -> Refused:
         f"The alias {customer['alias']} points at {found}, which no job here owns and which is newer than {live}, "
         "live by the job table.",
         kept="It stays there; nothing older goes live by itself, and its snapshot is loaded again if it is there.",
-        cure=f"Was an old copy of the job table put back? To go back all the same: bgdeploy switch {name} --to {live}",
+        cure=Hint(
+            "Was an old copy of the job table put back? To go back all the same: ",
+            do("switch", customer=name, to=live),
+        ),
     )
 
 

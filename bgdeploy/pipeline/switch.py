@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import iso
 from bgdeploy.config import Checks
 from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
@@ -216,13 +217,13 @@ def _waiting(site: Site, name: str) -> Row:
         newest = (jobs.c.timestamp.desc(), jobs.c.build.desc())
         waiting = select_jobs(connection, jobs.c.customer == name, jobs.c.state == State.LOADED, order=newest)
     if not waiting:
-        raise NotFound(f"{name} has no loaded database that waits.", cure="See: bgdeploy customers")
+        raise NotFound(f"{name} has no loaded database that waits.", cure=Hint("See: ", do("customers")))
     obstacle = _obstacle(site, waiting[0])
     if obstacle is not None and obstacle.code in _NAMED:
         raise Refused(
             f"{waiting[0]['database']}: {obstacle}",
             kept="The alias stays where it is.",
-            cure=f"Its whole story: bgdeploy jobs show {waiting[0]['id']}",
+            cure=Hint("Its whole story: ", do("job", job_id=waiting[0]["id"])),
         )
     return waiting[0]
 
@@ -248,7 +249,7 @@ def roll_back(
         raise Refused(
             f"{name} has nothing to go back to" + (f": {goal} is live already." if goal else "."),
             kept=f"{live} stays live." if live else "Nothing is live yet.",
-            cure="See: bgdeploy customers",
+            cure=Hint("See: ", do("customers")),
         )
     reach("rollback.decided")
     _tell_written(site, name, goal)
@@ -316,17 +317,19 @@ def _refuse_leaving(customer: Row, left: Sequence[Row], now: float, grace: float
         f"{name} is leaving: {many(len(left), 'database')} of it still to be dropped "
         f"({shown}{', ...' if len(left) > 3 else ''}).",
         kept="It stays removed.",
-        cure=f"{_when_gone(customer, left, now, grace)} Then again: bgdeploy resume {name}",
+        cure=Hint(_when_gone(customer, left, now, grace), " Then again: ", do("resume", customer=name)),
     )
 
 
-def _when_gone(customer: Row, left: Sequence[Row], now: float, grace: float) -> str:
+def _when_gone(customer: Row, left: Sequence[Row], now: float, grace: float) -> Hint:
     """Who drops a removed customer's databases, and from when on: until then nothing helps but waiting."""
     whole = [row for row in left if row["state"] == State.SWITCHED and row["drop_at"] is None]
     ready = max((row["left_at"] or customer["removed_at"] for row in whole), default=now - grace) + grace
     if ready <= now:
-        return "A running bgdeploy serve or work drops them, or: bgdeploy run."
-    return (
+        return Hint("A running bgdeploy serve or work drops them, or: ", do("run"), ".")
+    return Hint(
         f"The last of them stays until {iso(math.ceil(ready))}: bgdeploy run does not drop it before. From then on a "
-        "running bgdeploy serve or work drops it, or: bgdeploy run."
+        "running bgdeploy serve or work drops it, or: ",
+        do("run"),
+        ".",
     )
