@@ -261,6 +261,7 @@ def _return(tx: Tx, row: Row, count: int, most: int, rest: float) -> None:
 
 def _still_lost(tx: Tx, row: Row) -> bool:
     """Look again inside the transaction: the holder may have renewed in between."""
+    # one writer: another store locks the row (FOR UPDATE): a renewal changes no fence, so the write would not see it
     held = (jobs.c.id == row["id"], jobs.c.fence == row["fence"], jobs.c.lease_owner == row["lease_owner"])
     now_held = tx.connection.execute(sa.select(jobs).where(*held)).mappings().one_or_none()
     return now_held is not None and is_free(now_held, tx.now)

@@ -16,9 +16,11 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.dml import ReturningInsert
 
 from bgdeploy import log
 from bgdeploy.errors import StoreError, StoreFull, StoreLost
@@ -39,6 +41,20 @@ def update_where(table: sa.Table, *names: str) -> sa.Update:
     What else is bound is what changes, by the names of the columns.
     """
     return sa.update(table).where(*(table.c[name] == sa.bindparam(f"of_{name}") for name in names))
+
+
+# What is written in SQLite's own dialect. Code that looks first and writes then, and is right because only one
+# transaction writes at a time, is marked "one writer:" where it stands, with what another store would need.
+
+
+def insert_new(table: sa.Table) -> ReturningInsert[Any]:
+    """Insert rows and return those that met no unique key; the others are left out silently."""
+    return sqlite.insert(table).on_conflict_do_nothing().returning(*table.c)
+
+
+def joined(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    """All values of a group as one text, with commas between them, in no order."""
+    return sa.func.group_concat(column)
 
 
 # A reserve on the disk of the job table, given up so that an ending can still be written.

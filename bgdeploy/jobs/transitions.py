@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from bgdeploy import log
 from bgdeploy.actions import Hint, do
@@ -21,7 +20,7 @@ from bgdeploy.jobs.models import events as events
 from bgdeploy.jobs.models import jobs as jobs
 from bgdeploy.jobs.models import load_tables as load_tables
 from bgdeploy.jobs.states import Actor, State, find
-from bgdeploy.jobs.store import Store, select_where, update_where
+from bgdeploy.jobs.store import Store, insert_new, select_where, update_where
 from bgdeploy.plain import LONGEST, storable, tidy
 
 LONGEST_DELAY = 3600.0
@@ -46,7 +45,7 @@ _SAID = sa.select(sa.func.count(), sa.func.max(events.c.at)).where(
     events.c.job_id == sa.bindparam("job_id"), events.c.kind == sa.bindparam("kind")
 )
 _EVENT = sa.insert(events)
-_INSERTED = sqlite.insert(jobs).on_conflict_do_nothing().returning(*jobs.c)
+_INSERTED = insert_new(jobs)
 _GUARD = ("id", "state", "fence")  # what every write of a worker carries, as it was read
 _REWRITE = update_where(jobs, *_GUARD).returning(*jobs.c)
 _AS_READ = sa.select(jobs.c.id, jobs.c.state, jobs.c.fence).where(
@@ -156,6 +155,7 @@ def move_all(
 
     All change the same columns. Those that are others' by now are left out.
     """
+    # one writer: another store locks the rows as it reads them (FOR UPDATE), else an event is said of a row that was not moved
     mine = as_read(tx, [job for job, _, _ in moves])
     moves = [one for one in moves if one[0]["id"] in mine]
     for source in {job["state"] for job, _, _ in moves}:

@@ -411,6 +411,7 @@ def _accept(site: Site, customer: Row, found: str) -> None:
     """Somebody else moved the alias to good data: it is taken as it is."""
     by_hand = Move(customer["name"], found, "found", "moved by someone else", "unknown")
     with site.transaction(Actor.OPERATOR) as tx:
+        # one writer: another store locks customer and database (FOR UPDATE)
         if not _is_undisturbed(get_customer(tx.connection, customer["name"]), customer["generation"]):
             return  # it was one of us, between the look at the row and the look at the alias
         fields = {"alias": customer["alias"], "database": found, "expected": customer["live"]}
@@ -435,6 +436,8 @@ def intend(site: Site, wish: Move, *, seen: int | None = None, leased: Row | Non
     reached = site.target.generation(alias) or 0  # before the lock: a server may take its time
 
     def intend(tx: Tx) -> int:
+        # one writer: another store locks customer and database (FOR UPDATE), else two movers could give one generation
+        # and a drop could come between check and intent
         customer = get_customer(tx.connection, wish.customer)
         if seen is not None and not _is_undisturbed(customer, seen):
             raise LeaseLost(
@@ -480,6 +483,7 @@ def _record(site: Site, wish: Move, generation: int, took: float | None) -> None
     """Record switch, floor, live and state in one transaction, if this intent is still the one."""
 
     def record(tx: Tx) -> None:
+        # one writer: another store locks the customer (FOR UPDATE), so that no newer intent comes before the record
         customer = get_customer(tx.connection, wish.customer)
         if customer["generation"] != generation or customer["intent"] != wish.database:
             if customer["live"] == wish.database and customer["intent"] is None:

@@ -168,6 +168,8 @@ def claim(
     find(State.QUEUED, State.LOADING, Actor.WORKER)
     binds = {**_binds(rules, now), "only": job_id, "owner": owner, "until": now + lease_seconds}
     with transaction(store, now=now, actor=Actor.WORKER, owner=owner) as tx:
+        # one writer: the statement counts loads of all and of the customer; another store needs one lock for all claims
+        # (an advisory one, or SERIALIZABLE with a retry), for two claims at once would both count too few
         job = tx.connection.execute(_CLAIM, binds).mappings().one_or_none()
         if job is None:
             return None
@@ -191,6 +193,7 @@ def own_database(tx: Tx, job: Row, existing: Collection[str]) -> str:
     """Record ownership of a new name for this job's database and return it; no name is used twice."""
     marks = chain([None], count(job["fence"]))
     names = (database_name(job["customer"], job["timestamp"], job["build"], mark) for mark in marks)
+    # one writer: databases' names are a primary key, aliases are another table's: another store needs a lock on the name
     name = next(name for name in names if name not in existing and not _is_taken(tx, name))
     owned = {key: job[key] for key in ("customer", "timestamp", "build")}
     tx.connection.execute(

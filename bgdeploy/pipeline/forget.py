@@ -166,6 +166,7 @@ def _settle(home: Home, timestamp: int) -> None:
     if not _is_folder(home, hidden):
         return
     with home.site.transaction(Actor.CLEANER) as tx:
+        # one writer: another store needs a lock on the snapshot that a reload takes too
         over = find_over(tx.connection, home.customer, [timestamp])
         if over:
             _record(tx, get_job(tx.connection, over[0]["newest"]), home.site.settings.dataset.expire_days)

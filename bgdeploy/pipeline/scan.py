@@ -17,6 +17,7 @@ from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.reasons import Code, because
 from bgdeploy.jobs.states import Actor, State
+from bgdeploy.jobs.store import joined
 from bgdeploy.jobs.transitions import Row, Tx, customers, databases, insert_jobs, jobs, move, title, write
 from bgdeploy.naming import alias_name, fold, known_alias, may_be_folded
 from bgdeploy.pipeline.admit import (
@@ -48,9 +49,7 @@ _CUSTOMERS = sa.select(
     customers.c.removed_at,
 )
 # One text for each customer: a hundred thousand rows would take several times as long to hand over.
-_TIMESTAMPS = sa.select(jobs.c.customer, sa.func.group_concat(jobs.c.timestamp).label("names")).group_by(
-    jobs.c.customer
-)
+_TIMESTAMPS = sa.select(jobs.c.customer, joined(jobs.c.timestamp).label("names")).group_by(jobs.c.customer)
 _COLUMNS = (
     "id", "customer", "timestamp", "build", "state", "fence", "attempt", "requested", "reason_code", "reason_fields",
     "fingerprint", "fingerprint_at", "changed", "error_code",
@@ -288,6 +287,8 @@ def _add_customer(site: Site, tx: Tx, name: str, there: Mapping[str, str], twin:
         sa.select(customers.c.name).where(customers.c.alias == alias),
         sa.select(databases.c.customer).where(databases.c.name == alias),
     )
+    # one writer: another store needs a lock on the alias's name (an advisory one), since two tables and folded
+    # names are compared, which no unique key can
     other = tx.connection.execute(taken).scalars().first() or _find_folded(tx, alias)
     if other is None and twin is not None:
         what = (

@@ -298,6 +298,7 @@ def resume(site: Site, name: str, *, by: str) -> None:
 
 def _set_pause(site: Site, name: str, event: str, fields: dict[str, Any], *, paused: bool) -> None:
     with site.transaction(Actor.OPERATOR) as tx:
+        # one writer: another store locks the customer (FOR UPDATE), since its databases are looked at before it is written
         customer = get_customer(tx.connection, name)
         if customer["removed_at"] is not None and not paused:
             kept = lineage.kept_databases(tx.connection, name)
