@@ -1,4 +1,4 @@
-"""Leases: a worker's time-limited right to advance a job.
+"""Leases: a worker's time-limited right to advance a job, and the rescue of rows whose holder is gone.
 
 ::
 
@@ -181,8 +181,6 @@ def take(connection: sa.Connection, row: Row, *, owner: str, now: float, seconds
     taken = connection.execute(_TAKE, {**as_read, **lease})
     return row["fence"] + 1 if taken.rowcount == 1 else None
 
-
-# Rescue: rows whose holder is gone go back to where anybody may claim them.
 
 FREED = {"lease_owner": None, "lease_expires": None}
 LONGEST_REST = 60.0  # seconds; twenty deaths are over in less than half an hour

@@ -1,4 +1,4 @@
-"""How long to wait before another try."""
+"""Rows of the job table: the one function that moves a job, the reads every stage shares, and how a cancelled job ends."""
 
 from __future__ import annotations
 
@@ -23,20 +23,7 @@ from bgdeploy.jobs.states import Actor, State, find
 from bgdeploy.jobs.store import Store, insert_new, select_where, update_where
 from bgdeploy.plain import LONGEST, storable, tidy
 
-LONGEST_DELAY = 3600.0
-
-
-def delay(attempt: int, base: float, *, jitter: float | None = None) -> float:
-    """Return seconds before try ``attempt`` + 1: base to the power of attempt, half of it by chance.
-
-    The chance keeps customers that failed together from coming back together.
-    """
-    whole = min(LONGEST_DELAY, base**attempt)
-    return whole * (0.5 + 0.5 * (random.random() if jitter is None else jitter))
-
-
-# Rows of the job table: the one function that moves a job, and the reads every stage shares.
-
+LONGEST_DELAY = 3600.0  # seconds before another try
 Row = sa.RowMapping
 Edge = tuple[State | None, State | None]
 
@@ -279,8 +266,6 @@ def age(row: Mapping[Any, Any]) -> tuple[int, int]:
     return row["timestamp"], row["build"]
 
 
-# Cancel: how a job ends because a person said so, whoever writes it down: operator, worker or rescue.
-
 CODE = "cancelled"
 _NOBODY = dict.fromkeys(("lease_owner", "lease_expires", "child_pid", "child_born"))
 
@@ -295,3 +280,12 @@ def end_cancelled(tx: Tx, job: Row) -> None:
     said = {"error": f"Cancelled. To load it after all: bgdeploy retry {job['id']}", "error_code": CODE}
     over = {"reason": None, "blocked": False, "not_before": 0.0, "ended_at": tx.now}
     move(tx, job, State.FAILED, "load.cancelled", fields={}, **said, **over, **_NOBODY)
+
+
+def delay(attempt: int, base: float, *, jitter: float | None = None) -> float:
+    """Return seconds before try ``attempt`` + 1: base to the power of attempt, half of it by chance.
+
+    The chance keeps customers that failed together from coming back together.
+    """
+    whole = min(LONGEST_DELAY, base**attempt)
+    return whole * (0.5 + 0.5 * (random.random() if jitter is None else jitter))

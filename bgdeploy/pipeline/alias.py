@@ -1,4 +1,4 @@
-"""Moving an alias: intent, act, read back, record.
+"""Aliases: what may follow what they lead to, moving one (intent, act, read back, record), and putting them right.
 
 A job table that was lost, or an old copy of it that was put back, leaves aliases behind that have come
 further. A name at the target is never enough to own or to drop anything; it is enough to keep readers
@@ -51,8 +51,6 @@ from bgdeploy.naming import read_age
 from bgdeploy.pipeline.clean import find_there
 from bgdeploy.site import Site
 from bgdeploy.snapshots.folders import why_skipped
-
-# Floor: what an alias leads to already bounds what may follow, also where the job table never heard of it.
 
 
 def ask_aliases(site: Site) -> Mapping[str, str]:
@@ -136,8 +134,6 @@ def _read(customer: str, database: str | None, now: float) -> tuple[int, int] | 
     age = read_age(customer, database or "")
     return None if age is None or why_skipped(age[0], now=now) else age
 
-
-# Moves: a wish to move an alias, and what it leaves in the job table once it has come true.
 
 _INTENT = ("intent", "intent_kind", "intent_who", "intent_why", "intent_by", "intent_at")
 NO_INTENT = dict.fromkeys(_INTENT)
@@ -289,9 +285,6 @@ def _tell(tx: Tx, job_id: int, fields: dict[str, Any]) -> None:
         move(tx, job, State.SWITCHED, "switch.moved", fields=fields, **changes, **FREED)
     else:
         tx.say("switch.moved", job, **fields)
-
-
-# Moving an alias: intent, act, read back, record.
 
 
 def move_alias(site: Site, wish: Move, *, leased: Row | None = None) -> float:
@@ -499,8 +492,6 @@ def _record(site: Site, wish: Move, generation: int, took: float | None) -> None
 
     site.persist(wish.actor, record)
 
-
-# Repair: moves that were cut off are finished or made void, aliases that lead astray are put back.
 
 _INTENDED = sa.select(customers).where(customers.c.intent.is_not(None))
 LIVE = (

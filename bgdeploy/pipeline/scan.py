@@ -1,4 +1,8 @@
-"""Scan: make one job per snapshot folder, and notice what changed on disk since."""
+"""Scan: make one job per snapshot folder, notice what changed on disk since, and look cheaply in between.
+
+What the job table knows is read at once and no more than a scan needs. A scan for cron looks twice where
+half a second decides.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +42,6 @@ from bgdeploy.pipeline.alias import ask_aliases, inherited, mind_aliases
 from bgdeploy.site import Site
 from bgdeploy.snapshots import folders
 from bgdeploy.snapshots.readiness import Fingerprint, Readiness
-
-# Known: what the job table knows at the start of a scan, read at once and no more than a scan needs.
 
 _CUSTOMERS = sa.select(
     customers.c.name,
@@ -93,8 +95,6 @@ def _of(
 ) -> sa.Select[tuple[object, ...]]:
     return statement if names is None else statement.where(column.in_(names))
 
-
-# Scan: make one job per snapshot folder, and notice what changed on disk since.
 
 _MOST = 2_000  # snapshots that the inspector is asked about at a time
 _WAITING = (State.DISCOVERED, State.QUEUED)
@@ -340,8 +340,6 @@ def _tell_change(tx: Tx, job: Row, look: Fingerprint) -> None:
     tx.say("scan.changed", job, cure=f"To load it again: bgdeploy retry {job['id']} --reload")
 
 
-# The cheap look between two scans: folders that changed, and snapshots that are not ready yet.
-
 _RECENT = 2_000_000_000  # ns; within one tick of its clock a folder can change again unseen
 _MOST_WATCHED = (
     1_000  # snapshots that are not ready, looked at in one round; the next round goes on behind them
@@ -429,8 +427,6 @@ def _read_discovered(site: Site, watch: Watch) -> Iterable[tuple[Row, list[Row]]
         waiting.setdefault(row["customer"], []).append(row)
     return [(owner, waiting[owner["name"]]) for owner in owners]
 
-
-# One scan for cron: looks twice where half a second decides.
 
 SECOND_LOOK = 0.55  # seconds; a marker counts when two looks half a second apart agree
 
