@@ -1,4 +1,4 @@
-"""Leases: a worker's time-limited right to advance a job.
+"""Leases: a worker's time-limited right to advance a job, and the rescue of rows whose holder is gone.
 
 ::
 
@@ -182,8 +182,6 @@ def take(connection: sa.Connection, row: Row, *, owner: str, now: float, seconds
     return row["fence"] + 1 if taken.rowcount == 1 else None
 
 
-# Rescue: rows whose holder is gone go back to where anybody may claim them.
-
 FREED = {"lease_owner": None, "lease_expires": None}
 LONGEST_REST = 60.0  # seconds; twenty deaths are over in less than half an hour
 
@@ -261,6 +259,7 @@ def _return(tx: Tx, row: Row, count: int, most: int, rest: float) -> None:
 
 def _still_lost(tx: Tx, row: Row) -> bool:
     """Look again inside the transaction: the holder may have renewed in between."""
+    # one writer: another store locks the row (FOR UPDATE): a renewal changes no fence, so the write would not see it
     held = (jobs.c.id == row["id"], jobs.c.fence == row["fence"], jobs.c.lease_owner == row["lease_owner"])
     now_held = tx.connection.execute(sa.select(jobs).where(*held)).mappings().one_or_none()
     return now_held is not None and is_free(now_held, tx.now)

@@ -1,4 +1,7 @@
-"""The ledger of a load: which groups of files are committed. Every write carries the fence."""
+"""The ledger of a load: which groups of files are committed, and how far and how fast it has come.
+
+Every write carries the fence; progress is pure.
+"""
 
 from __future__ import annotations
 
@@ -132,8 +135,6 @@ def confirmed_rows(tx: Tx, job_id: int, database: str) -> int:
     total = sa.select(sa.func.coalesce(sa.func.sum(load_tables.c.rows_confirmed), 0)).where(*of_build)
     return int(tx.connection.execute(total).scalar_one())
 
-
-# Progress: how far a load has come, how fast it goes and when it may be over; pure.
 
 Group = Mapping[Any, Any]  # a row of the ledger
 

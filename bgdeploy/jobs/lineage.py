@@ -1,4 +1,4 @@
-"""Live, standby, candidate: what each database is to its customer, and which ones may go."""
+"""Live, standby, candidate: what each database is to its customer, which ones may go, and which snapshots are over."""
 
 from __future__ import annotations
 
@@ -144,8 +144,6 @@ def _overtaken(customer: Row, kept: Sequence[Row], row: Row) -> str | None:
         return f"{customer['live']} is newer and live"
     return None
 
-
-# Over: snapshots of which every job has ended and no database is kept, and forgetting them.
 
 FINISHED = (State.CLEANED, State.FAILED)
 _ENDED = sa.func.coalesce(jobs.c.ended_at, jobs.c.updated_at)

@@ -1,4 +1,8 @@
-"""The job table's connections: short immediate transactions, fair waiting, durable commits."""
+"""The job table's connections: short immediate transactions, fair waiting, durable commits.
+
+Statements are made once, since making one takes several times as long as running it. A reserve on the disk is
+given up when it is full, so that an ending can still be written. ``looking_into`` leaves a file as it lies.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,14 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.dml import ReturningInsert
 
 from bgdeploy import log
 from bgdeploy.errors import StoreError, StoreFull, StoreLost
-
-# Statements, made once: making one takes several times as long as running it.
 
 
 @cache
@@ -41,7 +45,19 @@ def update_where(table: sa.Table, *names: str) -> sa.Update:
     return sa.update(table).where(*(table.c[name] == sa.bindparam(f"of_{name}") for name in names))
 
 
-# A reserve on the disk of the job table, given up so that an ending can still be written.
+# What is written in SQLite's own dialect. Code that looks first and writes then, and is right because only one
+# transaction writes at a time, is marked "one writer:" where it stands, with what another store would need.
+
+
+def insert_new(table: sa.Table) -> ReturningInsert[Any]:
+    """Insert rows and return those that met no unique key; the others are left out silently."""
+    return sqlite.insert(table).on_conflict_do_nothing().returning(*table.c)
+
+
+def joined(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    """All values of a group as one text, with commas between them, in no order."""
+    return sa.func.group_concat(column)
+
 
 Result = TypeVar("Result")
 
@@ -79,8 +95,6 @@ def with_reserve(folder: Path, act: Callable[[], Result]) -> Result:
     log.emit("store.full")
     return act()
 
-
-# The job table's connections: short immediate transactions, fair waiting, durable commits.
 
 LOCK_DEADLINE = 30.0  # seconds a writer waits for its turn before it says so
 PAUSE = 0.001  # seconds, on average, between two tries to begin
@@ -282,8 +296,6 @@ def translated(path: Path) -> Iterator[None]:
             raise shut(path, text) from error
         raise
 
-
-# Looking into a job table as it lies: nothing is made, migrated, folded in or left behind.
 
 Mode = Literal["ro", "rw"]
 _PATIENCE = 2.0  # seconds; readers wait for nobody but a visitor who locks all others out

@@ -1,4 +1,4 @@
-"""How long to wait before another try."""
+"""Rows of the job table: the one function that moves a job, the reads every stage shares, and how a cancelled job ends."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from bgdeploy import log
+from bgdeploy.actions import Hint, do
 from bgdeploy.errors import LeaseLost, NotFound
 from bgdeploy.jobs import reasons
 from bgdeploy.jobs.models import customers as customers
@@ -20,23 +20,10 @@ from bgdeploy.jobs.models import events as events
 from bgdeploy.jobs.models import jobs as jobs
 from bgdeploy.jobs.models import load_tables as load_tables
 from bgdeploy.jobs.states import Actor, State, find
-from bgdeploy.jobs.store import Store, select_where, update_where
+from bgdeploy.jobs.store import Store, insert_new, select_where, update_where
 from bgdeploy.plain import LONGEST, storable, tidy
 
-LONGEST_DELAY = 3600.0
-
-
-def delay(attempt: int, base: float, *, jitter: float | None = None) -> float:
-    """Return seconds before try ``attempt`` + 1: base to the power of attempt, half of it by chance.
-
-    The chance keeps customers that failed together from coming back together.
-    """
-    whole = min(LONGEST_DELAY, base**attempt)
-    return whole * (0.5 + 0.5 * (random.random() if jitter is None else jitter))
-
-
-# Rows of the job table: the one function that moves a job, and the reads every stage shares.
-
+LONGEST_DELAY = 3600.0  # seconds before another try
 Row = sa.RowMapping
 Edge = tuple[State | None, State | None]
 
@@ -45,7 +32,7 @@ _SAID = sa.select(sa.func.count(), sa.func.max(events.c.at)).where(
     events.c.job_id == sa.bindparam("job_id"), events.c.kind == sa.bindparam("kind")
 )
 _EVENT = sa.insert(events)
-_INSERTED = sqlite.insert(jobs).on_conflict_do_nothing().returning(*jobs.c)
+_INSERTED = insert_new(jobs)
 _GUARD = ("id", "state", "fence")  # what every write of a worker carries, as it was read
 _REWRITE = update_where(jobs, *_GUARD).returning(*jobs.c)
 _AS_READ = sa.select(jobs.c.id, jobs.c.state, jobs.c.fence).where(
@@ -155,6 +142,7 @@ def move_all(
 
     All change the same columns. Those that are others' by now are left out.
     """
+    # one writer: another store locks the rows as it reads them (FOR UPDATE), else an event is said of a row that was not moved
     mine = as_read(tx, [job for job, _, _ in moves])
     moves = [one for one in moves if one[0]["id"] in mine]
     for source in {job["state"] for job, _, _ in moves}:
@@ -191,7 +179,7 @@ def _lost(job: Row) -> LeaseLost:
     return LeaseLost(
         f"Job {job['id']} ({title(job)}) has another owner by now.",
         kept="Nothing was written.",
-        cure=f"See where it is: bgdeploy jobs show {job['id']}",
+        cure=Hint("See where it is: ", do("job", job_id=job["id"])),
     )
 
 
@@ -248,7 +236,7 @@ def get_job(connection: sa.Connection, job_id: int) -> Row:
     found = connection.execute(select_where(jobs, "id"), {"id": job_id}) if known else None
     row = found.mappings().one_or_none() if found is not None else None
     if row is None:
-        raise NotFound(f"There is no job {job_id}.", cure="See: bgdeploy jobs list")
+        raise NotFound(f"There is no job {job_id}.", cure=Hint("See: ", do("jobs")))
     return row
 
 
@@ -256,7 +244,7 @@ def get_customer(connection: sa.Connection, name: str) -> Row:
     """Return a customer, or raise NotFound."""
     row = connection.execute(select_where(customers, "name"), {"name": name}).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"There is no customer {name!r}.", cure="See: bgdeploy customers")
+        raise NotFound(f"There is no customer {name!r}.", cure=Hint("See: ", do("customers")))
     return row
 
 
@@ -264,7 +252,7 @@ def get_database(connection: sa.Connection, name: str) -> Row:
     """Return a database that bgdeploy owns or owned, or raise NotFound."""
     row = connection.execute(select_where(databases, "name"), {"name": name}).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"There is no database {name!r} of bgdeploy's.", cure="See: bgdeploy customers")
+        raise NotFound(f"There is no database {name!r} of bgdeploy's.", cure=Hint("See: ", do("customers")))
     return row
 
 
@@ -277,8 +265,6 @@ def age(row: Mapping[Any, Any]) -> tuple[int, int]:
     """Return what "newer" compares: (timestamp, build)."""
     return row["timestamp"], row["build"]
 
-
-# Cancel: how a job ends because a person said so, whoever writes it down: operator, worker or rescue.
 
 CODE = "cancelled"
 _NOBODY = dict.fromkeys(("lease_owner", "lease_expires", "child_pid", "child_born"))
@@ -294,3 +280,12 @@ def end_cancelled(tx: Tx, job: Row) -> None:
     said = {"error": f"Cancelled. To load it after all: bgdeploy retry {job['id']}", "error_code": CODE}
     over = {"reason": None, "blocked": False, "not_before": 0.0, "ended_at": tx.now}
     move(tx, job, State.FAILED, "load.cancelled", fields={}, **said, **over, **_NOBODY)
+
+
+def delay(attempt: int, base: float, *, jitter: float | None = None) -> float:
+    """Return seconds before try ``attempt`` + 1: base to the power of attempt, half of it by chance.
+
+    The chance keeps customers that failed together from coming back together.
+    """
+    whole = min(LONGEST_DELAY, base**attempt)
+    return whole * (0.5 + 0.5 * (random.random() if jitter is None else jitter))

@@ -1,7 +1,7 @@
 """Admit: a discovered folder is judged, inspected and queued when it is ready; a queued one is judged again.
 
 What only a snapshot's files can tell, the inspector is asked: the scan goes on meanwhile, and takes its
-answers up at a later look.
+answers up at a later look. What was found out is written at the end, many rows in one transaction.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import BadInput, BgdeployError, FolderAway, LeaseLost, NotReadable
 from bgdeploy.jobs import reasons
@@ -31,8 +32,6 @@ from bgdeploy.snapshots.source import Snapshot, mark, recall, tell_positions, un
 if TYPE_CHECKING:
     from bgdeploy.site import Inquiry
 
-
-# Notes: what a scan has found out and still has to write, many rows in one transaction.
 
 BATCH = 100  # rows a transaction, so that nobody waits long for the job table
 
@@ -165,8 +164,6 @@ def _try(act: Callable[[Tx], None], tx: Tx) -> None:
         return  # another process took it further meanwhile
 
 
-# Admit: a discovered folder is judged, inspected and queued when it is ready; a queued one is judged again.
-
 _LONG = 5.0  # seconds after which people are told that a snapshot is still being read
 _LONGEST = 1.0  # seconds for which what is known is kept back, so that many are written at once
 _LOOK = 0.2  # seconds between two looks at answers, where somebody waits for them
@@ -273,7 +270,9 @@ def _away(job: Row, why: str) -> FolderAway:
     return FolderAway(
         f"Nothing can be said of the snapshot {title(job)}: {why}",
         kept="Its job stays as it is, and so does what it built.",
-        cure=f"Bring its disk back, and it goes on by itself; if it shall not: bgdeploy jobs cancel {job['id']}",
+        cure=Hint(
+            "Bring its disk back, and it goes on by itself; if it shall not: ", do("cancel", job_id=job["id"])
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""Moving an alias: intent, act, read back, record.
+"""Aliases: what may follow what they lead to, moving one (intent, act, read back, record), and putting them right.
 
 A job table that was lost, or an old copy of it that was put back, leaves aliases behind that have come
 further. A name at the target is never enough to own or to drop anything; it is enough to keep readers
@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bgdeploy import log
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import monotonic
 from bgdeploy.errors import (
     BgdeployError,
@@ -50,8 +51,6 @@ from bgdeploy.naming import read_age
 from bgdeploy.pipeline.clean import find_there
 from bgdeploy.site import Site
 from bgdeploy.snapshots.folders import why_skipped
-
-# Floor: what an alias leads to already bounds what may follow, also where the job table never heard of it.
 
 
 def ask_aliases(site: Site) -> Mapping[str, str]:
@@ -136,8 +135,6 @@ def _read(customer: str, database: str | None, now: float) -> tuple[int, int] | 
     return None if age is None or why_skipped(age[0], now=now) else age
 
 
-# Moves: a wish to move an alias, and what it leaves in the job table once it has come true.
-
 _INTENT = ("intent", "intent_kind", "intent_who", "intent_why", "intent_by", "intent_at")
 NO_INTENT = dict.fromkeys(_INTENT)
 
@@ -169,41 +166,45 @@ def check(tx: Tx, customer: Row, wish: Move) -> None:
         raise Refused(
             f"Customer {wish.customer} was removed.",
             kept="Nothing was changed.",
-            cure=f"To take it back: bgdeploy resume {wish.customer}",
+            cure=Hint("To take it back: ", do("resume", customer=wish.customer)),
         )
     database = get_database(tx.connection, wish.database)
     if database["customer"] != wish.customer:
         raise Refused(
             f"{wish.database} belongs to customer {database['customer']}.",
             kept="Nothing was changed.",
-            cure=f"What belongs to whom: bgdeploy customers --customer {wish.customer}",
+            cure=Hint("What belongs to whom: ", do("customers", customer=wish.customer)),
         )
     if database["verified_at"] is None:
         raise Refused(
             f"{wish.database} is not verified.",
             kept=f"{customer['alias']} stays where it is.",
-            cure=f"How far it is: bgdeploy jobs show {database['job_id']}",
+            cure=Hint("How far it is: ", do("job", job_id=database["job_id"])),
         )
     if database["drop_at"] is not None:
         raise Refused(
             f"{wish.database} is being dropped ({database['drop_why']}).",
             kept=f"{customer['alias']} stays where it is.",
-            cure=f"Load its snapshot again: bgdeploy retry {database['job_id']} --reload",
+            cure=Hint("Load its snapshot again: ", do("reload", job_id=database["job_id"])),
         )
     if wish.kind == "rollback" and customer["intent"] is None and customer["live"] == wish.database:
         raise Refused(
-            f"{wish.database} is live already.", kept="Nothing was changed.", cure="See: bgdeploy customers"
+            f"{wish.database} is live already.",
+            kept="Nothing was changed.",
+            cure=Hint("See: ", do("customers")),
         )
     if wish.leaves is not None and (customer["live"] or "") != wish.leaves:
         raise Refused(
             f"{customer['live']} went live in place of {wish.leaves or 'nothing'} at this very moment.",
             kept="Nothing was changed, and nothing is marked bad.",
-            cure=f"Look at it, then ask again if it is wrong too: bgdeploy {wish.kind} {wish.customer}",
+            cure=Hint(
+                "Look at it, then ask again if it is wrong too: ", do(wish.kind, customer=wish.customer)
+            ),
         )
     if wish.kind != "deploy":
         return
     if customer["paused_at"] is not None:
-        raise Refused(f"{wish.customer} is paused.", cure=f"bgdeploy resume {wish.customer}")
+        raise Refused(f"{wish.customer} is paused.", cure=Hint(do("resume", customer=wish.customer)))
     if age(database) <= (customer["floor_timestamp"], customer["floor_build"]):
         raise Refused(f"{wish.database} is not newer than what was live already.")
 
@@ -286,9 +287,6 @@ def _tell(tx: Tx, job_id: int, fields: dict[str, Any]) -> None:
         tx.say("switch.moved", job, **fields)
 
 
-# Moving an alias: intent, act, read back, record.
-
-
 def move_alias(site: Site, wish: Move, *, leased: Row | None = None) -> float:
     """Move an alias and record it; return the milliseconds the target took.
 
@@ -314,7 +312,7 @@ def _check_engine(site: Site, wish: Move) -> None:
     raise Refused(
         f"{outdated}.",
         kept=f"{customer['alias']} stays at {customer['live'] or 'nothing'}.",
-        cure=f"Load its snapshot again: bgdeploy retry {job} --reload",
+        cure=Hint("Load its snapshot again: ", do("reload", job_id=job)),
     )
 
 
@@ -406,6 +404,7 @@ def _accept(site: Site, customer: Row, found: str) -> None:
     """Somebody else moved the alias to good data: it is taken as it is."""
     by_hand = Move(customer["name"], found, "found", "moved by someone else", "unknown")
     with site.transaction(Actor.OPERATOR) as tx:
+        # one writer: another store locks customer and database (FOR UPDATE)
         if not _is_undisturbed(get_customer(tx.connection, customer["name"]), customer["generation"]):
             return  # it was one of us, between the look at the row and the look at the alias
         fields = {"alias": customer["alias"], "database": found, "expected": customer["live"]}
@@ -430,6 +429,8 @@ def intend(site: Site, wish: Move, *, seen: int | None = None, leased: Row | Non
     reached = site.target.generation(alias) or 0  # before the lock: a server may take its time
 
     def intend(tx: Tx) -> int:
+        # one writer: another store locks customer and database (FOR UPDATE), else two movers could give one generation
+        # and a drop could come between check and intent
         customer = get_customer(tx.connection, wish.customer)
         if seen is not None and not _is_undisturbed(customer, seen):
             raise LeaseLost(
@@ -466,7 +467,7 @@ def _act(site: Site, alias: str, wish: Move, generation: int) -> float:
     if found != wish.database:
         raise TargetError(
             f"The alias {alias} points at {found} right after it was moved to {wish.database}.",
-            cure="See: bgdeploy customers",
+            cure=Hint("See: ", do("customers")),
         )
     return took
 
@@ -475,6 +476,7 @@ def _record(site: Site, wish: Move, generation: int, took: float | None) -> None
     """Record switch, floor, live and state in one transaction, if this intent is still the one."""
 
     def record(tx: Tx) -> None:
+        # one writer: another store locks the customer (FOR UPDATE), so that no newer intent comes before the record
         customer = get_customer(tx.connection, wish.customer)
         if customer["generation"] != generation or customer["intent"] != wish.database:
             if customer["live"] == wish.database and customer["intent"] is None:
@@ -482,7 +484,7 @@ def _record(site: Site, wish: Move, generation: int, took: float | None) -> None
             raise LeaseLost(
                 f"A newer move of {customer['alias']} replaced this one.",
                 kept="Nothing was written.",
-                cure=f"See: bgdeploy switches {wish.customer}",
+                cure=Hint("See: ", do("switches", customer=wish.customer)),
             )
         if took is None:
             tx.say("switch.finished", customer=wish.customer, alias=customer["alias"], database=wish.database)
@@ -490,8 +492,6 @@ def _record(site: Site, wish: Move, generation: int, took: float | None) -> None
 
     site.persist(wish.actor, record)
 
-
-# Repair: moves that were cut off are finished or made void, aliases that lead astray are put back.
 
 _INTENDED = sa.select(customers).where(customers.c.intent.is_not(None))
 LIVE = (
@@ -578,7 +578,10 @@ def led_ahead(customer: Row, found: str | None) -> Refused:
         f"The alias {customer['alias']} points at {found}, which no job here owns and which is newer than {live}, "
         "live by the job table.",
         kept="It stays there; nothing older goes live by itself, and its snapshot is loaded again if it is there.",
-        cure=f"Was an old copy of the job table put back? To go back all the same: bgdeploy switch {name} --to {live}",
+        cure=Hint(
+            "Was an old copy of the job table put back? To go back all the same: ",
+            do("switch", customer=name, to=live),
+        ),
     )
 
 

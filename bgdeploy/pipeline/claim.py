@@ -1,4 +1,7 @@
-"""Claim: which queued job is next, and taking it in one statement."""
+"""Claim: which queued job is next, taking it in one statement, and the room that its load needs.
+
+Each need is known with its sum before a load starts, so that it never fails half-way.
+"""
 
 from __future__ import annotations
 
@@ -19,37 +22,6 @@ from bgdeploy.site import Site
 from bgdeploy.snapshots.keys import memory_to_compare
 from bgdeploy.snapshots.source import Snapshot
 from bgdeploy.targets.base import Need
-
-# Room: what a load needs before it may start, each need with its sum, so that it never fails half-way.
-
-
-def find_needs(site: Site, job: Row, snapshot: Snapshot) -> list[Need]:
-    """Return what loading this job's snapshot takes beside all that exists and all that runs."""
-    with site.store.read() as connection:
-        running = [row["database"] for row in select_jobs(connection, jobs.c.state == State.LOADING)]
-        others = [row for row in lineage.kept_databases(connection) if row["job_id"] != job["id"]]
-    return [*site.target.plan(snapshot, running), *_slots(site, len(others)), *_proof(snapshot)]
-
-
-def _slots(site: Site, others: int) -> list[Need]:
-    limit = site.settings.max_databases
-    if limit is None:
-        return []
-    words = f"databases: {others} exist + 1 to load = {others + 1}, max_databases is {limit}"
-    return [Need("databases", others + 1, limit, words)]
-
-
-def _proof(snapshot: Snapshot) -> list[Need]:
-    """Memory to compare every value, where a row group is so large that it takes more than is usual."""
-    needed, largest = memory_to_compare(snapshot)
-    if largest is None:
-        return []
-    free = find_free()
-    words = f"memory to compare {largest.path}, a whole row group at once: {needed:,} MiB, {free >> 20:,} MiB are free"
-    return [Need("memory", needed << 20, free, words)]
-
-
-# Claim: which queued job is next, and taking it in one statement.
 
 NO_LIMIT = 2**31
 SKEW = 60.0  # seconds by which clocks of hosts may differ; what was written later than that was written before the clock was set back
@@ -168,6 +140,8 @@ def claim(
     find(State.QUEUED, State.LOADING, Actor.WORKER)
     binds = {**_binds(rules, now), "only": job_id, "owner": owner, "until": now + lease_seconds}
     with transaction(store, now=now, actor=Actor.WORKER, owner=owner) as tx:
+        # one writer: the statement counts loads of all and of the customer; another store needs one lock for all claims
+        # (an advisory one, or SERIALIZABLE with a retry), for two claims at once would both count too few
         job = tx.connection.execute(_CLAIM, binds).mappings().one_or_none()
         if job is None:
             return None
@@ -191,6 +165,7 @@ def own_database(tx: Tx, job: Row, existing: Collection[str]) -> str:
     """Record ownership of a new name for this job's database and return it; no name is used twice."""
     marks = chain([None], count(job["fence"]))
     names = (database_name(job["customer"], job["timestamp"], job["build"], mark) for mark in marks)
+    # one writer: databases' names are a primary key, aliases are another table's: another store needs a lock on the name
     name = next(name for name in names if name not in existing and not _is_taken(tx, name))
     owned = {key: job[key] for key in ("customer", "timestamp", "build")}
     tx.connection.execute(
@@ -213,3 +188,29 @@ def _binds(rules: Rules, now: float) -> dict[str, object]:
         "latest": rules.latest_only,
         "no_limit": NO_LIMIT,
     }
+
+
+def find_needs(site: Site, job: Row, snapshot: Snapshot) -> list[Need]:
+    """Return what loading this job's snapshot takes beside all that exists and all that runs."""
+    with site.store.read() as connection:
+        running = [row["database"] for row in select_jobs(connection, jobs.c.state == State.LOADING)]
+        others = [row for row in lineage.kept_databases(connection) if row["job_id"] != job["id"]]
+    return [*site.target.plan(snapshot, running), *_slots(site, len(others)), *_proof(snapshot)]
+
+
+def _slots(site: Site, others: int) -> list[Need]:
+    limit = site.settings.max_databases
+    if limit is None:
+        return []
+    words = f"databases: {others} exist + 1 to load = {others + 1}, max_databases is {limit}"
+    return [Need("databases", others + 1, limit, words)]
+
+
+def _proof(snapshot: Snapshot) -> list[Need]:
+    """Memory to compare every value, where a row group is so large that it takes more than is usual."""
+    needed, largest = memory_to_compare(snapshot)
+    if largest is None:
+        return []
+    free = find_free()
+    words = f"memory to compare {largest.path}, a whole row group at once: {needed:,} MiB, {free >> 20:,} MiB are free"
+    return [Need("memory", needed << 20, free, words)]

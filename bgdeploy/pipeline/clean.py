@@ -110,6 +110,8 @@ def _intend(site: Site, customer: Row, doomed: Doomed) -> int | None:
         "of_name": row["name"],
     }
     with site.transaction(Actor.CLEANER) as tx:
+        # one writer: _INTEND asks for pin and generation in the statement that writes; another store locks the customer
+        # and the job as well (FOR UPDATE), since both are read beside it
         job = get_job(tx.connection, row["job_id"])
         if job["state"] == State.LOADING and row["drop_at"] is None:
             return None

@@ -1,6 +1,6 @@
-"""Expire: old snapshot folders that nothing needs any more are removed, where the configuration says so.
+"""Forget: old snapshot folders are removed, and the job table forgets what is over, where the configuration says so.
 
-A folder first gets a hidden name beside it, which can be taken back; then the job table is asked once
+``expire`` removes folders, ``prune`` rows, a little at a time; switches stay for ever. A folder first gets a hidden name beside it, which can be taken back; then the job table is asked once
 more, and only what is still over is removed. So neither a reload that comes in between nor a crash at
 any moment can cost a snapshot that somebody needs.
 """
@@ -166,6 +166,7 @@ def _settle(home: Home, timestamp: int) -> None:
     if not _is_folder(home, hidden):
         return
     with home.site.transaction(Actor.CLEANER) as tx:
+        # one writer: another store needs a lock on the snapshot that a reload takes too
         over = find_over(tx.connection, home.customer, [timestamp])
         if over:
             _record(tx, get_job(tx.connection, over[0]["newest"]), home.site.settings.dataset.expire_days)
@@ -193,8 +194,6 @@ def _record(tx: Tx, job: Row, days: int | None) -> None:
     if tx.connection.execute(_TOLD, {"job_id": job["id"]}).first() is None:
         tx.say("expire.removed", job, days=days)
 
-
-# Prune: the job table forgets what is over and old enough, a little at a time; switches stay for ever.
 
 AT_ONCE = 500  # rows that go in one transaction, so that nobody waits long for the job table
 _SNAPSHOTS = 20  # snapshots whose jobs go in one transaction

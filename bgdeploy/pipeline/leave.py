@@ -62,6 +62,8 @@ def remove(site: Site, name: str, *, why: str, by: str) -> Leaving:
 
 def _say(tx: Tx, name: str, why: str, by: str, reached: int) -> None:
     """``reached`` is the generation that the target remembers: nobody older may move the alias any more."""
+    # one writer: another store locks the customer (FOR UPDATE), so that no move is intended between look and generation;
+    # a pin that is set at the same moment has to take that lock too
     customer = get_customer(tx.connection, name)
     if customer["intent"] is not None:
         raise Refused(

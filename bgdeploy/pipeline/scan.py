@@ -1,4 +1,8 @@
-"""Scan: make one job per snapshot folder, and notice what changed on disk since."""
+"""Scan: make one job per snapshot folder, notice what changed on disk since, and look cheaply in between.
+
+What the job table knows is read at once and no more than a scan needs. A scan for cron looks twice where
+half a second decides.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from bgdeploy.errors import BadInput, NotReadable
 from bgdeploy.jobs.ledger import PROGRESS
 from bgdeploy.jobs.reasons import Code, because
 from bgdeploy.jobs.states import Actor, State
+from bgdeploy.jobs.store import joined
 from bgdeploy.jobs.transitions import Row, Tx, customers, databases, insert_jobs, jobs, move, title, write
 from bgdeploy.naming import alias_name, fold, known_alias, may_be_folded
 from bgdeploy.pipeline.admit import (
@@ -39,8 +44,6 @@ from bgdeploy.snapshots import folders
 from bgdeploy.snapshots.readiness import Fingerprint, Readiness
 from bgdeploy.targets import describe_target
 
-# Known: what the job table knows at the start of a scan, read at once and no more than a scan needs.
-
 _CUSTOMERS = sa.select(
     customers.c.name,
     customers.c.live,
@@ -49,9 +52,7 @@ _CUSTOMERS = sa.select(
     customers.c.removed_at,
 )
 # One text for each customer: a hundred thousand rows would take several times as long to hand over.
-_TIMESTAMPS = sa.select(jobs.c.customer, sa.func.group_concat(jobs.c.timestamp).label("names")).group_by(
-    jobs.c.customer
-)
+_TIMESTAMPS = sa.select(jobs.c.customer, joined(jobs.c.timestamp).label("names")).group_by(jobs.c.customer)
 _COLUMNS = (
     "id", "customer", "timestamp", "build", "state", "fence", "attempt", "requested", "reason_code", "reason_fields",
     "fingerprint", "fingerprint_at", "changed", "error_code",
@@ -95,8 +96,6 @@ def _of(
 ) -> sa.Select[tuple[object, ...]]:
     return statement if names is None else statement.where(column.in_(names))
 
-
-# Scan: make one job per snapshot folder, and notice what changed on disk since.
 
 _MOST = 2_000  # snapshots that the inspector is asked about at a time
 _WAITING = (State.DISCOVERED, State.QUEUED)
@@ -289,6 +288,8 @@ def _add_customer(site: Site, tx: Tx, name: str, there: Mapping[str, str], twin:
         sa.select(customers.c.name).where(customers.c.alias == alias),
         sa.select(databases.c.customer).where(databases.c.name == alias),
     )
+    # one writer: another store needs a lock on the alias's name (an advisory one), since two tables and folded
+    # names are compared, which no unique key can
     other = tx.connection.execute(taken).scalars().first() or _find_folded(tx, alias)
     if other is None and twin is not None:
         what = (
@@ -339,8 +340,6 @@ def _tell_change(tx: Tx, job: Row, look: Fingerprint) -> None:
     write(tx, job, changed=True)
     tx.say("scan.changed", job, cure=f"To load it again: bgdeploy retry {job['id']} --reload")
 
-
-# The cheap look between two scans: folders that changed, and snapshots that are not ready yet.
 
 _RECENT = 2_000_000_000  # ns; within one tick of its clock a folder can change again unseen
 _MOST_WATCHED = (
@@ -429,8 +428,6 @@ def _read_discovered(site: Site, watch: Watch) -> Iterable[tuple[Row, list[Row]]
         waiting.setdefault(row["customer"], []).append(row)
     return [(owner, waiting[owner["name"]]) for owner in owners]
 
-
-# One scan for cron: looks twice where half a second decides.
 
 SECOND_LOOK = 0.55  # seconds; a marker counts when two looks half a second apart agree
 

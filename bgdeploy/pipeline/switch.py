@@ -1,14 +1,23 @@
-"""Switch: when a loaded database may go live by itself, and how a person decides."""
+"""Switch: when a loaded database may go live by itself, and how a person decides.
+
+``CHECKS`` lists what is compared before a switch: what was stored with the new database against what is live
+at that moment. To add a check, write a function that takes ``Figures`` and returns a ``Result``, put it
+into ``CHECKS`` with a code of its own, and give that code a sentence in ``jobs/reasons.py``. A result that did not
+pass keeps the job ``loaded`` until a person names the database (``switch --to``); checks never change anything.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
+from bgdeploy.actions import Hint, do
 from bgdeploy.clock import iso
+from bgdeploy.config import Checks
 from bgdeploy.errors import BgdeployError, LeaseLost, NotFound, Refused
 from bgdeploy.failpoints import reach
 from bgdeploy.finding import many
@@ -41,7 +50,62 @@ from bgdeploy.pipeline.clean import find_there
 from bgdeploy.site import Site
 from bgdeploy.targets import describe_target
 
-_NAMED = (Code.NOT_NEWER, Code.SHRUNK)  # a person has to name the database: ``switch --to``
+Counts = Mapping[str, Mapping[str, int]]  # rows of each name in "labels" and in "types"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a check may look at: the counts that were verified, those of what is live, and the limits of the configuration."""
+
+    new: Counts
+    live: Counts | None  # None where nothing is live
+    limits: Checks
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict of a check, with the limit and what was measured; both are fields of its reason, by name."""
+
+    passed: bool
+    expected: Mapping[str, Any]
+    found: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that may stop a switch: the reason's code, and how it is judged."""
+
+    code: Code
+    judge: Callable[[Figures], Result]
+
+
+def _judge_shrinking(of: Figures) -> Result:
+    most = of.limits.max_shrink_percent
+    lost = shrunk(of.new, of.live, most)
+    return Result(passed=not lost, expected={"max_percent": most}, found={"lost": lost})
+
+
+def shrunk(new: Counts, live: Counts | None, limit: float) -> list[dict[str, Any]]:
+    """Labels and types that lost more than ``limit`` percent of their rows against live (gone = 100).
+
+    Each with its ``name`` and its rows ``before`` and ``after``.
+    """
+    found = []
+    for kind in ("labels", "types"):
+        for name, before in (live or {}).get(kind, {}).items():
+            after = new.get(kind, {}).get(name, 0)
+            lost = 100 * (before - after) / before if before else 0
+            if lost > limit:
+                found.append({"name": name, "before": before, "after": after})
+    return found
+
+
+CHECKS = (Check(Code.SHRUNK, _judge_shrinking),)  # in this order; the first that does not pass is the reason
+
+_NAMED = (
+    Code.NOT_NEWER,
+    *(check.code for check in CHECKS),
+)  # a person has to name the database: ``switch --to``
 _DECIDED = (*_NAMED, Code.HELD_FOR_SWITCH)  # a person has to decide
 STAYS = {"removed_at": None, "removed_by": None, "removed_why": None}
 _WAITING = (
@@ -94,31 +158,15 @@ def _obstacle(site: Site, job: Row) -> Reason | None:
         return because(Code.PAUSED, customer=customer["name"])
     if age(job) <= (customer["floor_timestamp"], customer["floor_build"]):
         return because(Code.NOT_NEWER, **goal)
-    most = site.settings.checks.max_shrink_percent
-    lost = shrunk(database["counts"], live["counts"] if live else None, most)
-    if lost:
-        return because(Code.SHRUNK, **goal, job=job["id"], lost=lost, max_percent=most)
+    figures = Figures(database["counts"], live["counts"] if live else None, site.settings.checks)
+    for check in CHECKS:
+        result = check.judge(figures)
+        if not result.passed:
+            return because(check.code, **goal, job=job["id"], **result.expected, **result.found)
     held = (job["settings"] or {}).get("auto_switch") is False  # whoever asked for the load said so
     if held or not site.settings.orchestrator.auto_switch:
         return because(Code.HELD_FOR_SWITCH, customer=customer["name"])
     return None
-
-
-def shrunk(
-    new: Mapping[str, Mapping[str, int]], live: Mapping[str, Mapping[str, int]] | None, limit: float
-) -> list[dict[str, Any]]:
-    """Labels and types that lost more than ``limit`` percent of their rows against live (gone = 100).
-
-    Each with its ``name`` and its rows ``before`` and ``after``.
-    """
-    found = []
-    for kind in ("labels", "types"):
-        for name, before in (live or {}).get(kind, {}).items():
-            after = new.get(kind, {}).get(name, 0)
-            lost = 100 * (before - after) / before if before else 0
-            if lost > limit:
-                found.append({"name": name, "before": before, "after": after})
-    return found
 
 
 def _hold(site: Site, job: Row, obstacle: Reason) -> None:
@@ -170,13 +218,13 @@ def _waiting(site: Site, name: str) -> Row:
         newest = (jobs.c.timestamp.desc(), jobs.c.build.desc())
         waiting = select_jobs(connection, jobs.c.customer == name, jobs.c.state == State.LOADED, order=newest)
     if not waiting:
-        raise NotFound(f"{name} has no loaded database that waits.", cure="See: bgdeploy customers")
+        raise NotFound(f"{name} has no loaded database that waits.", cure=Hint("See: ", do("customers")))
     obstacle = _obstacle(site, waiting[0])
     if obstacle is not None and obstacle.code in _NAMED:
         raise Refused(
             f"{waiting[0]['database']}: {obstacle}",
             kept="The alias stays where it is.",
-            cure=f"Its whole story: bgdeploy jobs show {waiting[0]['id']}",
+            cure=Hint("Its whole story: ", do("job", job_id=waiting[0]["id"])),
         )
     return waiting[0]
 
@@ -202,7 +250,7 @@ def roll_back(
         raise Refused(
             f"{name} has nothing to go back to" + (f": {goal} is live already." if goal else "."),
             kept=f"{live} stays live." if live else "Nothing is live yet.",
-            cure="See: bgdeploy customers",
+            cure=Hint("See: ", do("customers")),
         )
     reach("rollback.decided")
     _tell_written(site, name, goal)
@@ -251,6 +299,7 @@ def resume(site: Site, name: str, *, by: str) -> None:
 
 def _set_pause(site: Site, name: str, event: str, fields: dict[str, Any], *, paused: bool) -> None:
     with site.transaction(Actor.OPERATOR) as tx:
+        # one writer: another store locks the customer (FOR UPDATE), since its databases are looked at before it is written
         customer = get_customer(tx.connection, name)
         if customer["removed_at"] is not None and not paused:
             kept = lineage.kept_databases(tx.connection, name)
@@ -270,17 +319,19 @@ def _refuse_leaving(customer: Row, left: Sequence[Row], now: float, grace: float
         f"{name} is leaving: {many(len(left), 'database')} of it still to be dropped "
         f"({shown}{', ...' if len(left) > 3 else ''}).",
         kept="It stays removed.",
-        cure=f"{_when_gone(customer, left, now, grace)} Then again: bgdeploy resume {name}",
+        cure=Hint(_when_gone(customer, left, now, grace), " Then again: ", do("resume", customer=name)),
     )
 
 
-def _when_gone(customer: Row, left: Sequence[Row], now: float, grace: float) -> str:
+def _when_gone(customer: Row, left: Sequence[Row], now: float, grace: float) -> Hint:
     """Who drops a removed customer's databases, and from when on: until then nothing helps but waiting."""
     whole = [row for row in left if row["state"] == State.SWITCHED and row["drop_at"] is None]
     ready = max((row["left_at"] or customer["removed_at"] for row in whole), default=now - grace) + grace
     if ready <= now:
-        return "A running bgdeploy serve or work drops them, or: bgdeploy run."
-    return (
+        return Hint("A running bgdeploy serve or work drops them, or: ", do("run"), ".")
+    return Hint(
         f"The last of them stays until {iso(math.ceil(ready))}: bgdeploy run does not drop it before. From then on a "
-        "running bgdeploy serve or work drops it, or: bgdeploy run."
+        "running bgdeploy serve or work drops it, or: ",
+        do("run"),
+        ".",
     )
