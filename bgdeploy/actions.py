@@ -64,19 +64,20 @@ class Action:
     def __str__(self) -> str:
         words, placed = COMMANDS[self.verb]
         command, *flags = words.split(" --")
-        said = [
-            "bgdeploy",
-            command,
-            *(_word(name, self.arguments[name]) for name in placed if name in self.arguments),
-        ]
+        stand = [_word(name, self.arguments[name]) for name in placed if name in self.arguments]
+        said = ["bgdeploy", command]
+        if not any(word.startswith("-") for word in stand):
+            said, stand = said + stand, []
         said += [f"--{flag}" for flag in flags]
         for name, value in self.arguments.items():
-            if name in placed:
+            if name in placed or value is False:
                 continue
             option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
             for one in value if isinstance(value, list | tuple) else [value]:
                 said += [option] if one is True else [option, _word(name, one)]
-        return " ".join(said)
+        return " ".join(
+            said + (["--", *stand] if stand else [])
+        )  # a name that looks like an option comes last
 
     def shown(self) -> dict[str, Any]:
         """Return it as JSON holds it: verb, arguments, and the command."""
@@ -85,7 +86,8 @@ class Action:
 
 def do(verb: str, **arguments: Any) -> Action:
     """Return the action of a verb. KeyError for one that there is none of."""
-    assert verb in COMMANDS, verb
+    if verb not in COMMANDS:
+        raise KeyError(verb)
     return Action(verb, arguments)
 
 

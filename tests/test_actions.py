@@ -51,6 +51,8 @@ def test_each_verb_is_one_of_the_api_and_its_command_is_understood(verb: str) ->
         (do("switch", customer="a b", to="a-b-1"), "bgdeploy switch 'a b' --to a-b-1"),
         (do("rollback", customer="acme", why=None), 'bgdeploy rollback acme --reason "..."'),
         (do("jobs", states=["queued", "loaded"], customer="a"), "bgdeploy jobs list --state queued --state loaded --customer a"),
+        (do("pause", customer="-rf", why="a test"), "bgdeploy pause --reason 'a test' -- -rf"),
+        (do("doctor", try_rights=False), "bgdeploy doctor"),
         (do("init", rebind=True), "bgdeploy init --rebind"),
     ],
 )  # fmt: skip

@@ -328,7 +328,10 @@ def processes(context: typer.Context, as_json: AsJson = False) -> None:
 def _process(one: Process) -> tuple[Any, ...]:
     here = {True: "it lives", False: "it is gone", None: "not to be seen from here"}
     seen = one.stopped_at if one.silent_seconds is None else f"{show_age(one.silent_seconds)} ago"
-    what = [f"job {job.job} {job.title} ({job.state}) until {job.lease_expires}" for job in one.jobs]
+    until = [f"until {job.lease_expires}" if one.state != "stopped" else "is free" for job in one.jobs]
+    what = [
+        f"job {job.job} {job.title} ({job.state}) {end}" for job, end in zip(one.jobs, until, strict=True)
+    ]
     what += [one.last_words] if one.last_words else []
     what += [here[one.alive]] if one.state == "silent" else []
     loads = f"{one.role}, {one.workers} load(s) at a time"

@@ -114,6 +114,7 @@ class Deployments:
         after which id. Raises BadWords for a state or an order that does not exist, NotFound where the line it goes
         on from is gone.
         """
+        states = [states] if isinstance(states, str) else states
         for state in states:
             _one_of(state, tuple(State), "state")
         page = _ordered(page, JOB_ORDERS, "-created")
@@ -145,6 +146,7 @@ class Deployments:
         ``sort`` is customer, since, snapshot or rows, with ``-`` from the greatest down. The target is asked once for
         all of them; where it cannot be, ``trouble`` says so. Raises BadWords.
         """
+        states = [states] if isinstance(states, str) else states
         for state in states:
             _one_of(state, CUSTOMER_STATES, "state")
         _one_of(sort.removeprefix("-"), CUSTOMER_ORDERS, "order")
@@ -204,7 +206,7 @@ class Deployments:
     def offenders(
         self,
         job_id: int,
-        output: Path | None = None,
+        output: Path | str | None = None,
         *,
         tell: Callable[[str, int], None] = lambda folder, rows: None,
     ) -> Offenders:
@@ -215,7 +217,8 @@ class Deployments:
         """
         from bgdeploy.service.offenders import list_offenders, show_report
 
-        return show_report(list_offenders(self._site(), job_id, output, tell), output)
+        place = None if output is None else Path(output)
+        return show_report(list_offenders(self._site(), job_id, place, tell), place)
 
     def doctor(self, *, try_rights: bool = False) -> Iterator[Finding]:
         """Yield what is found wrong or well, area by area; raises nothing, and works when little else does.

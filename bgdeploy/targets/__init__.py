@@ -43,7 +43,11 @@ def describe_target(kind: str) -> Description:
     from importlib.metadata import entry_points  # late: it takes as long as some commands
 
     for entry in entry_points(group="bgdeploy.targets", name=kind):
-        found: Description = entry.load()
+        try:
+            found: Description = entry.load()
+        except Exception as error:  # the edge of another package
+            said = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"The target {kind!r} of {entry.value} cannot be used: {said}") from error
         return found
     raise ConfigError(
         f"There is no target of the kind {kind!r}.",

@@ -226,7 +226,7 @@ def test_nothing_is_made_by_looking_and_faults_are_told_at_the_first_use(tmp_pat
 def test_the_examples_of_the_page_run(copied: House, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     page = (Path(__file__).parents[2] / "docs/api.md").read_text().partition("<!-- generated")[0]
     examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     monkeypatch.chdir(copied.folder)
     for example in examples:
         exec(compile(example, "docs/api.md", "exec"), {})

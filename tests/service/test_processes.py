@@ -274,7 +274,7 @@ def test_last_words_that_come_while_somebody_looks_are_not_written_over(
         with site.store.write() as connection:
             goodbye = processes.update().where(processes.c.owner == other)
             connection.execute(goodbye.values(stopped_at=NOW, last_words="stopped"))
-        return True
+        return owner == other
 
     monkeypatch.setattr(presence, "known_dead", says_goodbye_meanwhile)
     with present(site, "serve", 1):
