@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bgdeploy.errors import VerifyFailed
 from bgdeploy.memory import find_free
+from bgdeploy.snapshots.checksums import check_checksums
 from bgdeploy.snapshots.proof import (
     ALGORITHM,
     Digest,
@@ -80,6 +81,8 @@ def expecting(snapshot: Snapshot, folder: Path, *, across: bool = False) -> Iter
     For a child process: DuckDB is opened on the files, and its folder becomes the current one. Raises BadInput for what
     cannot be right in the files, TargetFull where they take more memory than there is.
     """
+    for file in snapshot.files:
+        check_checksums(snapshot.path / file.path, file.path)
     with opened_files(snapshot, folder, available=find_free()) as duck:
         files = Files(snapshot, duck)
         labels = label_counts(snapshot)

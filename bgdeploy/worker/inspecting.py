@@ -123,12 +123,14 @@ def _read(request: dict[str, Any], looking: Callable[[str], None]) -> dict[str, 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from bgdeploy.snapshots.checksums import check_checksums
     from bgdeploy.snapshots.layout import read_layout
 
     path = Path(request["path"])
     for file in (file for folder in read_layout(path) for file in folder.files):
         looking(file)
         try:
+            check_checksums(path / file, file)
             with pq.ParquetFile(path / file, buffer_size=_PIECE) as parquet:
                 _read_statistics(parquet)
                 for _ in parquet.iter_batches(_ROWS, use_threads=False):
