@@ -41,6 +41,7 @@ check: $(VENV)/dev      ## style and types only
 
 bench: $(VENV)/user     ## speeds as ratios, written to the screen
 	$(BIN)/python benchmarks/load.py
+	$(BIN)/python -m benchmarks.proof
 	$(BIN)/python benchmarks/disk.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/offenders.py
@@ -54,6 +55,7 @@ bench: $(VENV)/user     ## speeds as ratios, written to the screen
 	$(BIN)/python benchmarks/commands.py
 	$(BIN)/python benchmarks/neo4j_load.py
 	$(BIN)/python benchmarks/neo4j_load.py memory
+	$(BIN)/python benchmarks/neo4j_load.py proof
 	$(BIN)/python benchmarks/arrow_load.py memory
 	$(BIN)/python benchmarks/import_load.py
 
