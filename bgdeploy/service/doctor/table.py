@@ -275,11 +275,13 @@ def find_processes(visit: Visit) -> Iterator[Finding]:
     yield from (_judge_process(one, path) for one in found)
     if found:
         yield ok(f"{many(len(alive), 'process')} that load, with {many(visit.workers, 'worker')} together")
-    waits = f"{many(works.waiting, 'job')} waiting"
+    # What stands still; who_works also counts folders that are not complete yet.
+    waiting = sum(len(_select(visit.site, state)) for state in (State.QUEUED, State.LOADING))
+    waits = f"{many(waiting, 'job')} waiting"
     if works.nobody:
-        rest = waits if works.waiting else "nothing moves until one does"
+        rest = waits if waiting else "nothing moves until one does"
         yield warning(f"no bgdeploy that scans and loads is running here, and {rest}", _START)
-    elif not found and works.waiting:
+    elif not found and waiting:
         seen = "no process of this host that may be seen has the job table open"
         yield warning(f"{waits}, and {seen}", _START)
     elif not found:
