@@ -18,7 +18,7 @@ from bgdeploy.clock import monotonic
 from bgdeploy.errors import BgdeployError, ExitCode, StoreError, StoreLost
 from bgdeploy.jobs.lease import FREED
 from bgdeploy.jobs.transitions import jobs
-from bgdeploy.service.doctor import disks
+from bgdeploy.service.doctor import host
 from bgdeploy.site import Site
 from bgdeploy.targets import describe_target
 from bgdeploy.worker.housekeeper import (
@@ -77,10 +77,10 @@ def _serve(site: Site, stop: Stop, workers: int, scans: bool) -> None:
 def _tell_of_shared_disk(path: Path) -> None:
     """Say what the doctor would say, since it damages the job table at some bad moment and not at once."""
     try:
-        kind = disks.read_kind(path)
+        kind = host.read_kind(path)
     except OSError:
         return  # no Linux: nobody knows
-    if disks.is_shared(kind):
+    if host.is_shared(kind):
         log.emit("store.shared_disk", path=path, kind=kind)
 
 

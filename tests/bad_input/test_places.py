@@ -23,7 +23,7 @@ from bgdeploy.log import word
 from bgdeploy.pipeline import scan
 from bgdeploy.pipeline.scan import Watch, look, scan_once
 from bgdeploy.service import serve
-from bgdeploy.service.doctor import disk_of_table, disks
+from bgdeploy.service.doctor import host, table
 from bgdeploy.site import open_site
 from tests.bad_input.places import CONFIGS, JOB_TABLES, SHUT
 from tests.bad_input.snapshots import GOOD, PEOPLE
@@ -127,14 +127,14 @@ def test_a_job_table_that_stays_locked_is_told(home: House, monkeypatch: pytest.
 def test_a_job_table_on_a_network_disk_is_told_by_the_doctor_and_by_serve(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = disk_of_table.judge_kind("nfs4", Path("/srv/jobs.db"))
+    found = table.judge_kind("nfs4", Path("/srv/jobs.db"))
     assert (found.verdict, found.what, found.cure) == (
         "error",
         "/srv/jobs.db lies on nfs4, where SQLite's write-ahead log is not safe",
         "Put it on a disk of this host: database_url or state_dir.",
     )
     told: list[str] = []
-    monkeypatch.setattr(disks, "read_kind", lambda place: "nfs4")
+    monkeypatch.setattr(host, "read_kind", lambda place: "nfs4")
     monkeypatch.setattr(serve.log, "emit", lambda name, **fields: told.append(word(name, **fields)))
     serve._tell_of_shared_disk(Path("/srv/jobs.db"))
     assert told == [

@@ -21,10 +21,9 @@ from bgdeploy.config import load_settings
 from bgdeploy.finding import Check, Finding, ok, warning
 from bgdeploy.jobs.lease import this_host, this_process
 from bgdeploy.memory import find_whole
-from bgdeploy.service.doctor import clocks, disk_of_table, disks, job_table, limits
-from bgdeploy.service.doctor.examine import examine, find_checks, looking
-from bgdeploy.service.doctor.rounds import make_rounds
-from bgdeploy.worker.processes import find_command, is_bgdeploy
+from bgdeploy.service.doctor import host, table
+from bgdeploy.service.doctor.examine import examine, find_checks, looking, make_rounds
+from bgdeploy.worker.processes import is_bgdeploy
 from tests.house import House, copy_house, make_house, make_removable
 from tests.tmpfs import small_disk
 
@@ -411,7 +410,7 @@ def holding(house: House, *statements: str) -> Iterator[None]:
 
 
 def test_a_lock_that_stays_is_told(lived_in: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_table, "_PATIENCE", 0.2)
+    monkeypatch.setattr(table, "_PATIENCE", 0.2)
     with holding(lived_in, "BEGIN IMMEDIATE"):
         found = look(lived_in)
     assert "fuser" in pick(found, "job table", "error", "nobody can write to it").cure
@@ -419,7 +418,7 @@ def test_a_lock_that_stays_is_told(lived_in: House, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_table_that_nobody_may_even_read_is_told(lived_in: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_table, "_PATIENCE", 0.2)
+    monkeypatch.setattr(table, "_PATIENCE", 0.2)
     with holding(lived_in, "PRAGMA locking_mode=EXCLUSIVE", "BEGIN EXCLUSIVE"):
         found = look(lived_in)
     assert "fuser" in pick(found, "job table", "error", "database is locked").cure
@@ -430,7 +429,7 @@ def test_a_table_that_nobody_may_even_read_is_told(lived_in: House, monkeypatch:
 def test_a_log_that_is_not_folded_in_is_told_and_left(
     lived_in: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_table, "LARGEST_LOG", 1 << 20)
+    monkeypatch.setattr(table, "LARGEST_LOG", 1 << 20)
     path = lived_in.folder / "state/jobs.db"
     killed = (
         f"import os, sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('PRAGMA wal_autocheckpoint=0'); "
@@ -487,20 +486,6 @@ def test_a_process_is_known_by_what_it_runs_and_not_by_its_folders(words: str, o
     assert is_bgdeploy(words.split()) is ours
 
 
-@pytest.mark.parametrize(
-    ("words", "command"),
-    [
-        ("/usr/bin/python3 /opt/bgdeploy/bin/bgdeploy serve --workers 3", "serve"),
-        ("/opt/bgdeploy/bin/bgdeploy -c work run", "run"),
-        ("python -m bgdeploy --config serve --set orchestrator.num_workers=2 --set=a=b work -w 2", "work"),
-        ("/opt/bgdeploy/bin/bgdeploy --version", None),
-        ("cp serve /srv/bgdeploy", None),
-    ],
-)
-def test_the_command_of_a_process_is_no_value_of_an_option(words: str, command: str | None) -> None:
-    assert find_command(words.split()) == command
-
-
 def test_workers_of_several_processes_are_added_up(lived_in: House) -> None:
     lived_in.start("serve", "--workers", "2")
     lived_in.start("work", "-w", "3")
@@ -533,7 +518,7 @@ def test_a_clock_that_was_set_back_is_told(lived_in: House) -> None:
 
 def test_a_clock_that_is_being_set_is_told() -> None:
     times = iter([100.0] * 5 + [107.0] * 6)
-    told = next(iter(clocks.find_step(lambda: next(times), time.monotonic)))
+    told = host.watch(lambda: next(times), time.monotonic)
     assert told.verdict == "warning"
     assert "the clock was moved by +6." in told.what
 
@@ -596,8 +581,8 @@ not a line of mountinfo
     ],
 )
 def test_the_kind_of_file_system_under_a_place(place: str, kind: str, verdict: str) -> None:
-    assert disks.find_kind(MOUNTS, place) == kind
-    assert disk_of_table.judge_kind(kind, Path(place)).verdict == verdict
+    assert host.find_kind(MOUNTS, place) == kind
+    assert table.judge_kind(kind, Path(place)).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -605,19 +590,19 @@ def test_the_kind_of_file_system_under_a_place(place: str, kind: str, verdict: s
     [((3, 40, 1), "warning"), ((3, 51, 2), "warning"), ((3, 51, 3), "ok"), ((3, 53, 0), "ok")],
 )
 def test_an_sqlite_with_the_wal_reset_bug_is_told(version: tuple[int, ...], verdict: str) -> None:
-    told = disk_of_table.judge_library(version)
+    told = table.judge_library(version)
     assert told.verdict == verdict
     assert ("3.51.3" in told.cure) == (verdict == "warning")
 
 
 def test_a_slow_disk_is_told() -> None:
-    told = disk_of_table.judge_pace([0.2, 0.3, 0.9])
+    told = table.judge_pace([0.2, 0.3, 0.9])
     assert told.verdict == "warning"
     assert "takes 300.0 ms (the slowest of 3: 900.0 ms)" in told.what
 
 
 def test_commits_are_timed_on_the_disk_and_leave_nothing(tmp_path: Path) -> None:
-    took = disk_of_table.time_commits(tmp_path)
+    took = table.time_commits(tmp_path)
     assert len(took) == 20
     assert all(seconds > 0 for seconds in took)
     assert os.listdir(tmp_path) == []
@@ -638,8 +623,8 @@ def test_the_memory_of_a_container_counts(tmp_path: Path) -> None:
 
 def test_memory_that_is_taken_now_is_a_warning(lived_in: House) -> None:
     settings = load_settings(lived_in.folder / "config.yaml")
-    assert limits.judge_memory(settings, workers=1, whole=8 << 30, free=1 << 20).verdict == "warning"
-    assert limits.judge_memory(settings, workers=1, whole=8 << 30, free=4 << 30).verdict == "ok"
+    assert host.judge_memory(settings, workers=1, whole=8 << 30, free=1 << 20).verdict == "warning"
+    assert host.judge_memory(settings, workers=1, whole=8 << 30, free=4 << 30).verdict == "ok"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from bgdeploy.cli.job_page import draw
 from bgdeploy.config import load_settings
 from bgdeploy.jobs.transitions import events
 from bgdeploy.service.customers import list_customers
-from bgdeploy.service.doctor.workers import find_last_scan
+from bgdeploy.service.doctor import Visit
+from bgdeploy.service.doctor.table import find_last_scan
 from bgdeploy.service.timeline import Span, spans
 from bgdeploy.service.views import find_job
 from bgdeploy.site import open_site
@@ -93,5 +94,5 @@ def test_a_clock_that_was_set_back_makes_no_time_negative(house: House) -> None:
     lengths = [span.seconds for span in find_job(site, 1).timeline]
     assert min(lengths) == 0.0
     assert "a scan last found something new 0 s ago" in [
-        found.what.split(" (")[0] for found in find_last_scan(site)
+        found.what.split(" (")[0] for found in find_last_scan(Visit(site))
     ]
