@@ -317,8 +317,3 @@ def _find_late_scan(site: Site, job: Row) -> str | None:
     if judge_now(site, job, look_at(site, job)).state != "ready":
         return None
     return f"it is complete by now, and nobody has scanned for {late:,.0f} s"
-
-
-def find_absence(site: Site) -> Hint:
-    """Say so, and since when, when nobody is there who would scan and load; nothing where somebody is, or may be."""
-    return say_nobody(who_works(site))
