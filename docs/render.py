@@ -96,7 +96,7 @@ def render_house(page: str) -> str:
         "",
     ]
     for name in order:
-        lines += [f"### {name}", "", "| file | it promises | lines |", "|---|---|---|"]
+        lines += [f"### {name}", "", "| file | it promises |", "|---|---|"]
         for file in rooms[name]:
             text = file.read_text(encoding="utf-8")
             promise = (
@@ -105,7 +105,7 @@ def render_house(page: str) -> str:
                 .replace("|", "\\|")
                 .replace("``", "`")
             )
-            lines.append(f"| `{file.relative_to(root)}` | {promise} | {len(text.splitlines()) // 10 * 10} |")
+            lines.append(f"| `{file.relative_to(root)}` | {promise} |")
         lines.append("")
     return _between_marks(page, "\n".join(lines))
 

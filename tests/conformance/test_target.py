@@ -16,7 +16,7 @@ LATER = 2**40  # generations that no run has come to
 def loaded(any_house: House) -> House:
     for number in (1, 2):
         any_house.drop("acme", FIRST + number, rows=50 + 50 * number)
-    any_house.run("run", "--timeout", "80")
+        any_house.run("run", "--timeout", "80")  # one by one: of two that wait the older is dropped
     return any_house
 
 

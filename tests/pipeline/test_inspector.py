@@ -268,7 +268,7 @@ def test_what_changed_while_it_was_read_is_not_queued(make_place: MakePlace, poo
     looks = place.path("acme", OLD)
     request = {
         "op": "open", "customer": "acme", "timestamp": OLD, "path": str(looks), "fingerprint": "another",
-        "columns": {}, "target": "fake",
+        "columns": {}, "target": "ladybug",
     }  # fmt: skip
     assert pool.wait(pool.ask(request)) == {"changed": True}
     request["fingerprint"] = str(admit.look_into(looks).text)  # type: ignore[union-attr]
@@ -294,7 +294,7 @@ def test_a_snapshot_is_read_once_and_its_description_travels(
         "snapshot": {**where, "fingerprint": row["fingerprint"]},
         "settings": {"columns": place.site.settings.dataset.columns.model_dump()},
         "inspection": row["inspection"],
-        "target": "fake",
+        "target": "ladybug",
     }
     snapshot = loader._open_snapshot(ticket, target)
     assert (snapshot.rows, snapshot.tables[0].columns[0].kind) == (2, pa.string())

@@ -82,7 +82,7 @@ def test_nobody_but_a_move_spends_the_reserve(tmp_path: Path, words: tuple[str, 
         house = make_house(tmp_path, state=f"{disk}/state", database_url=f"sqlite:///{disk}/state/jobs.db")
         for number in range(2):
             house.drop("acme", FIRST + number)
-        house.run("run", "--timeout", "60")
+            house.run("run", "--timeout", "60")  # one by one: of two that wait the older is dropped
         house.drop("acme", FIRST + 2)
         house.run("scan", "--once")
         _fill(disk)
