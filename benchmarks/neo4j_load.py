@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bgdeploy.targets.neo4j.bolt import batches
-from bgdeploy.targets.neo4j.schema import CYPHER
+from bgdeploy.targets.neo4j.names import CYPHER
 from tests.neo4j.loading import Loading, Memory, loading_of
 from tests.neo4j.servers import Community, community
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pyarrow import flight
 from pyarrow import types as is_
 
-from bgdeploy.targets.neo4j.schema import quote
+from bgdeploy.targets.neo4j.names import quote
 from tests.neo4j.rules import Dbms
 from tests.neo4j.servers import Community
 

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import pytest
 from neo4j.exceptions import DriverError, Neo4jError
 
-from bgdeploy.targets.neo4j.schema import quote
+from bgdeploy.targets.neo4j.names import quote
 
 LTS = "5.26.30"
 NEWEST = "2026.08.1"

@@ -26,7 +26,7 @@ from bgdeploy.errors import (
 from bgdeploy.targets.neo4j.access import open_server
 from bgdeploy.targets.neo4j.bolt import batches
 from bgdeploy.targets.neo4j.inspection import to_native
-from bgdeploy.targets.neo4j.schema import CYPHER
+from bgdeploy.targets.neo4j.names import CYPHER
 from tests.house import make_house, stop
 from tests.neo4j.loading import TIMESTAMP, Loading, loading, loading_of
 from tests.neo4j.proxy import proxy

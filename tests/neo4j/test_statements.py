@@ -6,8 +6,8 @@ import pytest
 from neo4j.exceptions import ClientError
 
 from bgdeploy.targets.neo4j import access, aliases, databases, health, rights, schema
+from bgdeploy.targets.neo4j.names import CYPHER, quote
 from bgdeploy.targets.neo4j.offline import load, store
-from bgdeploy.targets.neo4j.schema import CYPHER, quote
 from tests.house import make_house
 from tests.neo4j.servers import Community
 from tests.neo4j.standin import StandIn

@@ -23,7 +23,7 @@ from bgdeploy.errors import (
 from bgdeploy.failpoints import reach
 from bgdeploy.targets.base import DatabaseInfo, Rows, Status
 from bgdeploy.targets.neo4j.access import NoSuchName, Server
-from bgdeploy.targets.neo4j.schema import CYPHER
+from bgdeploy.targets.neo4j.names import CYPHER
 
 # Statuses: what the rows of SHOW DATABASES say about one database; pure functions.
 

@@ -14,8 +14,9 @@ from bgdeploy.snapshots.source import Column, Kind, Snapshot
 from bgdeploy.targets.base import KEY, Aggregate, Counts, End, Group, Rows, Side, TableCount, TableKey
 from bgdeploy.targets.neo4j import schema
 from bgdeploy.targets.neo4j.access import Server
+from bgdeploy.targets.neo4j.names import CYPHER, quote
 from bgdeploy.targets.neo4j.pages import PAGE, aggregate, node_pages, relationship_pages
-from bgdeploy.targets.neo4j.schema import CYPHER, key_name, quote
+from bgdeploy.targets.neo4j.schema import key_name
 
 _PROOF_ROWS = 10_000_000  # for a job whose settings are older than that key
 _PAGE_BYTES = 8 << 20  # of a page's rows, as they are in the files

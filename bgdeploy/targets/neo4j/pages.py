@@ -21,7 +21,7 @@ from bgdeploy.snapshots.schema import is_list, simple
 from bgdeploy.snapshots.source import Column
 from bgdeploy.targets.base import Aggregate, End, Rows
 from bgdeploy.targets.neo4j.access import is_memory
-from bgdeploy.targets.neo4j.schema import CYPHER, quote
+from bgdeploy.targets.neo4j.names import CYPHER, quote
 
 PAGE = 10_000  # rows; fewer where the server has no memory for so many
 _SMALLEST = 50

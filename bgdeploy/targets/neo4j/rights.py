@@ -18,7 +18,8 @@ from bgdeploy.finding import TRIAL, Check, Finding, error, many, ok, unknown
 from bgdeploy.targets.base import Rows
 from bgdeploy.targets.neo4j import aliases, databases, health
 from bgdeploy.targets.neo4j.access import RightMissing, Server
-from bgdeploy.targets.neo4j.schema import CYPHER, create_key
+from bgdeploy.targets.neo4j.names import CYPHER
+from bgdeploy.targets.neo4j.schema import create_key
 
 SUBJECT = "rights"
 OTHERS = "SHOW TRANSACTIONS YIELD username"

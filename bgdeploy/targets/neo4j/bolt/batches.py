@@ -33,7 +33,8 @@ from bgdeploy.targets.base import Group, Ledger, Rows, Ticket
 from bgdeploy.targets.groups import file_of, find_table, is_split
 from bgdeploy.targets.neo4j.access import Server, is_memory
 from bgdeploy.targets.neo4j.bolt.values import split_by_labels, to_python
-from bgdeploy.targets.neo4j.schema import CYPHER, MARK, STREAM, clear_orphan, key_of, quote
+from bgdeploy.targets.neo4j.names import CYPHER, MARK, STREAM, quote
+from bgdeploy.targets.neo4j.schema import clear_orphan, key_of
 
 # Statements that load rows: columns travel as parameters, names stand quoted, nothing else is pasted in.
 

@@ -27,6 +27,7 @@ from bgdeploy.targets.groups import Doubt, keep_plan
 from bgdeploy.targets.neo4j import databases, health, schema
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.health import MIB
+from bgdeploy.targets.neo4j.names import CYPHER
 from bgdeploy.targets.neo4j.offline import sources, store
 from bgdeploy.targets.neo4j.offline.sources import LABELS_APART, id_type, lay_out, spaces_of
 from bgdeploy.targets.neo4j.offline.store import Place, find_place
@@ -40,7 +41,7 @@ from bgdeploy.targets.neo4j.offline.tool import (
     read_report,
     run,
 )
-from bgdeploy.targets.neo4j.schema import CYPHER, complete, explain_misfit
+from bgdeploy.targets.neo4j.schema import complete, explain_misfit
 
 # Needs: memory and disk that the import tool takes on the server's host, each with its sum.
 

@@ -43,7 +43,7 @@ from bgdeploy.targets.base import Group
 from bgdeploy.targets.groups import file_of, find_table, is_split
 from bgdeploy.targets.neo4j.access import Server
 from bgdeploy.targets.neo4j.health import MIB
-from bgdeploy.targets.neo4j.schema import CYPHER, quote
+from bgdeploy.targets.neo4j.names import CYPHER, quote
 
 # Forms: what the tool must be given so that a column becomes what it is, seen on 5.26.26 and 2026.03.1.
 
