@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,18 @@ def test_no_room_but_its_own_asks_which_kind_a_target_is() -> None:
         )
     ]
     assert asks == []
+
+
+def test_to_open_a_neo4j_target_takes_nothing_that_parses_files() -> None:
+    """The driver imports pyarrow where it finds it, and does without; nothing of ours may need it in the service."""
+    withheld = (
+        "import sys\n"
+        "class Withheld:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('pyarrow', 'duckdb'):\n"
+        "            raise ImportError(f'{name} is withheld')\n"
+        "sys.meta_path.insert(0, Withheld())\n"
+        "import bgdeploy.targets.neo4j.target\n"
+    )
+    done = subprocess.run([sys.executable, "-c", withheld], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
