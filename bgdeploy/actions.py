@@ -75,9 +75,8 @@ class Action:
             option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
             for one in value if isinstance(value, list | tuple) else [value]:
                 said += [option] if one is True else [option, _word(name, one)]
-        return " ".join(
-            said + (["--", *stand] if stand else [])
-        )  # a name that looks like an option comes last
+        # A name that looks like an option comes last.
+        return " ".join([*said, "--", *stand] if stand else said)
 
     def shown(self) -> dict[str, Any]:
         """Return it as JSON holds it: verb, arguments, and the command."""

@@ -145,9 +145,7 @@ def _asking(query: str) -> Completer:
     def complete(ctx: typer.Context, incomplete: str) -> Proposals:
         try:
             return ask(ctx, incomplete)
-        except (
-            Exception
-        ):  # the edge of the shell: a person in the middle of a line must not see what is wrong
+        except Exception:  # the edge of the shell: nobody in the middle of a line is to see what is wrong
             return []
 
     return complete

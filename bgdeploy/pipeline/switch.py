@@ -102,10 +102,8 @@ def shrunk(new: Counts, live: Counts | None, limit: float) -> list[dict[str, Any
 
 CHECKS = (Check(Code.SHRUNK, _judge_shrinking),)  # in this order; the first that does not pass is the reason
 
-_NAMED = (
-    Code.NOT_NEWER,
-    *(check.code for check in CHECKS),
-)  # a person has to name the database: ``switch --to``
+# A person has to name the database: ``switch --to``.
+_NAMED = (Code.NOT_NEWER, *(check.code for check in CHECKS))
 _DECIDED = (*_NAMED, Code.HELD_FOR_SWITCH)  # a person has to decide
 STAYS = {"removed_at": None, "removed_by": None, "removed_why": None}
 _WAITING = (

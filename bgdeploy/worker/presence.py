@@ -111,9 +111,8 @@ class Presence:
             holders = set(connection.execute(sa.select(jobs.c.lease_owner)).scalars())
         dead = [row["owner"] for row in known if row["stopped_at"] is None and known_dead(row["owner"])]
         past = find_past(known, {*holders} - {*dead}, now=self.site.clock())
-        silent = processes.c.owner.in_(dead) & processes.c.stopped_at.is_(
-            None
-        )  # no last words are written over
+        # No last words are written over that came meanwhile.
+        silent = processes.c.owner.in_(dead) & processes.c.stopped_at.is_(None)
         with self.site.store.write(patience=PATIENCE) as connection:
             ended = {"stopped_at": processes.c.seen_at, "last_words": GONE}
             connection.execute(processes.update().where(silent).values(**ended))

@@ -164,9 +164,8 @@ def _make_warm(version: str, made: Path) -> None:
     server.start()
     try:
         server.wait()
-        one = loading(
-            server.home, server.uri, rows=500
-        )  # what a load and its proof need is in the archive too
+        # What a load and its proof need is in the archive too.
+        one = loading(server.home, server.uri, rows=500)
         one.load()
         one.verify()
         server.empty()

@@ -12,6 +12,7 @@ from functools import partial
 
 from bgdeploy.finding import Check, Finding
 from bgdeploy.site import Site
+from bgdeploy.targets import describe_target
 
 
 @dataclass
@@ -38,19 +39,19 @@ def check(
     subject: str,
     title: str,
     *,
-    on: str = "",
+    embedded: bool | None = None,
     needs: tuple[str, ...] = (),
     opens: str = "",
     limit: float = 10.0,
 ) -> Callable[[Look], Look]:
     """List a function as a check of its subject, behind those above it; the words are those of ``Check``.
 
-    ``on`` is the kind of target that it is about, where it is not about any.
+    ``embedded``: it is about targets whose engine runs in this process, or about all others; None: about any.
     """
 
     def add(look: Look) -> Look:
         def make(visit: Visit) -> list[Check]:
-            is_about = on in ("", visit.site.target.kind)
+            is_about = embedded in (None, describe_target(visit.site.target.kind).embedded)
             return [Check(subject, title, partial(look, visit), needs, opens, limit)] if is_about else []
 
         CHECKS[subject].append(make)

@@ -74,7 +74,7 @@ def find_useless(visit: Visit) -> Iterator[Finding]:
         yield ok("whatever was set to another value than its default is read by something")
 
 
-@check("configuration", "password", on="neo4j")
+@check("configuration", "password", embedded=False)
 def find_password(visit: Visit) -> Iterator[Finding]:
     """Where the password of a server comes from, and who else may read it there."""
     settings = visit.site.settings

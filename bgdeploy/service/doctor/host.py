@@ -306,7 +306,7 @@ def find_capacity(visit: Visit) -> Iterator[Finding]:
         yield ok(f"all databases that are to be kept fit into max_databases, which is {limit}")
 
 
-@check("limits", "address space", on="ladybug")
+@check("limits", "address space", embedded=True)
 def find_address_space(visit: Visit) -> Iterator[Finding]:
     """The embedded engine keeps at least 16 GiB of addresses for each open database, which costs no memory."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
@@ -317,7 +317,7 @@ def find_address_space(visit: Visit) -> Iterator[Finding]:
     yield (error if limit < 17 << 30 else warning)(what, "ulimit -v unlimited in the shell that starts it.")
 
 
-@check("limits", "memory", on="ladybug")
+@check("limits", "memory", embedded=True)
 def find_memory(visit: Visit) -> Iterator[Finding]:
     """The embedded engine's pools of all loads at once, against what this machine or its container has."""
     memory, workers = psutil.virtual_memory(), _count_loads(visit)

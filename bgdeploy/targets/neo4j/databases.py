@@ -221,9 +221,7 @@ def create(server: Server, name: str, layout: Layout = Layout()) -> Found:
     """
     if look(server, name).verdict == "absent":
         newer, given = bool(layout.given) and _speaks_25(server), layout.given
-        if (
-            given and not newer
-        ):  # Cypher 5 wants to be told so; in Cypher 25 it is deprecated and does nothing
+        if given and not newer:  # Cypher 5 wants to be told so; in 25 it is deprecated and does nothing
             given["options"]["existingData"] = "use"
         text = creating(layout, cypher25=newer)
         said = server.ask(text, f"Creating the database {name}", name=name, **given)
@@ -276,9 +274,8 @@ def await_copies(server: Server, name: str) -> None:
 
 
 def _late(server: Server, name: str) -> Rows:
-    rows = server.ask(
-        BEHIND, f"Comparing the copies of {name}"
-    )  # of every database: others may lag as they like
+    # Of every database: others may lag as they like.
+    rows = server.ask(BEHIND, f"Comparing the copies of {name}")
     return [row for row in rows if row["name"] == name and row["replicationLag"]]
 
 
