@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ class Action:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        return self.command
+
+    @cached_property
+    def command(self) -> str:
+        """As it is typed; made once, since text and JSON both have it, for each line of a listing."""
         words, placed = COMMANDS[self.verb]
         command, *flags = words.split(" --")
         stand = [_word(name, self.arguments[name]) for name in placed if name in self.arguments]
@@ -80,7 +86,7 @@ class Action:
 
     def shown(self) -> dict[str, Any]:
         """Return it as JSON holds it: verb, arguments, and the command."""
-        return {"verb": self.verb, "arguments": dict(self.arguments), "command": str(self)}
+        return {"verb": self.verb, "arguments": dict(self.arguments), "command": self.command}
 
 
 def do(verb: str, **arguments: Any) -> Action:
@@ -106,10 +112,6 @@ class Hint(str):
             found += part.actions if isinstance(part, Hint) else [part] if isinstance(part, Action) else []
         one.actions = tuple(found)
         return one
-
-    def shown(self) -> dict[str, Any] | None:
-        """Return it as JSON holds it: the text and the actions in it; None where nothing is said."""
-        return {"text": str(self), "actions": [action.shown() for action in self.actions]} if self else None
 
 
 def join(between: str, hints: Iterable[str]) -> Hint:

@@ -266,7 +266,7 @@ def configure(form: str, *, stream: TextIO | None = None, level: int = logging.I
     """Write events to ``stream`` (stderr) as ``text`` or ``json`` lines, or ``bare``: what happened, without when."""
     handler = logging.StreamHandler(stream or sys.stderr)
     colours = form == "text" and handler.stream.isatty()
-    forms = {"json": _JsonLines, "bare": logging.Formatter}
+    forms = {"json": _JsonLines, "bare": _Bare}
     handler.setFormatter(forms[form]() if form in forms else _Readable(colours=colours))
     _LOGGER.handlers[:] = [handler]
     _LOGGER.setLevel(level)
@@ -287,6 +287,11 @@ class _JsonLines(logging.Formatter):
             elif not name.startswith("_"):
                 line[name] = plain(_fit(value))
         return json.dumps(line, ensure_ascii=False)
+
+
+class _Bare(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return tidy(record.getMessage())
 
 
 class _Readable(logging.Formatter):

@@ -17,6 +17,7 @@ import bgdeploy
 from bgdeploy.actions import COMMANDS, Action, Hint, do, page
 from bgdeploy.cli.app import app
 from bgdeploy.service.api import Deployments
+from bgdeploy.service.results import advice, to_json
 
 PACKAGE = Path(bgdeploy.__file__).parent
 ONLY_A_SHELL = {"serve", "run", "init", "config"}
@@ -67,12 +68,12 @@ def test_a_hint_is_its_text_with_its_actions_beside_it() -> None:
     both = Hint("First: ", do("customers"), ". ", again)
     assert both == "First: bgdeploy customers. Load it again: bgdeploy retry 7 --reload"
     assert [action.verb for action in both.actions] == ["customers", "reload"]
-    assert again.shown() == {
+    assert to_json(advice(again)) == {
         "text": str(again),
         "actions": [{"verb": "reload", "arguments": {"job_id": 7}, "command": "bgdeploy retry 7 --reload"}],
     }
     assert Hint("Set it {in} config.yaml").actions == ()
-    assert Hint("").shown() is None
+    assert advice(Hint("")) is None
 
 
 def test_a_page_that_a_message_names_can_be_opened() -> None:

@@ -129,7 +129,7 @@ def test_a_query_for_nan_infinity_bytes_dates_and_maps_is_valid_json(house: Hous
     ]
 
 
-@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("form", ["text", "json", "bare"])
 def test_no_line_of_the_log_steers_anything(form: str) -> None:
     stream = io.StringIO()
     log.configure(form, stream=stream)

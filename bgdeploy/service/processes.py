@@ -32,7 +32,7 @@ class Works:
     """Who works now: ``here`` are those that do, as far as anybody can know, and ``silent`` all that give no sign.
 
     ``last`` is the one that did last, where nobody does: ``since`` then (seconds since 1970). Both are None where
-    somebody does, and where nobody ever did. ``waiting`` counts the jobs that would move if somebody did.
+    somebody does, and where nobody ever did. ``waiting`` counts the jobs that would move if somebody did, where nobody does.
     """
 
     here: tuple[Process, ...]
@@ -59,12 +59,15 @@ def who_works(site: Site) -> Works:
     """Return who works and, where nobody does, since when."""
     with site.store.read() as connection:
         known, held = _read(connection)
-        waiting = connection.execute(_WAITING).scalar_one()
     now, lasts = site.clock(), site.settings.orchestrator.lease_seconds
     shown = [(row, _show(row, held, now)) for row in known]
     here = tuple(one for row, one in shown if _may_work(row, one, held, now, lasts))
     # Also somebody who is on no record: a command that moves or drops something at this moment.
     nobody = not here and all(is_free(row, now) for row in held)
+    waiting = 0
+    if nobody:  # asked only then: every listing comes by here
+        with site.store.read() as connection:
+            waiting = connection.execute(_WAITING).scalar_one()
     last = max(shown, key=lambda pair: pair[0]["seen_at"], default=None) if nobody else None
     return Works(
         here=here,
@@ -103,8 +106,9 @@ def say_silent(works: Works) -> list[Hint]:
 
 def _read(connection: sa.Connection) -> tuple[Sequence[Row], Sequence[Row]]:
     known = connection.execute(sa.select(processes).order_by(processes.c.id.desc())).mappings().all()
-    held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None)).order_by(jobs.c.id))
-    return known, held.mappings().all()
+    # Not in an order of the table's: for one SQLite would pass by all jobs instead of the few that are held.
+    held = connection.execute(sa.select(jobs).where(jobs.c.lease_owner.is_not(None))).mappings().all()
+    return known, sorted(held, key=lambda job: job["id"])
 
 
 # What moves only where somebody works: nothing that a person, or its writer, has to act for first.
@@ -112,6 +116,7 @@ _WAITING = (
     sa.select(sa.func.count())
     .select_from(jobs.join(customers, customers.c.name == jobs.c.customer))
     .where(
+        jobs.c.state != sa.literal_column("'cleaned'"),  # as the index has it that knows the open ones
         customers.c.paused_at.is_(None),
         customers.c.removed_at.is_(None),
         jobs.c.state.in_((State.DISCOVERED, State.QUEUED, State.LOADING, State.LOADED)),

@@ -69,10 +69,10 @@ class Advice(_Result):
 
 def advice(hint: str) -> Advice | None:
     """Return a hint as results hold it; None where nothing is said."""
-    shown = Hint(hint).shown()
-    if shown is None:
+    if not hint:
         return None
-    return Advice(text=shown["text"], actions=[Step(**one) for one in shown["actions"]])
+    actions = hint.actions if isinstance(hint, Hint) else ()
+    return Advice(text=str(hint), actions=[Step(**action.shown()) for action in actions])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ from bgdeploy.snapshots.source import Column, Kind, Snapshot
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pydantic import BaseModel
 
 Status = Literal["building", "online", "dropping", "unknown"]
 Rows = list[dict[str, Any]]
@@ -378,8 +377,6 @@ class Description:
     kind: str
     # From the settings stored with a job, and the way to reach it, which is stored nowhere.
     open: Callable[[Mapping[str, Any], Mapping[str, Any]], Target]
-    # Its section of the configuration, which has the name of the kind.
-    settings_model: Callable[[], type[BaseModel]]
     # ``Loader.refuses``, for who has no way to reach a target.
     refuses: Callable[[pa.DataType, str], str | None]
     # From settings and alias; None where clients read by a driver of the target's own.

@@ -9,15 +9,8 @@ from bgdeploy.targets.base import Description, Target
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pydantic import BaseModel
 
 # What each function imports is imported late: to be described takes no driver.
-
-
-def _settings_model() -> type[BaseModel]:
-    from bgdeploy import config
-
-    return config.Neo4j
 
 
 def _open(settings: Mapping[str, Any], access: Mapping[str, Any]) -> Target:
@@ -35,7 +28,6 @@ def _refuses(kind: pa.DataType, written_by: str) -> str | None:
 TARGET = Description(
     kind="neo4j",
     open=_open,
-    settings_model=_settings_model,
     refuses=_refuses,
     open_reader=None,
     embedded=False,
