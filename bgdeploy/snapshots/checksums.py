@@ -1,7 +1,7 @@
 """Checksums: what a Parquet file keeps of its own pages, compared with them.
 
 A page that was damaged on a disk or on its way and still decodes is a wrong value that no reader notices: neither DuckDB nor
-the engine looks at the checksum that Spark, Hive and others write beside each page. Computing them takes no decoding. Where a
+the engine looks at the checksum that Spark and other writers keep of each page. Computing them takes no decoding. Where a
 file has none, nobody can know. For child processes: it parses what files say.
 
 Layout and meaning: ``PageHeader`` in parquet.thrift (a CRC-32 of the page as it is stored, without its header), in
